@@ -1,0 +1,2 @@
+//! The udax tool.
+fn main() {}

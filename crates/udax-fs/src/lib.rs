@@ -1,0 +1,29 @@
+//! A crash-consistent filesystem whose pages are the memory of a DAX device.
+//!
+//! This crate owns the on-media format, transactions, allocation, inodes, directories, recovery and check.
+//! It knows nothing of FUSE, of errno and of other people's threads.
+#![forbid(unsafe_code)]
+mod alloc;      // A: free space, 2 MiB blocks kept whole
+mod error;
+mod format;     // A: every on-media structure and offset
+mod journal;    // A: the redo log
+mod store;      // A: Store = device bytes + geometry + journal + allocator; Fresh
+mod stored;     // A: Stored<T, Dirty -> Flushed -> Durable>
+mod superblock; // A: superblock, mirror, session record
+mod tree;       // A: a file's tree: a page table of self-checking entries
+mod txn;        // A: Txn: publish, write, free, commit
+mod check;      // B: the offline walk
+mod dir;        // B: directory pages and their in-memory index
+mod filesystem; // B: mount, format, unmount, inode cache, limbo
+mod inode;      // B: one inode: attributes, read, write, truncate, punch, map, pin
+mod itable;     // B: the inode table file
+mod name;       // B: Name
+mod namespace;  // B: lookup, create, link, unlink, rename
+mod recovery;   // B: rebuild free space and free inodes from the inode table; orphans
+pub use check::{CheckReport, Problem};
+pub use error::FsError;
+pub use filesystem::{Filesystem, FormatOptions, MountMode, Recovered, Usage};
+pub use format::{FORMAT_VERSION, Ino, Kind};
+pub use inode::{Attr, FileExtent, FreePolicy, Inode, SetAttr};
+pub use name::Name;
+pub use namespace::{DirEntry, RenameMode};

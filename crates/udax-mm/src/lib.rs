@@ -1,0 +1,38 @@
+//! Page lifetimes for memory that is its own backing store.
+//!
+//! This crate owns media (what memory is made of), page maps, page words, folios, claims, pins,
+//! byte copies, persistence and reserved addresses. It knows nothing of devices and files.
+//!
+//! Whoever names a page for use holds one of two proofs: a [`Folio`] (somebody counts it), or an
+//! [`IdleSpan`] (nobody does, and nobody can start).
+
+#![warn(clippy::undocumented_unsafe_blocks)]
+
+pub mod bytes;
+pub mod folio;
+pub mod idle;
+pub mod image;
+pub mod limbo;
+pub mod media;
+pub mod persist;
+pub mod pgmap;
+pub mod pin;
+pub mod recorder;
+pub mod sync;
+pub mod units;
+pub mod vma;
+pub mod wait;
+
+mod live;
+mod table;
+mod word;
+
+pub use folio::{Folio, FolioRef, FolioSpan};
+pub use idle::IdleSpan;
+pub use limbo::LimboSink;
+pub use media::{Media, MediaError, MediaFacts, MediaRange};
+pub use pgmap::{Dead, MemoryType, Pgmap, PgmapError, PgmapRef, RequestError, StillBusy};
+pub use pin::{PinInfo, PinKind, PinOwner, PinRecord, PinTerm, PinnedFolio};
+pub use units::{DeviceOff, FileIndex, Order, PAGE_SIZE, Pages, PgmapOff, VmaOff};
+pub use vma::{Access, FaultService, FaultSink, Vma};
+pub use wait::Wait;

@@ -1,0 +1,103 @@
+//! The one place that names `std::sync`: the real primitives, or those of loom under `cfg(loom)`.
+//!
+//! Locks here do not poison: a panic inside udax is a bug that is reported where it happens, and
+//! the threads that come later go on with what the invariants still hold. [`Arc`] is always the
+//! real one, because trait objects live in it; loom checks the atomics and the locks.
+
+use std::time::Instant;
+
+pub use std::sync::{Arc, OnceLock, Weak, mpsc};
+
+#[cfg(loom)]
+use loom::sync as imp;
+#[cfg(not(loom))]
+use std::sync as imp;
+
+pub use imp::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+/// Atomic integers and fences.
+pub mod atomic {
+    #[cfg(loom)]
+    pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+    #[cfg(not(loom))]
+    pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+}
+
+/// A mutex that does not poison.
+#[derive(Debug, Default)]
+pub struct Mutex<T>(imp::Mutex<T>);
+
+impl<T> Mutex<T> {
+    /// Wraps `value`.
+    pub fn new(value: T) -> Mutex<T> {
+        Mutex(imp::Mutex::new(value))
+    }
+
+    /// Locks, waiting for the holder.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(imp::PoisonError::into_inner)
+    }
+}
+
+/// A readers-writer lock that does not poison.
+#[derive(Debug, Default)]
+pub struct RwLock<T>(imp::RwLock<T>);
+
+impl<T> RwLock<T> {
+    /// Wraps `value`.
+    pub fn new(value: T) -> RwLock<T> {
+        RwLock(imp::RwLock::new(value))
+    }
+
+    /// Locks shared.
+    pub fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(imp::PoisonError::into_inner)
+    }
+
+    /// Locks exclusively.
+    pub fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(imp::PoisonError::into_inner)
+    }
+}
+
+/// A condition variable for [`Mutex`].
+#[derive(Debug, Default)]
+pub struct Condvar(imp::Condvar);
+
+impl Condvar {
+    /// A condition nobody waits for.
+    pub fn new() -> Condvar {
+        Condvar(imp::Condvar::new())
+    }
+
+    /// Wakes one waiter.
+    pub fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    /// Wakes every waiter.
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Releases the lock, sleeps until woken, and locks again.
+    pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(imp::PoisonError::into_inner)
+    }
+
+    /// Like [`Condvar::wait`], but at the latest until `deadline`. Returns whether it is still
+    /// before the deadline.
+    pub fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        deadline: Instant,
+    ) -> (MutexGuard<'a, T>, bool) {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return (guard, false);
+        }
+        let (guard, timeout) =
+            self.0.wait_timeout(guard, left).unwrap_or_else(imp::PoisonError::into_inner);
+        (guard, !timeout.timed_out())
+    }
+}
