@@ -95,10 +95,8 @@ impl PgmapRef {
     pub fn load_u64(&self, at: u64) -> Result<u64, MediaError> { todo!() }
     /// aligned 8-byte atomic store (little endian on media)
     pub fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> { todo!() }
-    /// Starts the lines of [at, at+len) on their way to the persistence domain.
-    #[track_caller]
-    pub fn flush(&self, at: u64, len: u64) -> Result<(), MediaError> { todo!() }
-    /// Waits until everything flushed before is in the persistence domain (all media of the pgmap).
-    #[track_caller]
-    pub fn fence(&self) -> Result<(), MediaError> { todo!() }
+    /// Starts the lines of [at, at+len) on their way to the persistence domain, on behalf of `site`.
+    pub fn flush(&self, at: u64, len: u64, site: media::Site) -> Result<(), MediaError> { todo!() }
+    /// Waits until everything flushed before is in the persistence domain (all media of the pgmap), on behalf of `site`.
+    pub fn fence(&self, site: media::Site) -> Result<(), MediaError> { todo!() }
 }
