@@ -1,2 +1,68 @@
-//! The project's checks.
-fn main() {}
+//! The project's checks, run as `cargo xtask <command>`.
+//!
+//! `ci` is all of CI. The longer runs (loom at bound 3, the full crash enumeration, 10^5 random
+//! operations) have commands of their own and are run before an issue is closed.
+
+#![forbid(unsafe_code)]
+
+mod ci;
+mod source;
+mod steps;
+mod tidy;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Checks of the udax workspace.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs all of CI: format, clippy, tidy, dependencies, tests, loom at bound 2.
+    Ci,
+    /// Checks what no compiler checks: layers, unsafe, lengths, rule numbers, format offsets.
+    Tidy,
+    /// Explores the interleavings of the page-word protocol.
+    Loom {
+        /// Preemptions allowed in one execution.
+        #[arg(long, default_value_t = 2)]
+        bound: u32,
+    },
+    /// Enumerates the crash images of the filesystem and plants persistence faults.
+    Crash {
+        /// Handed on to the enumerator, for example `--json` or `--bound 4096`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Runs random operations against the byte-array model.
+    Random {
+        /// How many operations.
+        #[arg(long, default_value_t = 100_000)]
+        steps: u64,
+        /// The seed; a random one is chosen and printed if it is left out.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Ci => ci::run(),
+        Command::Tidy => tidy::run(),
+        Command::Loom { bound } => steps::loom(bound),
+        Command::Crash { arguments } => steps::crash(&arguments),
+        Command::Random { steps, seed } => steps::random(steps, seed),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! The steps that call cargo.
+
+use anyhow::{Result, ensure};
+use std::process::{Command, Stdio};
+
+/// Checks the formatting.
+pub(crate) fn format() -> Result<()> {
+    cargo(&["fmt", "--all", "--check"], &[])
+}
+
+/// Lints every target; a warning is a failure.
+pub(crate) fn clippy() -> Result<()> {
+    cargo(&["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"], &[])
+}
+
+/// Runs every test.
+pub(crate) fn test() -> Result<()> {
+    cargo(&["test", "--workspace", "--quiet"], &[])
+}
+
+/// Checks licences, sources and duplicates of the dependencies, where cargo-deny is installed.
+pub(crate) fn deny() -> Result<()> {
+    let found = Command::new("cargo")
+        .args(["deny", "--version"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    if !found.success() {
+        println!("xtask: SKIPPED: cargo-deny is not installed; `cargo install cargo-deny` adds it");
+        return Ok(());
+    }
+    cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"], &[])
+}
+
+/// Explores interleavings with at most `bound` preemptions.
+pub(crate) fn loom(bound: u32) -> Result<()> {
+    let bound = bound.to_string();
+    cargo(
+        &["test", "--release", "-p", "udax-mm", "--test", "loom", "--target-dir", "target/loom"],
+        &[("RUSTFLAGS", "--cfg loom"), ("LOOM_MAX_PREEMPTIONS", &bound)],
+    )
+}
+
+/// Runs the crash enumerator.
+pub(crate) fn crash(arguments: &[String]) -> Result<()> {
+    let mut command = vec!["run", "--release", "--quiet", "-p", "udax-crash", "--"];
+    command.extend(arguments.iter().map(String::as_str));
+    cargo(&command, &[])
+}
+
+/// Runs `steps` random operations against the model.
+pub(crate) fn random(steps: u64, seed: Option<u64>) -> Result<()> {
+    let steps = steps.to_string();
+    let seed = seed.map(|seed| seed.to_string());
+    let mut environment = vec![("UDAX_STEPS", steps.as_str())];
+    if let Some(seed) = &seed {
+        environment.push(("UDAX_SEED", seed));
+    }
+    cargo(
+        &["test", "--release", "-p", "udax", "--test", "random", "--", "--nocapture"],
+        &environment,
+    )
+}
+
+/// Runs cargo with `environment` added, and fails if it does.
+fn cargo(arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let status = Command::new("cargo")
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(crate::source::root())
+        .status()?;
+    ensure!(status.success(), "`cargo {}` ended with {status}", arguments.join(" "));
+    Ok(())
+}

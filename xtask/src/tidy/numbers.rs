@@ -1,0 +1,57 @@
+//! Numbers that code and documents cite: invariants (I-nn) and rules of docs/protocol.md.
+
+use super::Finding;
+use crate::source::{self, Source};
+use anyhow::Result;
+use std::collections::BTreeSet;
+
+/// The invariants of the specification run from I-01 to this one.
+const LAST_INVARIANT: u32 = 68;
+
+/// Looks for invariants without a line, and for citations of what does not exist.
+pub(super) fn check(sources: &[Source]) -> Result<Vec<Finding>> {
+    let invariants = listed(&source::document("docs/invariants.md")?, "| I-");
+    let rules = listed(&source::document("docs/protocol.md")?, "**Rule ");
+    let mut findings: Vec<Finding> = (1..=LAST_INVARIANT)
+        .filter(|number| !invariants.contains(number))
+        .map(|number| Finding::new("docs/invariants.md", 0, format!("I-{number:02} has no line")))
+        .collect();
+    for source in sources {
+        findings.extend(unknown(source, "I-", &invariants, "docs/invariants.md"));
+        findings.extend(unknown(source, "rule ", &rules, "docs/protocol.md"));
+    }
+    Ok(findings)
+}
+
+/// The numbers that follow `mark` at the start of the lines of a document.
+fn listed(document: &str, mark: &str) -> BTreeSet<u32> {
+    document.lines().filter_map(|line| line.strip_prefix(mark)).filter_map(leading_number).collect()
+}
+
+/// Citations, in comments, of numbers that are not in `known`.
+fn unknown<'a>(
+    source: &'a Source,
+    mark: &'a str,
+    known: &'a BTreeSet<u32>,
+    document: &'a str,
+) -> impl Iterator<Item = Finding> + 'a {
+    source.text.lines().enumerate().flat_map(move |(n, line)| {
+        let comment = line.split_once("//").map_or("", |(_, comment)| comment);
+        cited(comment, mark).filter(|number| !known.contains(number)).map(move |number| {
+            Finding::new(&source.path, n + 1, format!("{document} has no {mark}{number}"))
+        })
+    })
+}
+
+fn cited<'a>(comment: &'a str, mark: &'a str) -> impl Iterator<Item = u32> + 'a {
+    comment.match_indices(mark).filter_map(move |(at, _)| {
+        let starts_a_word =
+            comment[..at].chars().next_back().is_none_or(|before| !before.is_alphanumeric());
+        starts_a_word.then(|| leading_number(&comment[at + mark.len()..])).flatten()
+    })
+}
+
+fn leading_number(text: &str) -> Option<u32> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    text[..end].parse().ok()
+}
