@@ -9,10 +9,10 @@ pub enum MemoryType { /// Memory of a filesystem: idle at zero.
     FsDax, /// A device mapped as it is.
     Generic }
 /// Live, dying or dead; Clone is another strong handle (keeps the *media mapped*, not the pgmap live).
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Pgmap { inner: Arc<()> }
 /// Proof that a pgmap is live. Clone = another live reference. Drop lets `kill` drain.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct PgmapRef { inner: Arc<()> }
 /// Proof of a drained pgmap
 #[must_use] #[derive(Debug)]
@@ -100,3 +100,10 @@ impl PgmapRef {
     /// Waits until everything flushed before is in the persistence domain (all media of the pgmap), on behalf of `site`.
     pub fn fence(&self, site: media::Site) -> Result<(), MediaError> { todo!() }
 }
+/// Two handles are equal if they are of one page map.
+impl PartialEq for Pgmap {
+    fn eq(&self, other: &Pgmap) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+impl Eq for Pgmap {}

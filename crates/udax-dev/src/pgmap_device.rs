@@ -1,0 +1,61 @@
+//! The device at the bottom of every stack: one whole page map.
+
+use crate::{AccessError, DaxDevice, DaxSpan, Hold, Holder, HolderError, HolderSlot, IoError};
+use udax_mm::media::Site;
+use udax_mm::sync::{Arc, Weak};
+use udax_mm::{DeviceOff, MediaFacts, Pages, Pgmap, PgmapOff, StillBusy, Wait};
+
+/// A device over one whole page map: page n of the device is page n of the page map.
+#[derive(Debug)]
+pub struct PgmapDevice {
+    pgmap: Pgmap,
+    slot: Arc<HolderSlot>,
+}
+
+impl PgmapDevice {
+    /// Makes a device of `pgmap`.
+    #[must_use]
+    pub fn new(pgmap: Pgmap) -> PgmapDevice {
+        PgmapDevice { pgmap, slot: HolderSlot::new() }
+    }
+}
+
+impl DaxDevice for PgmapDevice {
+    fn size(&self) -> Pages {
+        self.pgmap.size()
+    }
+
+    fn direct_access(&self, at: DeviceOff, max: Pages) -> Result<DaxSpan, AccessError> {
+        if !self.slot.is_live() {
+            return Err(AccessError::Dead);
+        }
+        let pgmap = self.pgmap.try_get_live().ok_or(AccessError::Dead)?;
+        DaxSpan::new(pgmap, PgmapOff(at.0), max)
+    }
+
+    fn fence(&self, site: Site) -> Result<(), IoError> {
+        let pgmap = self.pgmap.try_get_live().ok_or(AccessError::Dead)?;
+        Ok(pgmap.fence(site)?)
+    }
+
+    fn facts(&self) -> MediaFacts {
+        self.pgmap.facts()
+    }
+
+    fn pgmaps(&self) -> Vec<Pgmap> {
+        vec![self.pgmap.clone()]
+    }
+
+    fn device_off(&self, pgmap: &Pgmap, at: PgmapOff) -> Option<DeviceOff> {
+        (self.pgmap == *pgmap && at.0 < self.pgmap.size().0).then_some(DeviceOff(at.0))
+    }
+
+    fn hold(&self, holder: Weak<dyn Holder>) -> Result<Hold, HolderError> {
+        self.slot.claim(holder)
+    }
+
+    fn kill(&self, wait: Wait) -> Result<(), StillBusy> {
+        self.slot.notify();
+        self.pgmap.kill(wait).map(|_dead| ())
+    }
+}
