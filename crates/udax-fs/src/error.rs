@@ -1,100 +1,200 @@
-//! The one error of the filesystem; no errno here.
+//! The one error of the filesystem. It says what was found and, where a user meets it, the cure;
+//! errno is none of its business.
+
+use udax_dev::{AccessError, HolderError, IoError};
+use udax_mapping::{BreakError, FaultError};
+use udax_mm::{MediaError, Pages};
+
 use crate::Ino;
-use udax_mm::Pages;
-/// Why an operation of the filesystem failed
+
+/// Why an operation of the filesystem failed.
 #[derive(Debug, thiserror::Error)]
 pub enum FsError {
-    /// No magic number in either superblock.
+    /// Neither end of the device holds a superblock.
     #[error("not a udax pool: no superblock at either end; create one with `udax create`")]
     NotAPool,
-    /// x
-    #[error("the pool has {found} pages but its superblock says {expected}: it was truncated; restore the file to its full size or use a copy")]
-    Truncated { /// x
-        expected: Pages, /// x
-        found: Pages },
-    /// x
-    #[error("the pool has format version {found}, this udax knows up to {known}; use a newer udax")]
-    NewerVersion { /// x
-        found: u32, /// x
-        known: u32 },
-    /// features this version does not know
+
+    /// The device is shorter than the filesystem on it.
+    #[error(
+        "the pool has {found} pages but its superblock says {expected}: it was truncated; \
+         restore the file to its full size or use a copy"
+    )]
+    Truncated {
+        /// Pages that the superblock counts.
+        expected: Pages,
+        /// Pages of the device.
+        found: Pages,
+    },
+
+    /// The filesystem is written in a later version of the format.
+    #[error(
+        "the pool has format version {found}, this udax knows up to {known}; use a newer udax"
+    )]
+    NewerVersion {
+        /// The version on the medium.
+        found: u32,
+        /// The latest version this crate reads.
+        known: u32,
+    },
+
+    /// The filesystem uses features that this version does not know.
     #[error("the pool uses features {0:#x} that this udax does not know; use a newer udax")]
     UnknownFeatures(u64),
-    /// x
+
+    /// A structure on the medium contradicts its checksum, or another one.
     #[error("{object} is corrupt: {found}; run `udax check`, and copy out what is readable")]
-    Corrupt { /// x
-        object: String, /// x
-        found: String },
-    /// x
+    Corrupt {
+        /// What is corrupt: "inode 12".
+        object: String,
+        /// What was found there.
+        found: String,
+    },
+
+    /// A read-only mount writes nothing, and here something must be written first.
     #[error("the pool needs recovery, which a read-only open may not do; open it for writing once")]
     NeedsRecovery,
-    /// x
+
+    /// The device is too small for a filesystem.
     #[error("a pool needs at least {min} pages, this device has {found}")]
-    TooSmall { /// x
-        min: Pages, /// x
-        found: Pages },
-    /// x
+    TooSmall {
+        /// The smallest size.
+        min: Pages,
+        /// Pages of the device.
+        found: Pages,
+    },
+
+    /// No space is left; the operation was undone.
     #[error("the pool is full: {wanted} pages wanted, {free} free")]
-    NoSpace { /// x
-        wanted: Pages, /// x
-        free: Pages },
-    /// x
+    NoSpace {
+        /// Pages the operation asked for.
+        wanted: Pages,
+        /// Pages that were free.
+        free: Pages,
+    },
+
+    /// The directory has no entry of that name.
     #[error("no such file or directory")]
     NotFound,
-    /// x
+
+    /// The directory has an entry of that name.
     #[error("the name exists already")]
     Exists,
-    /// a path through a file
+
+    /// A path leads through something that is not a directory.
     #[error("not a directory")]
     NotADirectory,
-    /// x
+
+    /// A file was expected and a directory was met.
     #[error("is a directory")]
     IsADirectory,
-    /// x
+
+    /// Only a regular file has bytes that can be written, mapped, pinned or frozen.
+    #[error("not a regular file")]
+    NotAFile,
+
+    /// The directory still has entries.
     #[error("the directory is not empty")]
     NotEmpty,
-    /// x
+
+    /// The bytes cannot be a name.
     #[error("not a valid name: {why}")]
-    BadName { /// x
-        why: &'static str },
-    /// x
+    BadName {
+        /// The rule that is broken.
+        why: &'static str,
+    },
+
+    /// The name is longer than a name may be.
     #[error("a name has at most 255 bytes, this one has {0}")]
     NameTooLong(usize),
-    /// a directory moved into itself
+
+    /// The target of a symbolic link is empty or too long.
+    #[error("the target of a symbolic link has 1 to 4095 bytes, this one has {0}")]
+    BadTarget(usize),
+
+    /// A directory would become its own ancestor.
     #[error("a directory cannot be moved into itself")]
     Loop,
-    /// x
+
+    /// The link count of the inode is at its maximum.
     #[error("too many links")]
     TooManyLinks,
-    /// x
+
+    /// Only a symbolic link has a target.
     #[error("not a symbolic link")]
     NotASymlink,
-    /// x
+
+    /// The file is immutable.
     #[error("the file is frozen: its bytes cannot change")]
     Frozen,
-    /// x
-    #[error("the file is not frozen")]
+
+    /// The bytes of a file can be borrowed only once they cannot change any more.
+    #[error("the file is not frozen; freeze it first")]
     NotFrozen,
-    /// x
+
+    /// The filesystem is mounted read-only.
     #[error("the pool is open read-only")]
     ReadOnly,
-    /// x
+
+    /// The filesystem was unmounted while this handle was held.
+    #[error("the pool was closed")]
+    Closed,
+
+    /// The filesystem cannot be unmounted while its pages are pinned.
+    #[error("{pins} pins are still held, the first one by {first}; drop them before closing")]
+    Pinned {
+        /// How many there are.
+        pins: usize,
+        /// The owner of the oldest.
+        first: String,
+    },
+
+    /// The range ends beyond the largest file.
     #[error("the file would be larger than {max} bytes")]
-    TooLarge { /// x
-        max: u64 },
-    /// inode number not in use
+    TooLarge {
+        /// The size of the largest file.
+        max: u64,
+    },
+
+    /// No inode of that number is in use.
     #[error("inode {} does not exist", .0.0)]
     Stale(Ino),
-    /// Err of break_layout
+
+    /// The pages could not be freed, because they are pinned.
     #[error(transparent)]
-    Layout(#[from] udax_mapping::BreakError),
-    /// x
+    Layout(#[from] BreakError),
+
+    /// The pages could not be mapped or pinned.
     #[error(transparent)]
-    Fault(#[from] udax_mapping::FaultError),
-    /// x
+    Fault(#[from] FaultError),
+
+    /// The host refused to map the bytes of a frozen file.
+    #[error("mapping the bytes of a frozen file failed")]
+    Map(#[source] std::io::Error),
+
+    /// Somebody else holds the device.
     #[error(transparent)]
-    Device(#[from] udax_dev::IoError),
+    Holder(#[from] HolderError),
+
+    /// The device failed.
+    #[error(transparent)]
+    Device(#[from] IoError),
 }
-impl From<udax_dev::AccessError> for FsError {
-    fn from(error: udax_dev::AccessError) -> FsError { FsError::Device(error.into()) }
+
+impl FsError {
+    /// Names an object of the medium and what was found there.
+    pub(crate) fn corrupt(object: impl Into<String>, found: impl Into<String>) -> FsError {
+        FsError::Corrupt { object: object.into(), found: found.into() }
+    }
+}
+
+impl From<AccessError> for FsError {
+    fn from(error: AccessError) -> FsError {
+        FsError::Device(error.into())
+    }
+}
+
+impl From<MediaError> for FsError {
+    fn from(error: MediaError) -> FsError {
+        FsError::Device(error.into())
+    }
 }

@@ -71,7 +71,7 @@ impl Inode {
     /// symlink target
     pub fn read_link(&self) -> Result<Vec<u8>, FsError> { todo!() }
     /// x
-    pub fn map(&self, start: FileIndex, pages: Pages, access: Access, populate: Populate) -> Result<UserMapping, FsError> { todo!() }
+    pub fn map(&self, start: FileIndex, pages: Pages, access: Access, populate: Populate) -> Result<FileMapping, FsError> { todo!() }
     /// x
     pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<PinnedRange, FsError> { todo!() }
     /// x
@@ -84,4 +84,12 @@ impl Inode {
     pub fn sync(&self) -> Result<(), FsError> { todo!() }
     /// where the bytes lie
     pub fn extents(&self) -> Result<Vec<FileExtent>, FsError> { todo!() }
+}
+
+/// A user mapping of a file. It keeps the inode open; derefs to [`UserMapping`].
+#[derive(Debug)]
+pub struct FileMapping { user: UserMapping, _inode: Arc<Inode> }
+impl std::ops::Deref for FileMapping {
+    type Target = UserMapping;
+    fn deref(&self) -> &UserMapping { &self.user }
 }

@@ -24,6 +24,6 @@ pub use check::{CheckReport, Problem};
 pub use error::FsError;
 pub use filesystem::{Filesystem, FormatOptions, MountMode, Recovered, Usage};
 pub use format::{FORMAT_VERSION, Ino, Kind};
-pub use inode::{Attr, FileExtent, FreePolicy, Inode, SetAttr};
+pub use inode::{Attr, FileExtent, FileMapping, FreePolicy, Inode, SetAttr};
 pub use name::Name;
 pub use namespace::{DirEntry, RenameMode};

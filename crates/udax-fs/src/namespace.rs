@@ -3,7 +3,7 @@ use crate::*;
 /// x
 #[derive(Clone, Debug)]
 pub struct DirEntry { /// x
-    pub name: Box<Name>, /// x
+    pub name: Name, /// x
     pub ino: Ino, /// x
     pub kind: Kind, /// where reading continues after this entry
     pub next: u64 }
