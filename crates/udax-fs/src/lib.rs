@@ -20,6 +20,16 @@ mod itable;     // B: the inode table file
 mod name;       // B: Name
 mod namespace;  // B: lookup, create, link, unlink, rename
 mod recovery;   // B: rebuild free space and free inodes from the inode table; orphans
+/// The types that put stores in order. Nobody outside this crate can make one; they are public so
+/// that a reader finds their rules, and so that tests can show what does not compile.
+pub mod proof {
+    pub use crate::alloc::Extent;
+    pub use crate::store::{Fresh, Store, Vacant};
+    pub use crate::stored::{Data, Dirty, Durable, Flushed, Object, Stored};
+    pub use crate::tree::{Cut, Graft, Tree};
+    pub use crate::txn::Txn;
+}
+
 pub use check::{CheckReport, Problem};
 pub use error::FsError;
 pub use filesystem::{Filesystem, FormatOptions, MountMode, Recovered, Usage};
