@@ -1,0 +1,208 @@
+//! How a pool is created and opened: the options, and the way from a host file to a mounted
+//! filesystem. Owns no state.
+
+use std::fs::File as HostFile;
+use std::io;
+use std::path::Path;
+
+use udax_dev::{DaxDevice, PgmapDevice};
+use udax_fs::{CheckReport, Filesystem, FormatOptions, FsError, MountMode};
+use udax_mm::media::{Durability, FileMedia};
+use udax_mm::sync::Arc;
+use udax_mm::{FaultService, Media, MediaRange, MemoryType, Pages, Pgmap};
+
+use crate::error::{At, Cause, Error, Result};
+use crate::lock::{LockMode, PoolLock};
+use crate::pool::Pool;
+
+/// How a pool is created.
+///
+/// ```
+/// use udax::{CreateOptions, Durability};
+/// let options = CreateOptions::new().label("weights").durability(Durability::Power);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct CreateOptions {
+    label: String,
+    durability: Durability,
+}
+
+/// How an existing pool is opened.
+///
+/// ```
+/// use udax::OpenPool;
+/// let options = OpenPool::new().read_only(true);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct OpenPool {
+    is_read_only: bool,
+    durability: Durability,
+    is_eager: bool,
+}
+
+impl CreateOptions {
+    /// No label, safe against the death of the process.
+    pub fn new() -> CreateOptions {
+        CreateOptions { label: String::new(), durability: Durability::Process }
+    }
+
+    /// Sets the label, a free text that `df` shows.
+    #[must_use]
+    pub fn label(mut self, label: &str) -> CreateOptions {
+        label.clone_into(&mut self.label);
+        self
+    }
+
+    /// Sets what a completed call survives.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> CreateOptions {
+        self.durability = durability;
+        self
+    }
+}
+
+impl Default for CreateOptions {
+    fn default() -> CreateOptions {
+        CreateOptions::new()
+    }
+}
+
+impl OpenPool {
+    /// For reading and writing, safe against the death of the process, mappings lazy where the host
+    /// permits userfaultfd.
+    pub fn new() -> OpenPool {
+        OpenPool { is_read_only: false, durability: Durability::Process, is_eager: false }
+    }
+
+    /// Sets whether nothing may be written; several processes may then have the pool open.
+    #[must_use]
+    pub fn read_only(mut self, read_only: bool) -> OpenPool {
+        self.is_read_only = read_only;
+        self
+    }
+
+    /// Sets what a completed call survives.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> OpenPool {
+        self.durability = durability;
+        self
+    }
+
+    /// Sets whether mappings are filled when they are made, even if they ask to be lazy.
+    #[must_use]
+    pub fn eager_mappings(mut self, eager: bool) -> OpenPool {
+        self.is_eager = eager;
+        self
+    }
+}
+
+impl Default for OpenPool {
+    fn default() -> OpenPool {
+        OpenPool::new()
+    }
+}
+
+/// Creates the host file `path` with an empty pool in it; removes it again if that fails.
+pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<Pool> {
+    check_size(size).at(path)?;
+    let host = HostFile::options().read(true).write(true).create_new(true).open(path);
+    let host = match host {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(Error::new(path, Cause::PoolExists));
+        }
+        host => host.at(path)?,
+    };
+    format_file(path, &host, size, options).inspect_err(|_| {
+        // The error that made this necessary is the one worth reporting.
+        let _ = std::fs::remove_file(path);
+    })
+}
+
+/// Opens the pool in the host file `path`.
+pub(crate) fn open(path: &Path, options: &OpenPool) -> Result<Pool> {
+    let mode = if options.is_read_only { LockMode::Shared } else { LockMode::Exclusive };
+    let host = HostFile::options().read(true).write(!options.is_read_only).open(path).at(path)?;
+    refuse_directory(&host).at(path)?;
+    let lock = PoolLock::acquire(&host, mode).at(path)?;
+    let media = if options.is_read_only {
+        FileMedia::open_read_only(path).at(path)?
+    } else {
+        FileMedia::from_file(host, options.durability).at(path)?
+    };
+    let mount_mode = if options.is_read_only { MountMode::ReadOnly } else { MountMode::ReadWrite };
+    mount(path, device(media).at(path)?, Some(lock), mount_mode, options.is_eager)
+}
+
+/// Makes a pool in volatile memory that only this process sees.
+pub(crate) fn create_in_memory(name: &str, size: u64) -> Result<Pool> {
+    let path = Path::new(name);
+    check_size(size).at(path)?;
+    let media = FileMedia::memfd(name, Pages::holding(size).bytes()).at(path)?;
+    let device = device(media).at(path)?;
+    let options = FormatOptions { label: name.to_owned(), uuid: None };
+    Filesystem::format(Arc::clone(&device), &options).at(path)?;
+    mount(path, device, None, MountMode::ReadWrite, false)
+}
+
+/// Walks everything in the pool at `path` without opening it.
+pub(crate) fn check(path: &Path) -> Result<CheckReport> {
+    let host = HostFile::open(path).at(path)?;
+    refuse_directory(&host).at(path)?;
+    let _lock = PoolLock::acquire(&host, LockMode::Shared).at(path)?;
+    let media = FileMedia::open_read_only(path).at(path)?;
+    Filesystem::check(device(media).at(path)?).at(path)
+}
+
+fn format_file(path: &Path, host: &HostFile, size: u64, options: &CreateOptions) -> Result<Pool> {
+    let lock = PoolLock::acquire(host, LockMode::Exclusive).at(path)?;
+    host.set_len(Pages::holding(size).bytes()).at(path)?;
+    let media = FileMedia::from_file(host.try_clone().at(path)?, options.durability).at(path)?;
+    let device = device(media).at(path)?;
+    let format = FormatOptions { label: options.label.clone(), uuid: None };
+    Filesystem::format(Arc::clone(&device), &format).at(path)?;
+    mount(path, device, Some(lock), MountMode::ReadWrite, false)
+}
+
+fn mount(
+    path: &Path,
+    device: Arc<dyn DaxDevice>,
+    lock: Option<PoolLock>,
+    mode: MountMode,
+    is_eager: bool,
+) -> Result<Pool> {
+    // Not permitted is not an error: the mappings of this pool are then eager, and say so.
+    let service = if is_eager { None } else { FaultService::new().ok().map(Arc::new) };
+    let facts = device.facts();
+    let (filesystem, recovered) = Filesystem::mount(device, mode, service).at(path)?;
+    Ok(Pool::new(path, filesystem, recovered, facts, lock))
+}
+
+fn device(media: FileMedia) -> Result<Arc<dyn DaxDevice>, Cause> {
+    let pages = Pages(Pages::holding(media.len() + 1).0 - 1);
+    let range = MediaRange { media: Arc::new(media), start: 0, pages };
+    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?;
+    Ok(Arc::new(PgmapDevice::new(pgmap)))
+}
+
+fn check_size(size: u64) -> Result<(), Cause> {
+    if size == 0 {
+        return Err(Cause::InvalidInput("a pool of size zero holds nothing; give a size"));
+    }
+    if size > u64::MAX / 2 {
+        return Err(Cause::InvalidInput("no host file can be that large"));
+    }
+    let (min, found) = (Filesystem::MIN_PAGES, Pages::holding(size));
+    if found < min {
+        return Err(FsError::TooSmall { min, found }.into());
+    }
+    Ok(())
+}
+
+fn refuse_directory(host: &HostFile) -> Result<(), Cause> {
+    if host.metadata()?.is_dir() {
+        return Err(FsError::IsADirectory.into());
+    }
+    Ok(())
+}

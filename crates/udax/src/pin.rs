@@ -1,0 +1,210 @@
+//! Pins: ranges of a file that stay where they are, for a device or a long copy.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use udax_fs::{Ino, Inode};
+use udax_mapping::{FilePin, PinnedRange};
+use udax_mm::sync::Arc;
+use udax_mm::{PinInfo, PinKind, PinOwner, PinTerm};
+
+use crate::error::{At, Cause, Result};
+use crate::mapping::to_pages;
+use crate::pool::Inner;
+
+/// Who pins, and what for.
+///
+/// ```
+/// use udax::{PinKind, PinOptions};
+/// let options = PinOptions::new("nic receive ring").kind(PinKind::Write);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+pub struct PinOptions {
+    label: String,
+    kind: PinKind,
+    is_registrable: bool,
+}
+
+/// A pinned range of a file. Dropping it unpins.
+///
+/// It reads and writes the memory it pinned, whatever becomes of the file.
+///
+/// ```
+/// use udax::{PinOptions, Pool};
+///
+/// let pool = Pool::create_in_memory("example", 8 << 20)?;
+/// pool.write("/data", b"still here")?;
+/// let pin = pool.open_file("/data")?.pin(0..10, &PinOptions::new("example"))?;
+/// pool.remove_file("/data")?;
+/// assert!(pool.usage().limbo.0 > 0);
+///
+/// let mut bytes = [0; 10];
+/// pin.read(&mut bytes, 0)?;
+/// assert_eq!(&bytes, b"still here");
+/// drop(pin);
+/// assert_eq!(pool.usage().limbo.0, 0);
+/// # Ok::<(), udax::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Pin {
+    // Before the pool: a pin is given back before the pool may close.
+    pinned: PinnedRange,
+    range: Range<u64>,
+    skip: u64,
+    path: PathBuf,
+    _pool: Arc<Inner>,
+}
+
+/// A pin as [`Pool::pins`](crate::Pool::pins) lists it.
+#[derive(Clone, Debug)]
+pub struct PoolPin {
+    file: PinnedFile,
+    range: Range<u64>,
+    info: PinInfo,
+}
+
+/// What a pinned range belongs to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PinnedFile {
+    /// A file with this path (one of its names).
+    Path(PathBuf),
+    /// A file without a name, that is still open.
+    Inode(Ino),
+    /// No file any more: the pages are in limbo. The range counts bytes of the device then.
+    Limbo,
+}
+
+impl PinOptions {
+    /// For a device that reads; `label` says to others who holds the pin.
+    pub fn new(label: &str) -> PinOptions {
+        PinOptions { label: label.to_owned(), kind: PinKind::Read, is_registrable: false }
+    }
+
+    /// Sets what the device does.
+    #[must_use]
+    pub fn kind(mut self, kind: PinKind) -> PinOptions {
+        self.kind = kind;
+        self
+    }
+
+    /// Asks for memory that the host kernel registers for input and output (`io_uring`, RDMA, GPU);
+    /// the pin is refused where it does not.
+    #[must_use]
+    pub fn registrable(mut self) -> PinOptions {
+        self.is_registrable = true;
+        self
+    }
+
+    pub(crate) fn is_write(&self) -> bool {
+        self.kind == PinKind::Write
+    }
+}
+
+impl Pin {
+    /// The range of the file that was pinned, in bytes.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Who holds it.
+    pub fn owner(&self) -> &PinOwner {
+        &self.pinned.info().owner
+    }
+
+    /// How long it is held.
+    pub fn age(&self) -> Duration {
+        self.pinned.info().since.elapsed()
+    }
+
+    /// Copies pinned bytes out, from byte `from` of the range on.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that is not inside the range, or the medium fails.
+    pub fn read(&self, into: &mut [u8], from: u64) -> Result<()> {
+        let from = self.locate(from, into.len())?;
+        self.pinned.read(from, into).at(&self.path)
+    }
+
+    /// Copies bytes into the pinned memory, from byte `at` of the range on, as a device would.
+    ///
+    /// # Errors
+    ///
+    /// Fails if that is not inside the range, if the pin is for reading, or the medium fails.
+    pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        if self.pinned.info().kind != PinKind::Write {
+            return Err(Cause::BadHandle("writing")).at(&self.path);
+        }
+        let at = self.locate(at, bytes.len())?;
+        self.pinned.write(at, bytes).at(&self.path)
+    }
+
+    pub(crate) fn new(
+        pool: Arc<Inner>,
+        inode: &Arc<Inode>,
+        range: Range<u64>,
+        options: &PinOptions,
+        path: &Path,
+    ) -> Result<Pin, Cause> {
+        if options.is_registrable && !pool.facts().is_registrable {
+            return Err(Cause::NotRegistrable);
+        }
+        let (pages, skip) = to_pages(&range)?;
+        let pinned = inode.pin(pages, info(&options.label, options.kind))?;
+        Ok(Pin { pinned, range, skip, path: path.to_owned(), _pool: pool })
+    }
+
+    fn locate(&self, at: u64, len: usize) -> Result<u64> {
+        let wanted = u64::try_from(len).expect("a buffer has fewer than 2^64 bytes");
+        let len = self.range.end - self.range.start;
+        if at.checked_add(wanted).is_none_or(|end| end > len) {
+            return Err(Cause::OutOfRange { what: "pin", at, wanted, len }).at(&self.path);
+        }
+        Ok(self.skip + at)
+    }
+}
+
+impl PoolPin {
+    pub(crate) fn new(file: PinnedFile, pin: &FilePin) -> PoolPin {
+        let range = pin.range.start.byte()..pin.range.end.byte();
+        PoolPin { file, range, info: pin.info.clone() }
+    }
+
+    /// What the pages belong to.
+    pub fn file(&self) -> &PinnedFile {
+        &self.file
+    }
+
+    /// The bytes of the whole pages that are pinned.
+    pub fn range(&self) -> Range<u64> {
+        self.range.clone()
+    }
+
+    /// Who holds it.
+    pub fn owner(&self) -> &PinOwner {
+        &self.info.owner
+    }
+
+    /// How long it is held.
+    pub fn age(&self) -> Duration {
+        self.info.since.elapsed()
+    }
+
+    /// What the device does.
+    pub fn kind(&self) -> PinKind {
+        self.info.kind
+    }
+
+    /// Whether it ends with a call or is a lease.
+    pub fn term(&self) -> PinTerm {
+        self.info.term
+    }
+}
+
+/// What is recorded of a pin of this process that starts at this moment.
+pub(crate) fn info(label: &str, kind: PinKind) -> PinInfo {
+    let owner = PinOwner { process: std::process::id(), connection: 0, label: label.into() };
+    PinInfo { owner, since: Instant::now(), kind, term: PinTerm::Long }
+}
