@@ -8,7 +8,6 @@ use udax_mm::sync::Arc;
 
 use crate::error::{At, Result};
 use crate::metadata::Metadata;
-use crate::paths::to_os_str;
 use crate::pool::Inner;
 
 /// Entries asked for at a time.
@@ -106,7 +105,7 @@ impl Iterator for ReadDir {
         }
         let entry = self.batch.next()?;
         self.cookie = entry.next;
-        let path = self.path.join(to_os_str(&entry.name));
+        let path = self.path.join(entry.name.as_os_str());
         Some(Ok(DirEntry { pool: Arc::clone(&self.pool), path, ino: entry.ino, kind: entry.kind }))
     }
 }

@@ -42,6 +42,8 @@ pub enum ErrorKind {
     NotADirectory,
     /// The call wants a file and met a directory.
     IsADirectory,
+    /// The call wants a regular file.
+    NotAFile,
     /// The directory still has entries.
     DirectoryNotEmpty,
     /// The name may not be given to a file.
@@ -90,6 +92,8 @@ pub enum ErrorKind {
     TooSmall,
     /// Another process, or another handle, has the pool open.
     InUse,
+    /// The pool was closed under this handle.
+    Closed,
     /// Handles of the pool are still open.
     StillOpen,
     /// The host kernel cannot register this memory for input and output.
@@ -218,6 +222,12 @@ impl From<&FsError> for ErrorKind {
             FsError::ReadOnly => ErrorKind::ReadOnly,
             FsError::TooLarge { .. } => ErrorKind::TooLarge,
             FsError::Stale(_) => ErrorKind::Stale,
+            FsError::NotAFile => ErrorKind::NotAFile,
+            FsError::BadTarget(_) => ErrorKind::InvalidName,
+            FsError::Closed => ErrorKind::Closed,
+            FsError::Pinned { .. } => ErrorKind::Pinned,
+            FsError::Map(_) => ErrorKind::Host,
+            FsError::Holder(_) => ErrorKind::InUse,
             FsError::Layout(error) => of_break(error),
             FsError::Fault(error) => of_fault(error),
             FsError::Device(error) => of_device(error),

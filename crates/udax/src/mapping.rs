@@ -5,8 +5,8 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use udax_fs::Inode;
-use udax_mapping::{Populate, UserMapping};
+use udax_fs::{FileMapping, Inode};
+use udax_mapping::Populate;
 use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
 use udax_mm::{Access, FileIndex, Pages};
@@ -50,7 +50,7 @@ pub struct MapOptions {
 #[derive(Debug)]
 pub struct Mapping {
     // Before the pool: a mapping is taken back before the pool may close.
-    user: UserMapping,
+    user: FileMapping,
     inode: Arc<Inode>,
     /// Bytes between the start of the first page and the start of the range.
     skip: u64,

@@ -9,7 +9,7 @@ use udax_dev::{DaxDevice, PgmapDevice};
 use udax_fs::{CheckReport, Filesystem, FormatOptions, FsError, MountMode};
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
-use udax_mm::{FaultService, Media, MediaRange, MemoryType, Pages, Pgmap};
+use udax_mm::{FaultService, Pages};
 
 use crate::error::{At, Cause, Error, Result};
 use crate::lock::{LockMode, PoolLock};
@@ -180,10 +180,8 @@ fn mount(
 }
 
 fn device(media: FileMedia) -> Result<Arc<dyn DaxDevice>, Cause> {
-    let pages = Pages(Pages::holding(media.len() + 1).0 - 1);
-    let range = MediaRange { media: Arc::new(media), start: 0, pages };
-    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?;
-    Ok(Arc::new(PgmapDevice::new(pgmap)))
+    let _ = (media, PgmapDevice::new);
+    todo!()
 }
 
 fn check_size(size: u64) -> Result<(), Cause> {

@@ -34,7 +34,7 @@ pub(crate) enum Walked {
         /// The directory.
         dir: Arc<Inode>,
         /// The name.
-        name: Box<Name>,
+        name: Name,
     },
 }
 
@@ -56,7 +56,7 @@ pub(crate) fn resolve(
 }
 
 /// Finds the directory that holds, or would hold, the last component of `path`.
-pub(crate) fn parent(fs: &Filesystem, path: &Path) -> Result<(Arc<Inode>, Box<Name>), Cause> {
+pub(crate) fn parent(fs: &Filesystem, path: &Path) -> Result<(Arc<Inode>, Name), Cause> {
     let Some(name) = path.file_name() else {
         return Err(Cause::InvalidInput("the path does not end in a name"));
     };

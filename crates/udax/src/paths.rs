@@ -2,7 +2,6 @@
 //!
 //! Paths are absolute inside the pool; a relative one starts at the root too.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -298,7 +297,7 @@ impl Pool {
         path::resolve(self.filesystem(), path, last).at(path)
     }
 
-    fn parent(&self, path: &Path) -> Result<(Arc<Inode>, Box<udax_fs::Name>), Cause> {
+    fn parent(&self, path: &Path) -> Result<(Arc<Inode>, udax_fs::Name), Cause> {
         path::parent(self.filesystem(), path)
     }
 
@@ -310,9 +309,4 @@ impl Pool {
 /// The user and group that new files belong to.
 pub(crate) fn caller() -> (u32, u32) {
     (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw())
-}
-
-/// The name as the host writes it.
-pub(crate) fn to_os_str(name: &udax_fs::Name) -> &OsStr {
-    OsStr::from_bytes(name.as_bytes())
 }
