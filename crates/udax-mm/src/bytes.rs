@@ -1,1 +1,449 @@
-//! bytes
+//! Bytes of media: copies that a failing medium cannot kill.
+//!
+//! This file owns the only instructions that touch media, and the signal handler that ends them
+//! early. It does not own the addresses: a file medium or a reservation does, and keeps them for
+//! as long as its [`Window`] is used.
+//!
+//! A page of a shared mapping may be gone when it is touched: somebody truncated the file, the
+//! disk under it failed, the memory is poisoned. The kernel answers with SIGBUS (with SIGSEGV
+//! where a mapping forbids the access). All accesses are made by a few functions in assembly
+//! whose text is known. A fault inside that text ends the access, and its caller gets an error
+//! that names the byte; any other fault goes to the handler that was there before.
+//!
+//! Accesses are in assembly for a second reason: media are shared with other threads, processes
+//! and devices, so an ordinary load or store would be a data race. Aligned units of eight bytes
+//! are never torn, neither for a concurrent reader nor by a crash: on the side of the medium
+//! every one of them is a single load or store. That is why long copies use `rep movsq` and not
+//! `rep movsb`, which may stop after any byte.
+
+use std::arch::global_asm;
+use std::ffi::{c_int, c_void};
+use std::ptr::{self, NonNull};
+
+use crate::media::MediaError;
+use crate::sync::OnceLock;
+
+#[cfg(target_arch = "x86_64")]
+global_asm!(include_str!("bytes/x86_64.s"), options(raw));
+#[cfg(target_arch = "aarch64")]
+global_asm!(include_str!("bytes/aarch64.s"), options(raw));
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+compile_error!("udax-mm has guarded copies for x86-64 and AArch64 only");
+
+unsafe extern "C" {
+    static udax_mm_guarded: u8;
+    static udax_mm_guarded_end: u8;
+    static udax_mm_not_done: u8;
+
+    fn udax_mm_copy_bytes(to: *mut u8, from: *const u8, bytes: usize) -> usize;
+    fn udax_mm_copy_words(to: *mut u8, from: *const u8, words: usize) -> usize;
+    fn udax_mm_zero_bytes(to: *mut u8, bytes: usize) -> usize;
+    fn udax_mm_zero_words(to: *mut u8, words: usize) -> usize;
+    fn udax_mm_load_word(word: *const u8, into: *mut u64) -> usize;
+    fn udax_mm_store_word(word: *mut u8, value: u64) -> usize;
+    fn udax_mm_exchange_word(word: *mut u8, expected: *mut u64, value: u64) -> usize;
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe extern "C" {
+    fn udax_mm_clwb(line: *mut u8, lines: usize) -> usize;
+    fn udax_mm_clflushopt(line: *mut u8, lines: usize) -> usize;
+    fn udax_mm_clflush(line: *mut u8, lines: usize) -> usize;
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe extern "C" {
+    fn udax_mm_dc_cvac(line: *mut u8, lines: usize) -> usize;
+}
+
+/// Bytes in the unit that is never torn.
+const WORD: usize = size_of::<u64>();
+
+/// Bytes in a cache line, as far as writing back is concerned.
+const LINE: u64 = 64;
+
+/// The instruction that writes a cache line back to memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum WriteBack {
+    /// Keeps the line in the cache.
+    #[cfg(target_arch = "x86_64")]
+    Clwb,
+    /// Evicts the line.
+    #[cfg(target_arch = "x86_64")]
+    Clflushopt,
+    /// Evicts the line, one after the other.
+    #[cfg(target_arch = "x86_64")]
+    Clflush,
+    /// Cleans the line to the point of coherency.
+    #[cfg(target_arch = "aarch64")]
+    DcCvac,
+}
+
+/// Addresses that are accessed by the copies of this module only.
+///
+/// # Invariants
+///
+/// 1. The owner of the window keeps `start..start + len` reserved while it uses the window: the
+///    kernel gives those addresses to nobody else. What is mapped there may change and may fail.
+/// 2. No Rust reference covers a byte that a method of the window may change.
+/// 3. The fault handler is installed.
+#[derive(Debug)]
+pub(crate) struct Window {
+    start: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: the window owns no thread's state; every access is made by assembly, for which
+// concurrent accesses are not data races (invariants 1 and 2 do not depend on the thread).
+unsafe impl Send for Window {}
+// SAFETY: as for Send.
+unsafe impl Sync for Window {}
+
+impl Window {
+    /// Describes `len` bytes from `start` on.
+    ///
+    /// # Safety
+    ///
+    /// The caller keeps invariants 1 and 2.
+    pub(crate) unsafe fn new(start: NonNull<u8>, len: usize) -> Window {
+        install_handler();
+        // INVARIANT: 1 and 2 by the caller, 3 by the line above.
+        Window { start, len }
+    }
+
+    /// The first address.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+
+    /// The number of bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Copies bytes out.
+    pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        let from = self.range(at, into.len())?;
+        // SAFETY: `from` is valid for the length by invariant 1, `into` by its type.
+        let left = unsafe { copy(into.as_mut_ptr(), from, into.len(), from.addr()) };
+        done(at, into.len(), left)
+    }
+
+    /// Copies bytes in.
+    pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        let to = self.range(at, bytes.len())?;
+        // SAFETY: `to` is valid for the length by invariants 1 and 2, `bytes` by its type.
+        let left = unsafe { copy(to, bytes.as_ptr(), bytes.len(), to.addr()) };
+        done(at, bytes.len(), left)
+    }
+
+    /// Stores zeros.
+    pub(crate) fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        let outside = |_| MediaError::OutOfRange { at, len };
+        let len = usize::try_from(len).map_err(outside)?;
+        let to = self.range(at, len)?;
+        // SAFETY: `to` is valid for the length by invariants 1 and 2.
+        let left = unsafe { zero(to, len) };
+        done(at, len, left)
+    }
+
+    /// Loads an aligned word with acquire ordering.
+    pub(crate) fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
+        let word = self.word(at)?;
+        let mut value = 0;
+        // SAFETY: `word` is valid and aligned by `Window::word` and invariant 1.
+        let left = unsafe { udax_mm_load_word(word, &raw mut value) };
+        done(at, left, left).map(|()| u64::from_le(value))
+    }
+
+    /// Stores an aligned word with release ordering.
+    pub(crate) fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
+        let word = self.word(at)?;
+        // SAFETY: `word` is valid and aligned by `Window::word` and invariants 1 and 2.
+        let left = unsafe { udax_mm_store_word(word, value.to_le()) };
+        done(at, left, left)
+    }
+
+    /// Stores `new` in an aligned word if it holds `current`; else returns what it holds.
+    pub(crate) fn compare_exchange_u64(
+        &self,
+        at: u64,
+        current: u64,
+        new: u64,
+    ) -> Result<Result<u64, u64>, MediaError> {
+        let word = self.word(at)?;
+        let mut found = current.to_le();
+        // SAFETY: `word` is valid and aligned by `Window::word` and invariants 1 and 2.
+        let left = unsafe { udax_mm_exchange_word(word, &raw mut found, new.to_le()) };
+        done(at, left, left)?;
+        let found = u64::from_le(found);
+        Ok(if found == current { Ok(found) } else { Err(found) })
+    }
+
+    /// Starts the cache lines that hold a range on their way to memory.
+    pub(crate) fn write_back(&self, at: u64, len: u64, how: WriteBack) -> Result<(), MediaError> {
+        let bytes = usize::try_from(len).map_err(|_| MediaError::OutOfRange { at, len })?;
+        self.range(at, bytes)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let first = at - at % LINE;
+        let line = self.range(first, 0)?;
+        let lines = (at + len).div_ceil(LINE) - first / LINE;
+        let lines = usize::try_from(lines).expect("there are fewer lines than bytes");
+        let left = match how {
+            // SAFETY: windows start and end at page boundaries, so the lines lie inside it and
+            // are valid by invariant 1.
+            #[cfg(target_arch = "x86_64")]
+            WriteBack::Clwb => unsafe { udax_mm_clwb(line, lines) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            WriteBack::Clflushopt => unsafe { udax_mm_clflushopt(line, lines) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "x86_64")]
+            WriteBack::Clflush => unsafe { udax_mm_clflush(line, lines) },
+            // SAFETY: as above.
+            #[cfg(target_arch = "aarch64")]
+            WriteBack::DcCvac => unsafe { udax_mm_dc_cvac(line, lines) },
+        };
+        if left == 0 {
+            return Ok(());
+        }
+        let written = u64::try_from(lines - left).expect("usize has at most 64 bits");
+        Err(MediaError::Fault { at: at.max(first + written * LINE) })
+    }
+
+    /// Checks that a range lies inside the window and returns its first address.
+    fn range(&self, at: u64, len: usize) -> Result<*mut u8, MediaError> {
+        let fits = usize::try_from(at)
+            .ok()
+            .filter(|at| at.checked_add(len).is_some_and(|end| end <= self.len));
+        let Some(offset) = fits else {
+            let len = u64::try_from(len).expect("usize has at most 64 bits");
+            return Err(MediaError::OutOfRange { at, len });
+        };
+        Ok(self.start.as_ptr().wrapping_add(offset))
+    }
+
+    /// Checks that `at` is the start of a word inside the window and returns its address.
+    fn word(&self, at: u64) -> Result<*mut u8, MediaError> {
+        let word = self.range(at, WORD)?;
+        if word.addr().is_multiple_of(WORD) { Ok(word) } else { Err(MediaError::Misaligned { at }) }
+    }
+}
+
+/// Turns what a copy of `len` bytes from `at` on left undone into a result.
+fn done(at: u64, len: usize, left: usize) -> Result<(), MediaError> {
+    if left == 0 {
+        return Ok(());
+    }
+    let done = u64::try_from(len - left).expect("usize has at most 64 bits");
+    Err(MediaError::Fault { at: at + done })
+}
+
+/// Copies with whole words wherever `aligned`, the address on the side of the medium, permits;
+/// returns the bytes not done.
+///
+/// # Safety
+///
+/// `to` and `from` are addresses of `len` bytes each, which do not overlap. One of them may fault.
+unsafe fn copy(to: *mut u8, from: *const u8, len: usize, aligned: usize) -> usize {
+    let Parts { head, words, tail } = Parts::of(aligned, len);
+    // SAFETY: the head lies in the range the caller describes.
+    let left = unsafe { udax_mm_copy_bytes(to, from, head) };
+    if left > 0 {
+        return len - head + left;
+    }
+    let (to, from) = (to.wrapping_add(head), from.wrapping_add(head));
+    // SAFETY: as above, for the words after the head.
+    let left = unsafe { udax_mm_copy_words(to, from, words) };
+    if left > 0 {
+        return left * WORD + tail;
+    }
+    let (to, from) = (to.wrapping_add(words * WORD), from.wrapping_add(words * WORD));
+    // SAFETY: as above, for the tail after the words.
+    unsafe { udax_mm_copy_bytes(to, from, tail) }
+}
+
+/// Stores `len` zeros; returns the bytes not done.
+///
+/// # Safety
+///
+/// `to` is the address of `len` bytes, which may fault.
+unsafe fn zero(to: *mut u8, len: usize) -> usize {
+    let Parts { head, words, tail } = Parts::of(to.addr(), len);
+    // SAFETY: the head lies in the range the caller describes.
+    let left = unsafe { udax_mm_zero_bytes(to, head) };
+    if left > 0 {
+        return len - head + left;
+    }
+    let to = to.wrapping_add(head);
+    // SAFETY: as above, for the words after the head.
+    let left = unsafe { udax_mm_zero_words(to, words) };
+    if left > 0 {
+        return left * WORD + tail;
+    }
+    // SAFETY: as above, for the tail after the words.
+    unsafe { udax_mm_zero_bytes(to.wrapping_add(words * WORD), tail) }
+}
+
+/// A range cut at the boundaries of words.
+#[derive(Debug, Eq, PartialEq)]
+struct Parts {
+    /// Bytes before the first boundary.
+    head: usize,
+    /// Whole words.
+    words: usize,
+    /// Bytes after the last boundary.
+    tail: usize,
+}
+
+impl Parts {
+    fn of(address: usize, len: usize) -> Parts {
+        let head = (address.wrapping_neg() % WORD).min(len);
+        Parts { head, words: (len - head) / WORD, tail: (len - head) % WORD }
+    }
+}
+
+/// The signals that a failing access raises.
+const SIGNALS: [c_int; 2] = [libc::SIGBUS, libc::SIGSEGV];
+
+/// What was to be done with [`SIGNALS`] before the handler was installed.
+static PREVIOUS: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
+
+/// Whether the handler is installed.
+static INSTALLED: OnceLock<()> = OnceLock::new();
+
+/// Installs the handler, once in the life of the process.
+///
+/// A program that installs a handler of its own later, and does not chain, takes the guard away.
+fn install_handler() {
+    INSTALLED.get_or_init(|| {
+        // Read before the handler is in place: it may be called the moment it is.
+        let previous = PREVIOUS.get_or_init(|| SIGNALS.map(current_action));
+        for (signal, previous) in SIGNALS.into_iter().zip(previous) {
+            replace_action(signal, previous);
+        }
+    });
+}
+
+/// Reads what is to be done with `signal`.
+fn current_action(signal: c_int) -> libc::sigaction {
+    // SAFETY: all fields are integers or optional function pointers, for which zero is valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: a null new action only reads, into `action`.
+    let failed = unsafe { libc::sigaction(signal, ptr::null(), &raw mut action) };
+    assert_eq!(failed, 0, "bytes: SIGBUS and SIGSEGV have an action");
+    action
+}
+
+/// Makes [`on_fault`] the handler of `signal`, with the mask of the one before it.
+fn replace_action(signal: c_int, previous: &libc::sigaction) {
+    let mut action = *previous;
+    #[expect(clippy::as_conversions, reason = "the address of a function has no other conversion")]
+    let handler = on_fault as *const c_void;
+    action.sa_sigaction = handler.expose_provenance();
+    // The alternate stack, because a chained handler may be that of a stack overflow.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    // SAFETY: `on_fault` is an async-signal-safe function of the type SA_SIGINFO asks for.
+    let failed = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    assert_eq!(failed, 0, "bytes: SIGBUS and SIGSEGV can be caught");
+}
+
+/// Ends a guarded access that faulted, and passes on everything else.
+extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
+    // SAFETY: the kernel passes a valid siginfo_t to a handler with SA_SIGINFO.
+    let code = unsafe { (*info).si_code };
+    // Codes from zero down are sent by programs, and BUS_MCEERR_AO tells of memory that nobody
+    // has touched: neither is about the instruction that was interrupted.
+    let by_instruction = code > 0 && !(signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO);
+    if by_instruction && leave_guarded_text(context) {
+        return;
+    }
+    chain(signal, by_instruction, info, context);
+}
+
+/// Moves the interrupted thread out of the guarded text, if it is there.
+fn leave_guarded_text(context: *mut c_void) -> bool {
+    let guarded = (&raw const udax_mm_guarded).addr()..(&raw const udax_mm_guarded_end).addr();
+    let context = context.cast::<libc::ucontext_t>();
+    // SAFETY: the kernel passes a valid ucontext_t, which nobody else uses during the handler.
+    let context = unsafe { &mut *context };
+    let pc = program_counter(context);
+    let inside = usize::try_from(*pc).is_ok_and(|pc| guarded.contains(&pc));
+    if inside {
+        let not_done = (&raw const udax_mm_not_done).addr();
+        *pc = not_done.try_into().expect("an address fits the program counter");
+    }
+    inside
+}
+
+/// The program counter of an interrupted thread.
+#[cfg(target_arch = "x86_64")]
+fn program_counter(context: &mut libc::ucontext_t) -> &mut libc::greg_t {
+    let rip = usize::try_from(libc::REG_RIP).expect("REG_RIP is an index");
+    &mut context.uc_mcontext.gregs[rip]
+}
+
+/// The program counter of an interrupted thread.
+#[cfg(target_arch = "aarch64")]
+fn program_counter(context: &mut libc::ucontext_t) -> &mut libc::c_ulonglong {
+    &mut context.uc_mcontext.pc
+}
+
+/// Does with a signal what would have been done without this module.
+fn chain(signal: c_int, by_instruction: bool, info: *mut libc::siginfo_t, context: *mut c_void) {
+    let which = usize::from(signal == SIGNALS[1]);
+    let previous = PREVIOUS.get().expect("bytes: read before the handler was installed")[which];
+    let handler = ptr::with_exposed_provenance::<c_void>(previous.sa_sigaction);
+    match previous.sa_sigaction {
+        libc::SIG_IGN if !by_instruction => {}
+        // A fault cannot be ignored: the kernel takes the default action for it, too.
+        libc::SIG_DFL | libc::SIG_IGN => take_default_action(signal, by_instruction),
+        _ if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
+            // SAFETY: an action with SA_SIGINFO holds a function of this type.
+            let handler = unsafe { std::mem::transmute::<*const c_void, Handler>(handler) };
+            handler(signal, info, context);
+        }
+        _ => {
+            // SAFETY: an action without SA_SIGINFO holds a function of this type.
+            let handler =
+                unsafe { std::mem::transmute::<*const c_void, extern "C" fn(c_int)>(handler) };
+            handler(signal);
+        }
+    }
+}
+
+/// Restores the default action and lets it happen when the handler returns: to a fault because
+/// the instruction is made again, to a signal that was sent because it is raised again.
+fn take_default_action(signal: c_int, by_instruction: bool) {
+    // SAFETY: all fields are integers or optional function pointers, for which zero is valid.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = libc::SIG_DFL;
+    // SAFETY: the default action needs no handler.
+    let _ = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
+    if !by_instruction {
+        // SAFETY: raises a signal that is blocked until the handler returns.
+        let _ = unsafe { libc::raise(signal) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Parts;
+
+    #[test]
+    fn parts_cut_a_range_at_word_boundaries() {
+        let check = |address, len, head, words, tail| {
+            assert_eq!(Parts::of(address, len), Parts { head, words, tail });
+        };
+        check(4096, 0, 0, 0, 0);
+        check(4096, 24, 0, 3, 0);
+        check(4096, 7, 0, 0, 7);
+        check(4099, 3, 3, 0, 0);
+        check(4099, 5, 5, 0, 0);
+        check(4099, 22, 5, 2, 1);
+        check(4103, 9, 1, 1, 0);
+    }
+}
