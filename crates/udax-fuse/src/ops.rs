@@ -1,0 +1,160 @@
+//! What the requests do that take more than one call of the filesystem.
+
+use std::ffi::OsStr;
+
+use fuser::{Errno, RenameFlags};
+use udax::FreePolicy;
+use udax::fs::{Filesystem, FsError, Inode, Kind, Name, RenameMode};
+use udax_mm::sync::Arc;
+
+/// Set-group-ID: of a directory, new entries get its group.
+const SET_GROUP_ID: u32 = 0o2000;
+
+/// Bytes that are copied at a time from file to file.
+const COPY_CHUNK: u64 = 1 << 20;
+
+/// Where a new inode goes and whose it is.
+pub(crate) struct New<'a> {
+    pub(crate) dir: &'a Arc<Inode>,
+    pub(crate) name: &'a OsStr,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+/// Makes a file or a directory, with the group that the directory asks for.
+pub(crate) fn create(fs: &Filesystem, new: &New<'_>, kind: Kind) -> Result<Arc<Inode>, FsError> {
+    let name = Name::new(new.name)?;
+    let above = new.dir.attr();
+    let (mut mode, mut gid) = (new.mode & 0o7777, new.gid);
+    if above.mode & SET_GROUP_ID != 0 {
+        gid = above.gid;
+        if kind == Kind::Dir {
+            mode |= SET_GROUP_ID;
+        }
+    }
+    fs.create(new.dir, &name, kind, mode, new.uid, gid)
+}
+
+/// Makes a file, or finds it if somebody was faster and that is no error.
+pub(crate) fn create_or_find(
+    fs: &Filesystem,
+    new: &New<'_>,
+    flags: i32,
+) -> Result<Arc<Inode>, FsError> {
+    match create(fs, new, Kind::File) {
+        Err(FsError::Exists) if flags & libc::O_EXCL == 0 => {
+            let found = fs.lookup(new.dir, &Name::new(new.name)?)?;
+            if flags & libc::O_TRUNC != 0 {
+                found.truncate(0, FreePolicy::Defer)?;
+            }
+            Ok(found)
+        }
+        made => made,
+    }
+}
+
+/// What `renameat2` flags ask for.
+pub(crate) fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
+    if flags.is_empty() {
+        Ok(RenameMode::Replace)
+    } else if flags == RenameFlags::RENAME_NOREPLACE {
+        Ok(RenameMode::NoReplace)
+    } else if flags == RenameFlags::RENAME_EXCHANGE {
+        Ok(RenameMode::Exchange)
+    } else {
+        Err(Errno::EINVAL)
+    }
+}
+
+/// What a mode of `fallocate` does to a range.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Fallocate {
+    Allocate { grow: bool },
+    Punch,
+    Zero { grow: bool },
+}
+
+impl Fallocate {
+    pub(crate) fn from_mode(mode: i32) -> Result<Fallocate, Errno> {
+        let keep_size = mode & libc::FALLOC_FL_KEEP_SIZE != 0;
+        match mode & !libc::FALLOC_FL_KEEP_SIZE {
+            0 => Ok(Fallocate::Allocate { grow: !keep_size }),
+            libc::FALLOC_FL_PUNCH_HOLE if keep_size => Ok(Fallocate::Punch),
+            libc::FALLOC_FL_ZERO_RANGE => Ok(Fallocate::Zero { grow: !keep_size }),
+            _ => Err(Errno::EOPNOTSUPP),
+        }
+    }
+
+    pub(crate) fn run(self, inode: &Inode, at: u64, len: u64) -> Result<(), FsError> {
+        let end = at.checked_add(len).ok_or(FsError::TooLarge { max: u64::MAX })?;
+        if let Fallocate::Punch | Fallocate::Zero { .. } = self {
+            inode.punch(at..end, FreePolicy::Defer)?;
+        }
+        if let Fallocate::Allocate { grow } | Fallocate::Zero { grow } = self {
+            inode.allocate(at..end)?;
+            if grow && inode.attr().size < end {
+                inode.truncate(end, FreePolicy::Defer)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Finds data or a hole from `at` on, as `lseek` asks.
+pub(crate) fn seek(inode: &Inode, at: u64, whence: i32) -> Result<u64, Errno> {
+    let found = match whence {
+        libc::SEEK_DATA => inode.seek_data(at),
+        libc::SEEK_HOLE => inode.seek_hole(at),
+        _ => return Err(Errno::EINVAL),
+    };
+    found.map_err(|error| crate::errno::errno(&error))?.ok_or(Errno::ENXIO)
+}
+
+/// Copies up to `len` bytes between files; stops at the end of the source.
+pub(crate) fn copy(
+    from: &Inode,
+    from_at: u64,
+    to: &Inode,
+    to_at: u64,
+    len: u64,
+) -> Result<u64, FsError> {
+    let mut done = 0;
+    while done < len {
+        let want = usize::try_from((len - done).min(COPY_CHUNK)).expect("at most a MiB");
+        let mut chunk = vec![0; want];
+        let read = from.read_at(&mut chunk, from_at + done)?;
+        if read == 0 {
+            break;
+        }
+        let mut rest = &chunk[..read];
+        while !rest.is_empty() {
+            let written = to.write_at(rest, to_at + done)?;
+            done += u64::try_from(written).expect("at most a MiB");
+            rest = &rest[written..];
+        }
+    }
+    Ok(done)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fallocate_knows_the_modes_that_linux_filesystems_share() {
+        let keep = libc::FALLOC_FL_KEEP_SIZE;
+        let cases = [
+            (0, Some(Fallocate::Allocate { grow: true })),
+            (keep, Some(Fallocate::Allocate { grow: false })),
+            (libc::FALLOC_FL_PUNCH_HOLE | keep, Some(Fallocate::Punch)),
+            (libc::FALLOC_FL_PUNCH_HOLE, None),
+            (libc::FALLOC_FL_ZERO_RANGE, Some(Fallocate::Zero { grow: true })),
+            (libc::FALLOC_FL_ZERO_RANGE | keep, Some(Fallocate::Zero { grow: false })),
+            (libc::FALLOC_FL_COLLAPSE_RANGE, None),
+        ];
+        for (mode, expected) in cases {
+            assert_eq!(Fallocate::from_mode(mode).ok(), expected, "mode {mode:#x}");
+        }
+    }
+}
