@@ -1,46 +1,203 @@
 //! Folios: handles that count.
-use crate::*;
-use std::marker::PhantomData;
+//!
+//! This file owns the three ways to hold a counted folio; pins are in [`pin`](crate::pin).
+
+use crate::idle::IdleSpan;
+use crate::pgmap::PgmapRef;
+use crate::pin::{PinInfo, PinnedFolio};
+use crate::table::Block;
+use crate::units::{Order, PgmapOff};
+use crate::word::{PageWord, Put};
+use std::fmt;
 use std::ops::Range;
-/// A counted reference to one folio. Clone = get, Drop = put. Holds a PgmapRef.
-#[derive(Clone, Debug)]
-pub struct Folio(());
-/// `nr` adjacent folios of one order
+
+/// A counted reference to one folio. Clone is get, drop is put.
+///
+/// Holds a live reference of the page map.
+///
+/// ```
+/// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff};
+/// # use udax_mm::{media::FileMedia, sync::Arc};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let media = Arc::new(FileMedia::memfd("example", 4 << 20)?);
+/// # let range = MediaRange { media, start: 0, pages: Pages(1024) };
+/// # let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?.try_get_live().unwrap();
+/// assert!(pgmap.get_folio(PgmapOff(700)).is_none(), "nobody counts it");
+/// let folio = pgmap.request_folio(PgmapOff(512), Order::Pmd)?;
+/// let same = pgmap.get_folio(PgmapOff(700)).expect("the folio covers it");
+/// assert_eq!(same.head(), folio.head());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Folio {
+    pgmap: PgmapRef,
+    block: Block,
+}
+
+/// Adjacent folios of one order, with one reference each.
+#[must_use]
 #[derive(Debug)]
-pub struct FolioSpan(());
-/// A folio borrowed from whoever counts it. Copy.
+pub struct FolioSpan {
+    pgmap: PgmapRef,
+    pages: Range<PgmapOff>,
+    order: Order,
+}
+
+/// A folio borrowed from whoever counts it.
 #[derive(Clone, Copy, Debug)]
-pub struct FolioRef<'a>(PhantomData<&'a Folio>);
-#[allow(unused_variables)]
+pub struct FolioRef<'a> {
+    folio: &'a Folio,
+}
+
 impl Folio {
-    /// head page
-    pub fn head(&self) -> PgmapOff { todo!() }
-    /// x
-    pub fn order(&self) -> Order { todo!() }
-    /// x
-    pub fn pages(&self) -> Range<PgmapOff> { todo!() }
-    /// x
-    pub fn pgmap(&self) -> &PgmapRef { todo!() }
-    /// borrow
-    pub fn borrow(&self) -> FolioRef<'_> { todo!() }
-    /// A reference that truncation waits for. Registered in the pgmap's pins.
-    pub fn pin(&self, info: PinInfo) -> PinnedFolio { todo!() }
-    /// whether any pin is held
-    pub fn is_pinned(&self) -> bool { todo!() }
+    /// The first page.
+    pub fn head(&self) -> PgmapOff {
+        self.block.head()
+    }
+
+    /// The size.
+    pub fn order(&self) -> Order {
+        self.block.order()
+    }
+
+    /// All pages.
+    pub fn pages(&self) -> Range<PgmapOff> {
+        self.block.pages()
+    }
+
+    /// The page map it belongs to.
+    pub fn pgmap(&self) -> &PgmapRef {
+        &self.pgmap
+    }
+
+    /// Lends the folio for as long as this handle stays.
+    pub fn borrow(&self) -> FolioRef<'_> {
+        FolioRef { folio: self }
+    }
+
+    /// A reference that truncation waits for, known to the page map as `info` says.
+    pub fn pin(&self, info: PinInfo) -> PinnedFolio {
+        self.word().pin();
+        PinnedFolio::pinned(Folio::counted(self.pgmap.clone(), self.block), info)
+    }
+
+    /// Whether anybody pins it.
+    pub fn is_pinned(&self) -> bool {
+        self.word().load().pins() > 0
+    }
+
+    /// Whether its bytes cannot change until it is idle.
+    pub fn is_frozen(&self) -> bool {
+        self.word().load().is_frozen()
+    }
+
+    /// The handle of a reference that was just counted.
+    pub(crate) fn counted(pgmap: PgmapRef, block: Block) -> Folio {
+        Folio { pgmap, block }
+    }
+
+    pub(crate) fn block(&self) -> Block {
+        self.block
+    }
+
+    pub(crate) fn word(&self) -> &PageWord {
+        self.pgmap.pgmap().table().word(self.block)
+    }
 }
-#[allow(unused_variables)]
+
+impl Clone for Folio {
+    fn clone(&self) -> Folio {
+        self.word().get();
+        Folio::counted(self.pgmap.clone(), self.block)
+    }
+}
+
+impl Drop for Folio {
+    fn drop(&mut self) {
+        match self.word().put() {
+            Put::Counted => (),
+            Put::Idle => self.pgmap.pgmap().table().lower_above(self.block),
+            Put::Claimed => {
+                let span = IdleSpan::claimed(self.pgmap.clone(), self.pages());
+                self.pgmap.pgmap().limbo().deliver(span);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Folio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folio")
+            .field("head", &self.head())
+            .field("order", &self.order())
+            .field("word", &self.word().load())
+            .finish_non_exhaustive()
+    }
+}
+
 impl FolioSpan {
-    /// x
-    pub fn into_folios(self) -> impl Iterator<Item = Folio> { std::iter::empty() }
-    /// x
-    pub fn pages(&self) -> Range<PgmapOff> { todo!() }
+    /// The folios one by one, each with its reference. Those not taken are put.
+    pub fn into_folios(self) -> impl Iterator<Item = Folio> {
+        let mut span = self;
+        std::iter::from_fn(move || span.take_first())
+    }
+
+    /// All pages.
+    pub fn pages(&self) -> Range<PgmapOff> {
+        self.pages.clone()
+    }
+
+    /// The handle of references that were just counted.
+    pub(crate) fn counted(pgmap: PgmapRef, pages: Range<PgmapOff>, order: Order) -> FolioSpan {
+        FolioSpan { pgmap, pages, order }
+    }
+
+    fn take_first(&mut self) -> Option<Folio> {
+        if self.pages.is_empty() {
+            return None;
+        }
+        let block = Block::covering(self.pages.start, self.order);
+        self.pages.start = block.pages().end;
+        Some(Folio::counted(self.pgmap.clone(), block))
+    }
 }
-#[allow(unused_variables)]
-impl<'a> FolioRef<'a> {
-    /// x
-    pub fn head(&self) -> PgmapOff { todo!() }
-    /// x
-    pub fn order(&self) -> Order { todo!() }
-    /// takes a counted reference of its own
-    pub fn to_folio(&self) -> Folio { todo!() }
+
+impl Drop for FolioSpan {
+    fn drop(&mut self) {
+        while let Some(folio) = self.take_first() {
+            drop(folio);
+        }
+    }
+}
+
+impl FolioRef<'_> {
+    /// The first page.
+    pub fn head(&self) -> PgmapOff {
+        self.folio.head()
+    }
+
+    /// The size.
+    pub fn order(&self) -> Order {
+        self.folio.order()
+    }
+
+    /// All pages.
+    pub fn pages(&self) -> Range<PgmapOff> {
+        self.folio.pages()
+    }
+
+    /// The page map it belongs to.
+    pub fn pgmap(&self) -> &PgmapRef {
+        self.folio.pgmap()
+    }
+
+    /// Whether its bytes cannot change until it is idle.
+    pub fn is_frozen(&self) -> bool {
+        self.folio.is_frozen()
+    }
+
+    /// A counted reference of its own.
+    pub fn to_folio(&self) -> Folio {
+        self.folio.clone()
+    }
 }

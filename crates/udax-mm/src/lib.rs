@@ -10,6 +10,7 @@
 
 pub mod bytes;
 pub mod folio;
+pub mod frozen;
 pub mod idle;
 pub mod image;
 pub mod limbo;
@@ -23,11 +24,15 @@ pub mod units;
 pub mod vma;
 pub mod wait;
 
+mod access;
 mod live;
+mod ranges;
 mod table;
+mod verify;
 mod word;
 
 pub use folio::{Folio, FolioRef, FolioSpan};
+pub use frozen::FrozenFolio;
 pub use idle::IdleSpan;
 pub use limbo::LimboSink;
 pub use media::{Media, MediaError, MediaFacts, MediaRange};

@@ -1,109 +1,544 @@
 //! Page maps: memory from one or several media under one lifetime.
+//!
+//! This file owns the two handles and what can be asked of them. The states of pages are in
+//! [`table`](crate::table), liveness in [`live`](crate::live), bytes in [`access`](crate::access).
+
+use crate::access::Stores;
+use crate::folio::{Folio, FolioSpan};
+use crate::idle::IdleSpan;
+use crate::limbo::Limbo;
+use crate::live::{Live, Token};
+use crate::media::{Media, MediaError, MediaFacts, MediaRange};
+use crate::pin::{PinRecord, Pins};
+use crate::ranges::Ranges;
 use crate::sync::Arc;
-use crate::*;
+use crate::table::{Cure, Table};
+use crate::units::{Order, Pages, PgmapOff};
+use crate::verify;
+use crate::wait::{Wait, WaitQueues};
+use std::fmt;
 use std::ops::Range;
 
 /// What kind of memory a page map describes (`enum memory_type` of Linux).
+///
+/// A page of either kind is idle when nobody counts it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MemoryType { /// Memory of a filesystem: idle at zero.
-    FsDax, /// A device mapped as it is.
-    Generic }
-/// Live, dying or dead; Clone is another strong handle (keeps the *media mapped*, not the pgmap live).
-#[derive(Clone, Debug)]
-pub struct Pgmap { inner: Arc<()> }
-/// Proof that a pgmap is live. Clone = another live reference. Drop lets `kill` drain.
-#[derive(Clone, Debug)]
-pub struct PgmapRef { inner: Arc<()> }
-/// Proof of a drained pgmap
-#[must_use] #[derive(Debug)]
+pub enum MemoryType {
+    /// Memory of a filesystem, which gives out folios of any order.
+    FsDax,
+    /// A device mapped as it is, in folios of this order only (I-09).
+    Generic(Order),
+}
+
+/// Memory with one lifetime: live, dying or dead.
+///
+/// Clone is another strong handle. A strong handle keeps the media mapped; it does not keep the
+/// page map live, that is what [`PgmapRef`] does.
+///
+/// ```
+/// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, Wait};
+/// # use udax_mm::{media::FileMedia, sync::Arc};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let media = Arc::new(FileMedia::memfd("example", 1 << 20)?);
+/// let range = MediaRange { media, start: 0, pages: Pages(256) };
+/// let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?;
+///
+/// let live = pgmap.try_get_live().expect("nobody killed it");
+/// let folio = live.request_folio(PgmapOff(3), Order::Base)?;
+/// drop(live);
+/// assert!(pgmap.kill(Wait::Never).is_err(), "a folio is in use");
+/// drop(folio);
+/// let _dead = pgmap.kill(Wait::Never)?;
+/// assert!(pgmap.try_get_live().is_none());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Pgmap {
+    shared: Arc<Shared>,
+}
+
+/// Proof that a page map is live.
+///
+/// Clone is another live reference. [`Pgmap::kill`] returns when the last one is dropped; every
+/// handle of a page holds one.
+#[derive(Clone)]
+pub struct PgmapRef {
+    token: Arc<Token>,
+}
+
+/// Proof that nobody uses any page of a page map, and nobody will.
+#[must_use]
+#[derive(Debug)]
 pub struct Dead(());
-/// kill ran out of time
-#[derive(Debug, thiserror::Error)]
-#[error("pgmap still busy")]
-pub struct StillBusy { /// pins that hold it
-    pub pins: Vec<PinRecord>, /// first non-idle pages, at most 64
-    pub pages: Vec<PgmapOff> }
-/// new() failed
-#[derive(Debug, thiserror::Error)]
-#[error("pgmap")]
-pub enum PgmapError { /// no range given
-    Empty, /// (also: Misaligned, Overlap of ranges of one medium, Media(MediaError))
-    Media(#[from] MediaError) }
-/// Why a request failed
-#[derive(Debug, Eq, PartialEq, thiserror::Error)]
-#[error("request")]
-pub enum RequestError { /// x
-    OutOfRange(Range<PgmapOff>), /// x
-    Misaligned { /// x
-        offset: PgmapOff, /// x
-        order: Order }, /// x
-    Busy(PgmapOff), /// x
-    Poisoned(PgmapOff) }
 
-#[allow(unused_variables)]
+/// [`Pgmap::kill`] ran out of time. The page map is dying; `kill` may be called again.
+#[derive(Debug, thiserror::Error)]
+#[error("pgmap is still busy: {}", describe(.pins, .pages))]
+pub struct StillBusy {
+    /// The pins held, oldest first.
+    pub pins: Vec<PinRecord>,
+    /// The first pages of the folios and claims in use, at most 64. May be empty: somebody can
+    /// hold a live reference and no page.
+    pub pages: Vec<PgmapOff>,
+}
+
+/// Why [`Pgmap::new`] refused. Nothing was published (I-06).
+#[derive(Debug, thiserror::Error)]
+pub enum PgmapError {
+    /// No range was given.
+    #[error("a pgmap needs at least one range")]
+    Empty,
+
+    /// A range holds no page.
+    #[error("range {range} of the pgmap has no pages")]
+    ZeroLength {
+        /// Which one.
+        range: usize,
+    },
+
+    /// A range does not start at a page of its medium.
+    #[error("range {range} of the pgmap starts at byte {start}, which is not a multiple of 4096")]
+    Misaligned {
+        /// Which one.
+        range: usize,
+        /// Its first byte.
+        start: u64,
+    },
+
+    /// A range reaches beyond the end of its medium.
+    #[error("range {range} of the pgmap ends after its medium, which has {len} bytes")]
+    OutOfRange {
+        /// Which one.
+        range: usize,
+        /// The length of the medium.
+        len: u64,
+    },
+
+    /// Two ranges share a page of one medium.
+    #[error("ranges {first} and {second} of the pgmap overlap in one medium")]
+    Overlap {
+        /// One range.
+        first: usize,
+        /// The other.
+        second: usize,
+    },
+
+    /// A medium failed.
+    #[error(transparent)]
+    Media(#[from] MediaError),
+}
+
+/// Why a request for pages failed. Nothing was changed.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RequestError {
+    /// The pages do not lie inside the pgmap.
+    #[error("pages {}..{} lie outside the pgmap", .0.start, .0.end)]
+    OutOfRange(Range<PgmapOff>),
+
+    /// The offset, or the number of pages, is not a multiple of the folio size.
+    #[error("pgmap offset {offset} is not aligned to order {order}")]
+    Misaligned {
+        /// The first offset that is not.
+        offset: PgmapOff,
+        /// The order asked for.
+        order: Order,
+    },
+
+    /// A folio would reach from one medium into the next.
+    #[error("a folio of order {order} at pgmap offset {offset} crosses into another medium")]
+    Crossing {
+        /// The offset of the folio.
+        offset: PgmapOff,
+        /// The order asked for.
+        order: Order,
+    },
+
+    /// The pgmap gives out folios of one order only.
+    #[error("the pgmap has folios of order {fixed}, not of order {order}")]
+    WrongOrder {
+        /// The order asked for.
+        order: Order,
+        /// The order of the device.
+        fixed: Order,
+    },
+
+    /// The first page found that is referenced or claimed.
+    #[error("page {0} is in use")]
+    Busy(PgmapOff),
+
+    /// The first page found whose memory failed.
+    #[error("page {0} is poisoned")]
+    Poisoned(PgmapOff),
+}
+
+/// The one instance behind all handles of a page map.
+struct Shared {
+    kind: MemoryType,
+    ranges: Ranges,
+    table: Table,
+    live: Live,
+    pins: Pins,
+    limbo: Limbo,
+    queues: WaitQueues,
+    stores: Stores,
+}
+
 impl Pgmap {
-    /// x
-    pub fn new(ranges: Vec<MediaRange>, kind: MemoryType) -> Result<Pgmap, PgmapError> { todo!() }
-    /// None from kill onward
-    pub fn try_get_live(&self) -> Option<PgmapRef> { todo!() }
-    /// Refuses new references at once, then waits until the last one is gone. Idempotent: may be called again after StillBusy.
-    pub fn kill(&self, wait: Wait) -> Result<Dead, StillBusy> { todo!() }
-    /// total pages
-    pub fn size(&self) -> Pages { todo!() }
-    /// every pin held now, oldest first
-    pub fn pins(&self) -> Vec<PinRecord> { todo!() }
-    /// wakes every waiter whose PgmapRef/pin state may have changed. Checks every I-nn that can be checked from the words: levels agree, at quiescence.
-    pub fn verify(&self) -> Result<(), String> { todo!() }
-    /// facts of the media (combined: weakest persistence, smallest host page)
-    pub fn facts(&self) -> MediaFacts { todo!() }
-}
-#[allow(unused_variables)]
-impl PgmapRef {
-    /// x
-    pub fn pgmap(&self) -> &Pgmap { todo!() }
-    /// total pages
-    pub fn size(&self) -> Pages { todo!() }
-    /// Claims idle pages, all or none.
-    pub fn claim(&self, pages: Range<PgmapOff>) -> Result<IdleSpan, RequestError> { todo!() }
-    /// Claims what is idle, and leaves word on the rest: each page somebody still counts is handed to `sink` with its last put,
-    /// claimed, so that nobody can request it between. Returns the spans idle now and the ranges in limbo.
-    pub fn claim_or_defer(&self, pages: Range<PgmapOff>, sink: &Arc<dyn LimboSink>) -> Result<(Vec<IdleSpan>, Vec<Range<PgmapOff>>), RequestError> { todo!() }
-    /// claim + activate: each folio leaves with one reference.
-    pub fn request_folios(&self, at: PgmapOff, order: Order, nr: u32) -> Result<FolioSpan, RequestError> { todo!() }
-    /// request of one
-    pub fn request_folio(&self, at: PgmapOff, order: Order) -> Result<Folio, RequestError> { todo!() }
-    /// The folio that covers `at`, only if somebody counts it already (never raises 0 to 1). None also for a claimed page.
-    pub fn get_folio(&self, at: PgmapOff) -> Option<Folio> { todo!() }
-    /// Waits until no page of `pages` is pinned (not: until idle). Err(first pinned page) when `wait` runs out.
-    pub fn wait_unpinned(&self, pages: Range<PgmapOff>, wait: Wait) -> Result<(), PgmapOff> { todo!() }
-    /// first pinned page in range
-    pub fn first_pinned(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> { todo!() }
-    /// The pins that cover any page of the range.
-    pub fn pins_in(&self, pages: Range<PgmapOff>) -> Vec<PinRecord> { todo!() }
-    /// How far the memory from `at` on is contiguous in one medium (a user mapping and an order-9 folio must not cross). 
-    pub fn contiguous(&self, at: PgmapOff) -> Pages { todo!() }
-    /// Where the page lives: the medium and the page offset inside it, for Vma::map.
-    pub fn locate(&self, at: PgmapOff) -> (&Arc<dyn Media>, u64 /* byte in medium */) { todo!() }
+    /// Lays `ranges` out one behind the other, all pages idle.
+    ///
+    /// # Errors
+    ///
+    /// A [`PgmapError`] that names the range: none may be empty, start off a page boundary, reach
+    /// beyond its medium or overlap another.
+    pub fn new(ranges: Vec<MediaRange>, kind: MemoryType) -> Result<Pgmap, PgmapError> {
+        let ranges = Ranges::new(ranges)?;
+        let shared = Shared {
+            kind,
+            table: Table::new(ranges.size()),
+            ranges,
+            live: Live::new(),
+            pins: Pins::default(),
+            limbo: Limbo::default(),
+            queues: WaitQueues::default(),
+            stores: Stores::default(),
+        };
+        Ok(Pgmap { shared: Arc::new(shared) })
+    }
 
-    /// Copies out bytes from byte `from` of the pgmap; may cross range boundaries.
-    pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), MediaError> { todo!() }
-    /// Copies in (ordinary stores; not persistent until flushed and fenced).
-    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> { todo!() }
-    /// zero bytes
-    pub fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> { todo!() }
-    /// aligned 8-byte atomic load
-    pub fn load_u64(&self, at: u64) -> Result<u64, MediaError> { todo!() }
-    /// aligned 8-byte atomic store (little endian on media)
-    pub fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> { todo!() }
-    /// Starts the lines of [at, at+len) on their way to the persistence domain, on behalf of `site`.
-    pub fn flush(&self, at: u64, len: u64, site: media::Site) -> Result<(), MediaError> { todo!() }
-    /// Waits until everything flushed before is in the persistence domain (all media of the pgmap), on behalf of `site`.
-    pub fn fence(&self, site: media::Site) -> Result<(), MediaError> { todo!() }
-}
-/// Two handles are equal if they are of one page map.
-impl PartialEq for Pgmap {
-    fn eq(&self, other: &Pgmap) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
+    /// A live reference; none from [`Pgmap::kill`] onward (I-02).
+    pub fn try_get_live(&self) -> Option<PgmapRef> {
+        self.shared.live.try_get(self).map(|token| PgmapRef { token })
+    }
+
+    /// Refuses further live references at once, then waits until the last one is gone.
+    ///
+    /// Idempotent: it may be called again after [`StillBusy`], and on a dead page map.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for every [`PgmapRef`], folio, claim and pin, as `wait` says. A caller that holds one
+    /// waits for itself.
+    ///
+    /// # Errors
+    ///
+    /// [`StillBusy`] if `wait` runs out. The page map stays dying.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a page is in use and no live reference is left (I-04), which only a bug can do.
+    pub fn kill(&self, wait: Wait) -> Result<Dead, StillBusy> {
+        if !self.shared.live.kill(wait) {
+            return Err(StillBusy { pins: self.pins(), pages: self.busy_pages(64) });
+        }
+        assert!(self.busy_pages(1).is_empty(), "I-04: no page of a dead pgmap is in use");
+        Ok(Dead(()))
+    }
+
+    /// The number of pages of all ranges.
+    pub fn size(&self) -> Pages {
+        self.shared.ranges.size()
+    }
+
+    /// What kind of memory this is.
+    pub fn kind(&self) -> MemoryType {
+        self.shared.kind
+    }
+
+    /// Every pin that is held, oldest first.
+    pub fn pins(&self) -> Vec<PinRecord> {
+        self.shared.pins.all()
+    }
+
+    /// What holds for all media together: the weakest persistence, the smallest host page.
+    pub fn facts(&self) -> MediaFacts {
+        self.shared.ranges.facts()
+    }
+
+    /// Checks every invariant that the page words can show, at a moment when no other thread
+    /// changes them.
+    ///
+    /// # Errors
+    ///
+    /// Names the invariant that does not hold, and where.
+    pub fn verify(&self) -> Result<(), String> {
+        verify::verify(self)
+    }
+
+    pub(crate) fn ranges(&self) -> &Ranges {
+        &self.shared.ranges
+    }
+
+    pub(crate) fn table(&self) -> &Table {
+        &self.shared.table
+    }
+
+    pub(crate) fn live(&self) -> &Live {
+        &self.shared.live
+    }
+
+    pub(crate) fn registry(&self) -> &Pins {
+        &self.shared.pins
+    }
+
+    pub(crate) fn limbo(&self) -> &Limbo {
+        &self.shared.limbo
+    }
+
+    pub(crate) fn queues(&self) -> &WaitQueues {
+        &self.shared.queues
+    }
+
+    pub(crate) fn stores(&self) -> &Stores {
+        &self.shared.stores
+    }
+
+    fn busy_pages(&self, most: usize) -> Vec<PgmapOff> {
+        let leaves = self.table().leaves(PgmapOff(0)..PgmapOff(self.size().0));
+        let busy = leaves.filter(|(_, value)| value.is_counted() || value.is_claimed());
+        busy.map(|(leaf, _)| leaf.head()).take(most).collect()
     }
 }
+
+/// Handles are equal if they are of the same page map.
+impl PartialEq for Pgmap {
+    fn eq(&self, other: &Pgmap) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+}
+
 impl Eq for Pgmap {}
+
+impl fmt::Debug for Pgmap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pgmap")
+            .field("kind", &self.shared.kind)
+            .field("ranges", &self.shared.ranges)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PgmapRef {
+    /// The page map that is live.
+    pub fn pgmap(&self) -> &Pgmap {
+        self.token.pgmap()
+    }
+
+    /// The number of pages of all ranges.
+    pub fn size(&self) -> Pages {
+        self.pgmap().size()
+    }
+
+    /// Claims idle pages, all or none.
+    ///
+    /// A claim that is refused may make another one be refused that overlaps it and runs at the
+    /// same time.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::OutOfRange`]; [`RequestError::Busy`] or [`RequestError::Poisoned`] with the
+    /// first page that is not idle.
+    pub fn claim(&self, pages: Range<PgmapOff>) -> Result<IdleSpan, RequestError> {
+        self.claim_up_to(pages, Order::Pud)
+    }
+
+    /// Claims `nr` adjacent folios and activates them: each leaves with one reference.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PgmapRef::claim`] and of [`IdleSpan::activate`].
+    pub fn request_folios(
+        &self,
+        at: PgmapOff,
+        order: Order,
+        nr: u32,
+    ) -> Result<FolioSpan, RequestError> {
+        let len = u64::from(nr) * order.pages().0;
+        let end = PgmapOff(at.0.saturating_add(len));
+        self.check_folios(&(at..end), order)?;
+        self.claim_up_to(at..end, order)?.activate(order).map_err(|(_, error)| error)
+    }
+
+    /// Claims one folio and activates it with one reference.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`PgmapRef::request_folios`].
+    ///
+    /// # Panics
+    ///
+    /// Never: one folio was asked for, and one is there.
+    pub fn request_folio(&self, at: PgmapOff, order: Order) -> Result<Folio, RequestError> {
+        let folios = self.request_folios(at, order, 1)?;
+        Ok(folios.into_folios().next().expect("one folio was requested"))
+    }
+
+    /// The folio that covers `at`, if somebody counts it already.
+    ///
+    /// Never raises a count from 0 to 1 (rule 2); so there is none for a claimed page either.
+    pub fn get_folio(&self, at: PgmapOff) -> Option<Folio> {
+        if at.0 >= self.size().0 {
+            return None;
+        }
+        let (leaf, _) = self.pgmap().table().leaf(at);
+        let got = self.pgmap().table().word(leaf).try_get();
+        got.then(|| Folio::counted(self.clone(), leaf))
+    }
+
+    /// Waits until each page of `pages` was seen without a pin. It does not wait for references.
+    ///
+    /// Somebody may pin a page again meanwhile; who needs more than a hint takes what keeps pins
+    /// off and looks again.
+    ///
+    /// # Blocking
+    ///
+    /// Sleeps until the last unpin of each folio, as `wait` says.
+    ///
+    /// # Errors
+    ///
+    /// The first page that is still pinned when `wait` runs out.
+    pub fn wait_unpinned(&self, pages: Range<PgmapOff>, wait: Wait) -> Result<(), PgmapOff> {
+        let pages = self.clipped(pages);
+        let (table, queues) = (self.pgmap().table(), self.pgmap().queues());
+        for (leaf, value) in table.leaves(pages.clone()) {
+            if value.pins() > 0 && !queues.wait_unpinned(leaf, table.word(leaf), wait) {
+                return Err(leaf.head().max(pages.start));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first page of `pages` that is pinned.
+    pub fn first_pinned(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> {
+        let pages = self.clipped(pages);
+        let mut leaves = self.pgmap().table().leaves(pages.clone());
+        let (leaf, _) = leaves.find(|(_, value)| value.pins() > 0)?;
+        Some(leaf.head().max(pages.start))
+    }
+
+    /// The pins that cover any page of `pages`, oldest first.
+    pub fn pins_in(&self, pages: Range<PgmapOff>) -> Vec<PinRecord> {
+        self.pgmap().registry().within(&pages)
+    }
+
+    /// How far the memory from `at` on is contiguous in one medium. A user mapping, or a folio of a
+    /// larger order, must not reach further.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `at` lies outside the pgmap.
+    pub fn contiguous(&self, at: PgmapOff) -> Pages {
+        self.pgmap().ranges().contiguous(at)
+    }
+
+    /// Where a page lives: its medium, and the first byte there.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `at` lies outside the pgmap.
+    pub fn locate(&self, at: PgmapOff) -> (&Arc<dyn Media>, u64) {
+        let placed = self.pgmap().ranges().of(at);
+        (placed.media(), placed.byte_in_media(at.byte()))
+    }
+
+    /// Marks a page whose memory failed. Whoever holds it keeps it; once idle, it is not given out
+    /// again until [`PgmapRef::clear_poison`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if `at` lies outside the pgmap.
+    pub fn poison(&self, at: PgmapOff) {
+        assert!(at.0 < self.size().0, "page {at} lies outside the pgmap");
+        self.pgmap().table().poison(at);
+    }
+
+    /// Takes the mark of [`PgmapRef::poison`] back.
+    pub fn clear_poison(&self, at: PgmapOff) {
+        if let Cure::Claimed(page) = self.pgmap().table().clear_poison(at) {
+            self.pgmap().limbo().deliver(IdleSpan::claimed(self.clone(), page.pages()));
+        }
+    }
+
+    /// The first page of `pages` whose memory failed.
+    pub fn first_poisoned(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> {
+        self.pgmap().table().first_poisoned(pages)
+    }
+
+    /// Whether `pages` can be folios of `order`.
+    pub(crate) fn check_folios(
+        &self,
+        pages: &Range<PgmapOff>,
+        order: Order,
+    ) -> Result<(), RequestError> {
+        if let MemoryType::Generic(fixed) = self.pgmap().kind()
+            && fixed != order
+        {
+            return Err(RequestError::WrongOrder { order, fixed });
+        }
+        if let Some(offset) = [pages.start, pages.end].into_iter().find(|at| !at.is_aligned(order))
+        {
+            return Err(RequestError::Misaligned { offset, order });
+        }
+        self.check_range(pages)?;
+        if order == Order::Base {
+            return Ok(());
+        }
+        let mut heads = (pages.start.0..pages.end.0).step_by(step(order)).map(PgmapOff);
+        match heads.find(|&head| self.contiguous(head) < order.pages()) {
+            Some(offset) => Err(RequestError::Crossing { offset, order }),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_range(&self, pages: &Range<PgmapOff>) -> Result<(), RequestError> {
+        if pages.start > pages.end || pages.end.0 > self.size().0 {
+            return Err(RequestError::OutOfRange(pages.clone()));
+        }
+        Ok(())
+    }
+
+    /// Claims `pages` in leaves of `largest` at most.
+    fn claim_up_to(
+        &self,
+        pages: Range<PgmapOff>,
+        largest: Order,
+    ) -> Result<IdleSpan, RequestError> {
+        self.check_range(&pages)?;
+        let mut rest = pages.clone();
+        while rest.start < rest.end {
+            let block = self.pgmap().ranges().largest_block(&rest, largest);
+            if let Err(error) = self.pgmap().table().claim(block) {
+                self.pgmap().table().retire(pages.start..rest.start);
+                return Err(error);
+            }
+            rest.start = block.pages().end;
+        }
+        Ok(IdleSpan::claimed(self.clone(), pages))
+    }
+
+    fn clipped(&self, pages: Range<PgmapOff>) -> Range<PgmapOff> {
+        pages.start..pages.end.min(PgmapOff(self.size().0))
+    }
+}
+
+impl fmt::Debug for PgmapRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PgmapRef").field(self.pgmap()).finish()
+    }
+}
+
+/// The pages of a folio of `order`, as a step of an iterator.
+pub(crate) fn step(order: Order) -> usize {
+    usize::try_from(order.pages().0).expect("at most 2^18")
+}
+
+fn describe(pins: &[PinRecord], pages: &[PgmapOff]) -> String {
+    let in_use = match pages {
+        [] => "no page is in use, but a live reference is held".to_owned(),
+        [first, ..] => format!("{} ranges of pages in use, the first at {first}", pages.len()),
+    };
+    match pins {
+        [] => in_use,
+        [oldest, ..] => format!("{in_use}; {} pins, the oldest {oldest}", pins.len()),
+    }
+}

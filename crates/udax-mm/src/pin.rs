@@ -1,48 +1,198 @@
 //! Pins: references that others wait for, with an owner and a time.
-use crate::*;
+//!
+//! This file owns the handle of a pin and the list of all pins of a page map. The count that is
+//! waited for stands in the page word.
+
+use crate::folio::{Folio, FolioRef};
+use crate::pgmap::PgmapRef;
+use crate::sync::{Arc, Mutex};
+use crate::units::{Order, PgmapOff};
+use crate::word::Unpin;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Range;
-use std::sync::Arc as StdArc;
 use std::time::Instant;
+
 /// Who pins. A value, so that a lease can outlive a call and cross a process.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PinOwner { /// pid
-    pub process: u32, /// connection (0: this process)
-    pub connection: u64, /// free text
-    pub label: StdArc<str> }
-/// What the device does with it
+pub struct PinOwner {
+    /// The process, by its id.
+    pub process: u32,
+    /// The connection it came over; 0 is this process itself.
+    pub connection: u64,
+    /// What the owner calls itself.
+    pub label: Arc<str>,
+}
+
+/// What the device does with the pages.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PinKind { /// x
-    Read, /// x
-    Write }
-/// how long
+pub enum PinKind {
+    /// It reads them.
+    Read,
+    /// It writes them.
+    Write,
+}
+
+/// How long a pin is meant to last.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum PinTerm { /// ends with the call
-    Short, /// lease
-    Long }
-/// What is known of a pin
+pub enum PinTerm {
+    /// Until the call returns that took it.
+    Short,
+    /// A lease, until its owner lets go.
+    Long,
+}
+
+/// What is known of a pin.
 #[derive(Clone, Debug)]
-pub struct PinInfo { /// x
-    pub owner: PinOwner, /// x
-    pub since: Instant, /// x
-    pub kind: PinKind, /// x
-    pub term: PinTerm }
-/// a pin as the pgmap lists it
+pub struct PinInfo {
+    /// Who holds it.
+    pub owner: PinOwner,
+    /// Since when.
+    pub since: Instant,
+    /// What for.
+    pub kind: PinKind,
+    /// For how long.
+    pub term: PinTerm,
+}
+
+/// A pin as the page map lists it.
 #[derive(Clone, Debug)]
-pub struct PinRecord { /// x
-    pub pages: Range<PgmapOff>, /// x
-    pub info: PinInfo }
-/// A pinned folio; drop = unpin. Not Clone.
+pub struct PinRecord {
+    /// The pages of the folio that is pinned.
+    pub pages: Range<PgmapOff>,
+    /// What is known of the pin.
+    pub info: PinInfo,
+}
+
+/// A pinned folio: a reference that truncation waits for. Drop is unpin; not Clone.
+///
+/// ```
+/// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, Wait};
+/// # use udax_mm::{PinInfo, PinKind, PinOwner, PinTerm, media::FileMedia, sync::Arc};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let media = Arc::new(FileMedia::memfd("example", 1 << 20)?);
+/// # let range = MediaRange { media, start: 0, pages: Pages(256) };
+/// # let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?.try_get_live().unwrap();
+/// # let owner = PinOwner { process: 1, connection: 0, label: "example".into() };
+/// # let since = std::time::Instant::now();
+/// # let info = PinInfo { owner, since, kind: PinKind::Read, term: PinTerm::Short };
+/// let folio = pgmap.request_folio(PgmapOff(7), Order::Base)?;
+/// let pin = folio.pin(info);
+/// let pages = PgmapOff(0)..PgmapOff(256);
+/// assert_eq!(pgmap.wait_unpinned(pages.clone(), Wait::Never), Err(PgmapOff(7)));
+/// assert_eq!(&*pgmap.pins_in(pages.clone())[0].info.owner.label, "example");
+/// drop(pin);
+/// assert_eq!(pgmap.wait_unpinned(pages, Wait::Forever), Ok(()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
-pub struct PinnedFolio(());
+pub struct PinnedFolio {
+    folio: Folio,
+    id: u64,
+    info: PinInfo,
+}
+
+/// Every pin of a page map, by a number that grows.
+///
+/// A pin is listed after the word counts it, and taken off the list before the word forgets it:
+/// whoever is listed is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Pins(Mutex<List>);
+
+#[derive(Debug, Default)]
+struct List {
+    next: u64,
+    held: BTreeMap<u64, PinRecord>,
+}
+
+impl fmt::Display for PinRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PinOwner { process, label, .. } = &self.info.owner;
+        let age = self.info.since.elapsed();
+        let Range { start, end } = self.pages;
+        write!(f, "by {label} (process {process}) on pages {start}..{end} for {age:.1?}")
+    }
+}
+
 impl PinnedFolio {
-    /// x
-    pub fn head(&self) -> PgmapOff { todo!() }
-    /// x
-    pub fn order(&self) -> Order { todo!() }
-    /// x
-    pub fn pages(&self) -> Range<PgmapOff> { todo!() }
-    /// x
-    pub fn pgmap(&self) -> &PgmapRef { todo!() }
-    /// x
-    pub fn info(&self) -> &PinInfo { todo!() }
+    /// The first page.
+    pub fn head(&self) -> PgmapOff {
+        self.folio.head()
+    }
+
+    /// The size.
+    pub fn order(&self) -> Order {
+        self.folio.order()
+    }
+
+    /// All pages.
+    pub fn pages(&self) -> Range<PgmapOff> {
+        self.folio.pages()
+    }
+
+    /// The page map it belongs to.
+    pub fn pgmap(&self) -> &PgmapRef {
+        self.folio.pgmap()
+    }
+
+    /// What the page map tells of this pin.
+    pub fn info(&self) -> &PinInfo {
+        &self.info
+    }
+
+    /// Lends the folio for as long as the pin stays.
+    pub fn borrow(&self) -> FolioRef<'_> {
+        self.folio.borrow()
+    }
+
+    /// The handle of a pin that the word counts already; `folio` is its reference.
+    pub(crate) fn pinned(folio: Folio, info: PinInfo) -> PinnedFolio {
+        let record = PinRecord { pages: folio.pages(), info: info.clone() };
+        let id = folio.pgmap().pgmap().registry().add(record);
+        PinnedFolio { folio, id, info }
+    }
+}
+
+impl Drop for PinnedFolio {
+    /// Unpins; the reference is put when `folio` is dropped.
+    fn drop(&mut self) {
+        let pgmap = self.folio.pgmap().pgmap();
+        pgmap.registry().remove(self.id);
+        if let Unpin::Wake = self.folio.word().unpin() {
+            pgmap.queues().wake(self.folio.block());
+        }
+    }
+}
+
+impl Pins {
+    /// Every pin, oldest first.
+    pub(crate) fn all(&self) -> Vec<PinRecord> {
+        self.select(|_| true)
+    }
+
+    /// The pins of folios that share a page with `pages`, oldest first.
+    pub(crate) fn within(&self, pages: &Range<PgmapOff>) -> Vec<PinRecord> {
+        self.select(|pin| pin.pages.start < pages.end && pages.start < pin.pages.end)
+    }
+
+    fn select(&self, wanted: impl Fn(&PinRecord) -> bool) -> Vec<PinRecord> {
+        let list = self.0.lock();
+        let mut pins: Vec<_> = list.held.values().filter(|pin| wanted(pin)).cloned().collect();
+        pins.sort_by_key(|pin| pin.info.since);
+        pins
+    }
+
+    fn add(&self, pin: PinRecord) -> u64 {
+        let mut list = self.0.lock();
+        let id = list.next;
+        list.next += 1;
+        list.held.insert(id, pin);
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        let removed = self.0.lock().held.remove(&id);
+        assert!(removed.is_some(), "I-58: a pin is returned once");
+    }
 }

@@ -23,6 +23,14 @@ pub mod atomic {
     pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
+/// Threads that loom knows of.
+pub mod thread {
+    #[cfg(loom)]
+    pub use loom::thread::{JoinHandle, spawn, yield_now};
+    #[cfg(not(loom))]
+    pub use std::thread::{JoinHandle, spawn, yield_now};
+}
+
 /// A mutex that does not poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(imp::Mutex<T>);

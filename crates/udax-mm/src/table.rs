@@ -1,1 +1,332 @@
-//! table
+//! The words of a page map in three levels: per page, per 2 MiB block, per 1 GiB block.
+//!
+//! This file keeps the levels in agreement (protocol, rule 4): a word that is not idle is counted
+//! in the block above, before it leaves idle and until after it is idle again. It does not know
+//! media, nor handles.
+
+use crate::pgmap::RequestError;
+use crate::sync::{Mutex, thread};
+use crate::units::{Order, Pages, PgmapOff};
+use crate::word::{Claim, Cleared, FANOUT, Lower, Mark, PageWord, Raise, Retire, Value};
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+/// The pages that one word speaks of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Block {
+    head: PgmapOff,
+    order: Order,
+}
+
+/// The words of one page map.
+pub(crate) struct Table {
+    pages: Vec<PageWord>,
+    pmds: Vec<PageWord>,
+    puds: Vec<PageWord>,
+    size: Pages,
+    /// The poisoned pages. A word says so too: that of the page, or that of the whole block that
+    /// covers it. Locked whenever a mark moves from one word to another.
+    poisoned: Mutex<BTreeSet<PgmapOff>>,
+}
+
+/// Where the end of a poison leaves the page.
+#[must_use]
+pub(crate) enum Cure {
+    /// Nothing is left to do.
+    Done,
+    /// The caller holds the claim of this page, which somebody deferred.
+    Claimed(Block),
+}
+
+impl Block {
+    /// The block of `order` that covers `at`.
+    pub(crate) fn covering(at: PgmapOff, order: Order) -> Block {
+        Block { head: at.align_down(order), order }
+    }
+
+    pub(crate) fn head(self) -> PgmapOff {
+        self.head
+    }
+
+    pub(crate) fn order(self) -> Order {
+        self.order
+    }
+
+    pub(crate) fn pages(self) -> Range<PgmapOff> {
+        self.head.span(self.order.pages())
+    }
+
+    fn end(self) -> PgmapOff {
+        self.head + self.order.pages()
+    }
+
+    fn parent(self) -> Option<Block> {
+        let order = match self.order {
+            Order::Base => Order::Pmd,
+            Order::Pmd => Order::Pud,
+            Order::Pud => return None,
+        };
+        Some(Block::covering(self.head, order))
+    }
+
+    /// The blocks one level below; none below a page.
+    pub(crate) fn children(self) -> impl Iterator<Item = Block> {
+        let order = self.order.smaller();
+        let child = move |order: Order| {
+            (0..FANOUT).map(move |n| Block { head: self.head + Pages(n * order.pages().0), order })
+        };
+        order.into_iter().flat_map(child)
+    }
+}
+
+impl Table {
+    /// Every page idle.
+    pub(crate) fn new(size: Pages) -> Table {
+        let words = |order: Order| PageWord::idle(index(size.0.div_ceil(order.pages().0)));
+        Table {
+            pages: words(Order::Base),
+            pmds: words(Order::Pmd),
+            puds: words(Order::Pud),
+            size,
+            poisoned: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    pub(crate) fn size(&self) -> Pages {
+        self.size
+    }
+
+    pub(crate) fn word(&self, block: Block) -> &PageWord {
+        let level = match block.order {
+            Order::Base => &self.pages,
+            Order::Pmd => &self.pmds,
+            Order::Pud => &self.puds,
+        };
+        &level[index(block.head.0 >> block.order.get())]
+    }
+
+    /// The word that speaks of `at`, and what it holds: never a split one.
+    pub(crate) fn leaf(&self, at: PgmapOff) -> (Block, Value) {
+        for order in [Order::Pud, Order::Pmd] {
+            let block = Block::covering(at, order);
+            let value = self.word(block).load();
+            if !value.is_split() {
+                return (block, value);
+            }
+        }
+        let page = Block::covering(at, Order::Base);
+        (page, self.word(page).load())
+    }
+
+    /// The leaves that cover `pages`, in order; the first and the last may stand out.
+    pub(crate) fn leaves(
+        &self,
+        pages: Range<PgmapOff>,
+    ) -> impl Iterator<Item = (Block, Value)> + '_ {
+        let mut at = pages.start;
+        std::iter::from_fn(move || {
+            let leaf = (at < pages.end).then(|| self.leaf(at))?;
+            at = leaf.0.end();
+            Some(leaf)
+        })
+    }
+
+    /// Claims the block as a whole.
+    pub(crate) fn claim(&self, block: Block) -> Result<(), RequestError> {
+        if self.raise_above(block).is_err() {
+            return Err(self.refusal(block));
+        }
+        match self.word(block).claim() {
+            Claim::Claimed => return Ok(()),
+            Claim::Busy | Claim::Poisoned => self.lower_above(block),
+        }
+        Err(self.refusal(block))
+    }
+
+    /// Gives up the claim of `pages`, which are claimed in whole leaves.
+    pub(crate) fn retire(&self, pages: Range<PgmapOff>) {
+        let mut at = pages.start;
+        while at < pages.end {
+            let (block, _) = self.leaf(at);
+            assert!(block.head == at && block.end() <= pages.end, "a claim covers whole leaves");
+            self.retire_leaf(block);
+            at = block.end();
+        }
+    }
+
+    /// Divides the claimed leaves that cover `pages` until none is larger than `order`.
+    pub(crate) fn split(&self, pages: Range<PgmapOff>, order: Order) {
+        let mut at = pages.start;
+        while at < pages.end {
+            let (block, _) = self.leaf(at);
+            if block.order > order {
+                self.split_leaf(block);
+            } else {
+                at = block.end();
+            }
+        }
+    }
+
+    /// Divides claimed leaves until one starts at `at`.
+    pub(crate) fn split_at(&self, at: PgmapOff) {
+        loop {
+            let (block, _) = self.leaf(at);
+            if block.head == at {
+                return;
+            }
+            self.split_leaf(block);
+        }
+    }
+
+    /// Makes `block`, all of whose pages the caller has claimed, one leaf.
+    pub(crate) fn join(&self, block: Block) -> Result<(), RequestError> {
+        if self.leaf(block.head).0.order >= block.order {
+            return Ok(());
+        }
+        for child in block.children() {
+            self.join(child)?;
+        }
+        let poisoned = self.poisoned.lock();
+        if let Some(&page) = poisoned.range(block.pages()).next() {
+            return Err(RequestError::Poisoned(page));
+        }
+        while !self.word(block).join() {
+            // Somebody raised the block, met our claims below, and is about to lower it again.
+            thread::yield_now();
+        }
+        block.children().for_each(|child| self.word(child).set_claimed(false));
+        Ok(())
+    }
+
+    /// One child of the blocks above `block` returned to idle: parent, then grandparent.
+    pub(crate) fn lower_above(&self, block: Block) {
+        if let Some(parent) = block.parent()
+            && let Lower::Idle = self.word(parent).lower()
+        {
+            self.lower_above(parent);
+        }
+    }
+
+    /// Marks a page, whoever holds it.
+    pub(crate) fn poison(&self, at: PgmapOff) {
+        let mut poisoned = self.poisoned.lock();
+        poisoned.insert(at);
+        while let Mark::Changed = self.try_poison(at) {
+            thread::yield_now();
+        }
+    }
+
+    /// Takes the mark of a page back.
+    pub(crate) fn clear_poison(&self, at: PgmapOff) -> Cure {
+        let mut poisoned = self.poisoned.lock();
+        if !poisoned.remove(&at) {
+            return Cure::Done;
+        }
+        let (leaf, _) = self.leaf(at);
+        if leaf.order > Order::Base {
+            // The word stays marked for other pages; when the block is retired, they are looked up.
+            return Cure::Done;
+        }
+        match self.word(leaf).clear_poison() {
+            Cleared::Held => Cure::Done,
+            Cleared::Idle => {
+                self.lower_above(leaf);
+                Cure::Done
+            }
+            Cleared::Claimed => Cure::Claimed(leaf),
+        }
+    }
+
+    /// The poisoned pages, in order.
+    pub(crate) fn poisoned(&self) -> Vec<PgmapOff> {
+        self.poisoned.lock().iter().copied().collect()
+    }
+
+    /// The first poisoned page of `pages`.
+    pub(crate) fn first_poisoned(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> {
+        self.poisoned.lock().range(pages).next().copied()
+    }
+
+    fn try_poison(&self, at: PgmapOff) -> Mark {
+        let (leaf, value) = self.leaf(at);
+        if !value.is_idle() {
+            return self.word(leaf).poison_held();
+        }
+        let page = Block::covering(at, Order::Base);
+        if self.raise_above(page).is_err() {
+            return Mark::Changed;
+        }
+        let mark = self.word(page).poison_idle();
+        if let Mark::Changed = mark {
+            self.lower_above(page);
+        }
+        mark
+    }
+
+    /// One child of the blocks above `block` is about to leave idle: grandparent, then parent.
+    /// Refuses, with nothing changed, if one of them is held as a whole.
+    fn raise_above(&self, block: Block) -> Result<(), ()> {
+        let Some(parent) = block.parent() else { return Ok(()) };
+        let word = self.word(parent);
+        if let Raise::Again = word.raise_split() {
+            return Ok(());
+        }
+        self.raise_above(parent)?;
+        match word.raise() {
+            Raise::First => return Ok(()),
+            Raise::Again => self.lower_above(parent),
+            Raise::Refused => {
+                self.lower_above(parent);
+                return Err(());
+            }
+        }
+        Ok(())
+    }
+
+    fn retire_leaf(&self, block: Block) {
+        let word = self.word(block);
+        let retire =
+            if block.order == Order::Base { word.retire_page() } else { word.retire_block() };
+        match retire {
+            Retire::Idle => self.lower_above(block),
+            Retire::Poisoned if block.order == Order::Base => (),
+            Retire::Poisoned => {
+                self.split_leaf(block);
+                self.retire(block.pages());
+            }
+        }
+    }
+
+    /// Divides a claimed leaf into the leaves one level below.
+    fn split_leaf(&self, block: Block) {
+        block.children().for_each(|child| self.word(child).set_claimed(true));
+        let word = self.word(block);
+        if word.split() {
+            return;
+        }
+        let poisoned = self.poisoned.lock();
+        let smaller = block.order.smaller().expect("a page is not split");
+        for &page in poisoned.range(block.pages()) {
+            let Mark::Marked = self.word(Block::covering(page, smaller)).poison_held() else {
+                unreachable!("the words below a claimed block are the caller's");
+            };
+        }
+        word.split_poisoned();
+    }
+
+    /// Why `block` could not be claimed: the first page in it that is not idle.
+    fn refusal(&self, block: Block) -> RequestError {
+        let busy = self.leaves(block.pages()).find(|(_, value)| !value.is_idle());
+        match busy {
+            Some((leaf, value)) if value.is_only_poisoned() => RequestError::Poisoned(leaf.head),
+            Some((leaf, _)) => RequestError::Busy(leaf.head.max(block.head)),
+            // Whoever held it has let go since.
+            None => RequestError::Busy(block.head),
+        }
+    }
+}
+
+/// A page number as an index of a table in memory.
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("page words are addressed with 64 bits")
+}

@@ -121,6 +121,7 @@ macro_rules! page_index {
             }
 
             /// Rounds down to a multiple of the folio size of `order`.
+            #[must_use]
             pub const fn align_down(self, order: Order) -> $name {
                 $name(self.0 & !(order.pages().0 - 1))
             }

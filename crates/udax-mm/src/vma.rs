@@ -234,25 +234,3 @@ impl std::ops::Deref for FrozenBytes {
         todo!()
     }
 }
-/// see frozen.rs
-pub mod frozen {
-    use crate::*;
-    /// A pinned folio whose bytes udax-mm refuses to write or to map writable while any FrozenFolio of it exists.
-    #[derive(Debug)]
-    pub struct FrozenFolio(());
-    #[allow(unused_variables)]
-    impl FrozenFolio {
-        /// from idle pages: nobody maps them
-        pub fn freeze(
-            span: IdleSpan,
-            order: Order,
-            info: PinInfo,
-        ) -> Result<Vec<FrozenFolio>, (IdleSpan, RequestError)> {
-            todo!()
-        }
-        /// another, of pages frozen already
-        pub fn get(pgmap: &PgmapRef, at: PgmapOff, info: PinInfo) -> Option<FrozenFolio> {
-            todo!()
-        }
-    }
-}

@@ -1,1 +1,496 @@
-//! word
+//! The word that says who holds a page, or a whole block of pages.
+//!
+//! This file owns the meaning of the bits and every legal transition (protocol, rule 5). It does
+//! not know which pages a word speaks of, nor how words depend on one another; that is
+//! [`crate::table`].
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+
+const REF: u64 = 1;
+const REFS: u64 = (1 << 24) - 1;
+const PIN: u64 = 1 << 24;
+const PINS: u64 = REFS << 24;
+const CLAIMED: u64 = 1 << 56;
+const SPLIT: u64 = 1 << 57;
+const WAITERS: u64 = 1 << 58;
+const POISONED: u64 = 1 << 59;
+const LIMBO: u64 = 1 << 60;
+const FROZEN: u64 = 1 << 61;
+
+/// The words below one split word: pages of a 2 MiB block, or 2 MiB blocks of a 1 GiB block.
+pub(crate) const FANOUT: u64 = 512;
+
+/// The state of one page, or of one block as a whole.
+///
+/// | refs (bits 0..24) | pins (24..48) | flags | state |
+/// |---|---|---|---|
+/// | 0 | 0 | none | idle |
+/// | 0 | 0 | CLAIMED (POISONED) | claimed: one `IdleSpan` covers it |
+/// | n > 0 | p <= n | (WAITERS, POISONED, LIMBO, FROZEN) | counted as one folio |
+/// | 0 | 0 | POISONED (LIMBO) | idle but for the poison; only in the word of a page |
+/// | n in 1..=512 | 0 | SPLIT | n words below are not idle; only in the word of a block |
+///
+/// WAITERS stands only beside a pin. A pin is a reference too. Under a block that is not split,
+/// every word is zero.
+#[repr(transparent)]
+#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+pub(crate) struct PageWord(AtomicU64);
+
+/// What a word held at one moment.
+#[derive(Clone, Copy, Eq, PartialEq)]
+pub(crate) struct Value(u64);
+
+/// The answer to a claim.
+#[must_use]
+pub(crate) enum Claim {
+    Claimed,
+    Busy,
+    Poisoned,
+}
+
+/// What the holder of a claim has to do after giving it up.
+#[must_use]
+pub(crate) enum Retire {
+    /// The word is idle: lower the block above.
+    Idle,
+    /// The word stays as it was but for the claim: poison keeps the page from being idle.
+    Poisoned,
+}
+
+/// What a put left to do.
+#[must_use]
+pub(crate) enum Put {
+    /// Others still count the folio.
+    Counted,
+    /// That was the last reference: lower the block above.
+    Idle,
+    /// That was the last reference, and the word is claimed for the caller, who has to hand the
+    /// pages on.
+    Claimed,
+}
+
+/// What an unpin left to do.
+#[must_use]
+pub(crate) enum Unpin {
+    Done,
+    /// The last pin went, and somebody sleeps: wake the queue of the folio.
+    Wake,
+}
+
+/// Whether a sleep for the last unpin makes sense.
+#[must_use]
+pub(crate) enum Watch {
+    /// Somebody pins it, and the last unpin will wake.
+    Pinned,
+    Unpinned,
+}
+
+/// What became of a split word when one more word below it is about to leave idle.
+#[must_use]
+pub(crate) enum Raise {
+    /// The block was idle.
+    First,
+    /// The block was split already.
+    Again,
+    /// The block is held as a whole, or (`raise_split` only) idle.
+    Refused,
+}
+
+/// What became of a split word when one word below it returned to idle.
+#[must_use]
+pub(crate) enum Lower {
+    Split,
+    /// The block is idle: lower the block above.
+    Idle,
+}
+
+/// The answer to leaving word on a page.
+#[must_use]
+pub(crate) enum Defer {
+    /// The last put, or the clearing of the poison, will claim it.
+    Deferred,
+    /// Nobody holds it, or somebody claimed it, or it is split: look again.
+    Changed,
+}
+
+/// The answer to marking a page as poisoned.
+#[must_use]
+pub(crate) enum Mark {
+    Marked,
+    /// Idle or split: look again.
+    Changed,
+}
+
+/// What the end of the poison left to do.
+#[must_use]
+pub(crate) enum Cleared {
+    /// Somebody holds the page.
+    Held,
+    /// The page is idle: lower the block above.
+    Idle,
+    /// The page is claimed for the caller, who has to hand it on.
+    Claimed,
+}
+
+impl Value {
+    pub(crate) const fn refs(self) -> u64 {
+        if self.is_split() { 0 } else { self.0 & REFS }
+    }
+
+    pub(crate) const fn pins(self) -> u64 {
+        (self.0 & PINS) / PIN
+    }
+
+    /// The words below that are not idle.
+    pub(crate) const fn children(self) -> u64 {
+        if self.is_split() { self.0 & REFS } else { 0 }
+    }
+
+    pub(crate) const fn is_idle(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) const fn is_split(self) -> bool {
+        self.0 & SPLIT != 0
+    }
+
+    pub(crate) const fn is_counted(self) -> bool {
+        self.refs() > 0
+    }
+
+    pub(crate) const fn is_claimed(self) -> bool {
+        self.0 & CLAIMED != 0
+    }
+
+    pub(crate) const fn is_poisoned(self) -> bool {
+        self.0 & POISONED != 0
+    }
+
+    pub(crate) const fn is_in_limbo(self) -> bool {
+        self.0 & LIMBO != 0
+    }
+
+    pub(crate) const fn is_frozen(self) -> bool {
+        self.0 & FROZEN != 0
+    }
+
+    /// Whether nobody holds the page and only poison keeps it from being idle.
+    pub(crate) const fn is_only_poisoned(self) -> bool {
+        self.0 & !LIMBO == POISONED
+    }
+
+    /// Which rule of the table on [`PageWord`] the value breaks, if any.
+    pub(crate) fn broken_rule(self) -> Option<&'static str> {
+        let held = self.is_claimed() || self.is_counted();
+        if self.is_split() {
+            let alone = self.0 & !(SPLIT | REFS) == 0;
+            return (!alone || self.children() == 0).then_some("a split word holds only its count");
+        }
+        if self.is_claimed() && self.0 & !(CLAIMED | POISONED) != 0 {
+            return Some("I-10: a claimed page is not counted");
+        }
+        if self.pins() > self.refs() {
+            return Some("I-11: a pin is a reference");
+        }
+        if self.0 & WAITERS != 0 && self.pins() == 0 {
+            return Some("I-14: nobody sleeps on a page without pins");
+        }
+        if self.is_frozen() && !self.is_counted() {
+            return Some("a frozen page is counted");
+        }
+        (self.0 != 0 && !held && !self.is_only_poisoned()).then_some("I-10: refcount 0 is idle")
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = [
+            (CLAIMED, "claimed"),
+            (SPLIT, "split"),
+            (WAITERS, "waiters"),
+            (POISONED, "poisoned"),
+            (LIMBO, "limbo"),
+            (FROZEN, "frozen"),
+        ];
+        write!(f, "{} refs, {} pins", self.0 & REFS, self.pins())?;
+        names.iter().filter(|(bit, _)| self.0 & bit != 0).try_for_each(|(_, n)| write!(f, ", {n}"))
+    }
+}
+
+impl PageWord {
+    /// `count` idle words, untouched zero memory.
+    #[cfg(not(loom))]
+    pub(crate) fn idle(count: usize) -> Vec<PageWord> {
+        zerocopy::FromZeros::new_vec_zeroed(count).expect("memory for the page words")
+    }
+
+    /// `count` idle words.
+    #[cfg(loom)]
+    pub(crate) fn idle(count: usize) -> Vec<PageWord> {
+        (0..count).map(|_| PageWord(AtomicU64::new(0))).collect()
+    }
+
+    /// What the word holds.
+    ///
+    /// Acquire pairs with the Release in `split`, so that whoever sees a split block sees the
+    /// words below it.
+    pub(crate) fn load(&self) -> Value {
+        Value(self.0.load(Ordering::Acquire))
+    }
+
+    /// idle -> claimed.
+    ///
+    /// Acquire pairs with the Release in `retire_page`, `retire_block`, `put` and `lower`: the
+    /// claimer sees all that was done to the pages before.
+    pub(crate) fn claim(&self) -> Claim {
+        match self.0.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed) {
+            Ok(_) => Claim::Claimed,
+            Err(found) if Value(found).is_only_poisoned() => Claim::Poisoned,
+            Err(_) => Claim::Busy,
+        }
+    }
+
+    /// claimed -> idle, of the word of a page. Poison stays.
+    ///
+    /// Release pairs with the Acquire in `claim` and `raise`.
+    pub(crate) fn retire_page(&self) -> Retire {
+        let before = self.update(Ordering::Release, |v| v.is_claimed().then_some(v.0 & !CLAIMED));
+        let before = before.expect("I-10: only a claim is retired");
+        if before.is_poisoned() { Retire::Poisoned } else { Retire::Idle }
+    }
+
+    /// claimed -> idle, of the word of a block. A block with a poisoned page stays claimed.
+    ///
+    /// Release pairs with the Acquire in `claim` and `raise`.
+    pub(crate) fn retire_block(&self) -> Retire {
+        match self.0.compare_exchange(CLAIMED, 0, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => Retire::Idle,
+            Err(found) => {
+                assert!(found == CLAIMED | POISONED, "I-10: only a claim is retired");
+                Retire::Poisoned
+            }
+        }
+    }
+
+    /// claimed -> counted once.
+    ///
+    /// Release pairs with the Acquire in `try_get`: who gets the folio sees what the claimer
+    /// wrote into it.
+    pub(crate) fn activate(&self) {
+        self.start_counting(REF);
+    }
+
+    /// claimed -> counted and pinned once, and frozen from the first moment.
+    pub(crate) fn activate_frozen(&self) {
+        self.start_counting(REF | PIN | FROZEN);
+    }
+
+    /// One more reference, for somebody who holds one.
+    pub(crate) fn get(&self) {
+        self.count_more(REF);
+    }
+
+    /// One more reference that is a pin, for somebody who holds a reference.
+    pub(crate) fn pin(&self) {
+        self.count_more(REF | PIN);
+    }
+
+    /// One more reference if there is one already (rule 2). Returns whether it was taken.
+    ///
+    /// Acquire pairs with the Release in `activate`.
+    #[must_use]
+    pub(crate) fn try_get(&self) -> bool {
+        self.update(Ordering::Acquire, |v| v.is_counted().then(|| v.plus(REF))).is_ok()
+    }
+
+    /// One more pin if the folio is frozen already. Returns whether it was taken.
+    ///
+    /// Acquire pairs with the Release in `activate_frozen`.
+    #[must_use]
+    pub(crate) fn try_pin_frozen(&self) -> bool {
+        self.update(Ordering::Acquire, |v| v.is_frozen().then(|| v.plus(REF | PIN))).is_ok()
+    }
+
+    /// One reference fewer. The last one leaves the word idle; or claimed, if somebody deferred
+    /// the pages or one of them is poisoned.
+    ///
+    /// Release pairs with the Acquire in `claim`; Acquire pairs with the Release of the puts
+    /// before, so that what is done after the last put comes after every use of the folio.
+    pub(crate) fn put(&self) -> Put {
+        let after = |v: Value| {
+            assert!(v.is_counted(), "I-11: a put has a reference");
+            assert!(v.pins() < v.refs() || v.pins() == 0, "I-58: unpin comes before the last put");
+            if v.refs() > 1 {
+                v.0 - REF
+            } else if v.is_in_limbo() || v.is_poisoned() {
+                CLAIMED | (v.0 & POISONED)
+            } else {
+                0
+            }
+        };
+        let before = self.update(Ordering::AcqRel, |v| Some(after(v)));
+        let after = after(before.expect("the closure never refuses"));
+        match after {
+            0 => Put::Idle,
+            value if value & CLAIMED != 0 => Put::Claimed,
+            _ => Put::Counted,
+        }
+    }
+
+    /// One pin fewer; the reference stays. The last one clears WAITERS and wakes.
+    ///
+    /// Release pairs with the Acquire in `watch`: who saw the last unpin sees what the holder of
+    /// the pin did.
+    pub(crate) fn unpin(&self) -> Unpin {
+        let before = self.update(Ordering::Release, |v| {
+            assert!(v.pins() > 0, "I-58: unpin returns what pin took");
+            Some(if v.pins() == 1 { (v.0 - PIN) & !WAITERS } else { v.0 - PIN })
+        });
+        let before = before.expect("the closure never refuses");
+        if before.pins() == 1 && before.0 & WAITERS != 0 { Unpin::Wake } else { Unpin::Done }
+    }
+
+    /// Asks the last unpin to wake. The caller holds the lock of the wait queue.
+    pub(crate) fn watch(&self) -> Watch {
+        match self.update(Ordering::Acquire, |v| (v.pins() > 0).then_some(v.0 | WAITERS)) {
+            Ok(_) => Watch::Pinned,
+            Err(_) => Watch::Unpinned,
+        }
+    }
+
+    /// idle or split -> split with one child more.
+    ///
+    /// Acquire pairs with the Release in `retire_block` and in the last `put`: the words below
+    /// are seen as the holder of the whole block left them.
+    pub(crate) fn raise(&self) -> Raise {
+        let next = |v: Value| (v.is_idle() || v.is_split()).then(|| (v.0 | SPLIT) + REF);
+        match self.update(Ordering::Acquire, next) {
+            Ok(before) if before.is_idle() => Raise::First,
+            Ok(_) => Raise::Again,
+            Err(_) => Raise::Refused,
+        }
+    }
+
+    /// Like [`PageWord::raise`], but only of a block that is split already.
+    pub(crate) fn raise_split(&self) -> Raise {
+        match self.update(Ordering::Acquire, |v| v.is_split().then(|| v.0 + REF)) {
+            Ok(_) => Raise::Again,
+            Err(_) => Raise::Refused,
+        }
+    }
+
+    /// One child fewer: split -> split, or idle with the last one.
+    ///
+    /// Release pairs with the Acquire in `claim`.
+    pub(crate) fn lower(&self) -> Lower {
+        let after = |v: Value| if v.children() == 1 { 0 } else { v.0 - REF };
+        let before = self.update(Ordering::Release, |v| v.is_split().then(|| after(v)));
+        let before = before.expect("rule 4: the block of a busy page is split");
+        if before.children() == 1 { Lower::Idle } else { Lower::Split }
+    }
+
+    /// claimed as a whole -> split into claimed children. Returns false if a page is poisoned.
+    ///
+    /// Release pairs with the Acquire in `load`.
+    #[must_use]
+    pub(crate) fn split(&self) -> bool {
+        let split = SPLIT | FANOUT;
+        self.0.compare_exchange(CLAIMED, split, Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
+    /// Like [`PageWord::split`], of a block with poisoned pages whose own words say so already.
+    pub(crate) fn split_poisoned(&self) {
+        let before = self.0.swap(SPLIT | FANOUT, Ordering::Release);
+        assert!(before & CLAIMED != 0, "only a claimed block is split");
+    }
+
+    /// split into claimed children -> claimed as a whole. Returns false while somebody else's
+    /// refused claim is still counted.
+    ///
+    /// Acquire pairs with the Release in `lower`.
+    #[must_use]
+    pub(crate) fn join(&self) -> bool {
+        let split = SPLIT | FANOUT;
+        self.0.compare_exchange(split, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Sets the word under a block that the caller holds as a whole. Nobody else looks at it.
+    pub(crate) fn set_claimed(&self, claimed: bool) {
+        self.0.store(if claimed { CLAIMED } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// Has the last put, or the end of the poison, claim the pages.
+    pub(crate) fn defer(&self) -> Defer {
+        let next = |v: Value| (v.is_counted() || v.is_only_poisoned()).then_some(v.0 | LIMBO);
+        match self.update(Ordering::Relaxed, next) {
+            Ok(_) => Defer::Deferred,
+            Err(_) => Defer::Changed,
+        }
+    }
+
+    /// Marks pages that somebody holds, or that are poisoned already.
+    pub(crate) fn poison_held(&self) -> Mark {
+        let next = |v: Value| (!v.is_idle() && !v.is_split()).then_some(v.0 | POISONED);
+        match self.update(Ordering::Relaxed, next) {
+            Ok(_) => Mark::Marked,
+            Err(_) => Mark::Changed,
+        }
+    }
+
+    /// idle -> poisoned, of the word of a page whose block is raised.
+    pub(crate) fn poison_idle(&self) -> Mark {
+        match self.0.compare_exchange(0, POISONED, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Mark::Marked,
+            Err(_) => Mark::Changed,
+        }
+    }
+
+    /// Takes the mark off the word of a page.
+    ///
+    /// Release pairs with the Acquire in `claim`.
+    pub(crate) fn clear_poison(&self) -> Cleared {
+        let after = |v: Value| match v {
+            v if v.0 == POISONED | LIMBO => CLAIMED,
+            v => v.0 & !POISONED,
+        };
+        let before = self.update(Ordering::AcqRel, |v| Some(after(v)));
+        let before = before.expect("the closure never refuses");
+        match after(before) {
+            0 if before.is_poisoned() => Cleared::Idle,
+            CLAIMED if !before.is_claimed() => Cleared::Claimed,
+            _ => Cleared::Held,
+        }
+    }
+
+    fn start_counting(&self, how: u64) {
+        let next = |v: Value| v.is_claimed().then_some(how | (v.0 & POISONED));
+        let before = self.update(Ordering::Release, next);
+        before.expect("I-13: only a claim is activated");
+    }
+
+    /// Relaxed: the caller holds a reference, so nothing is learned and nothing is given away.
+    fn count_more(&self, how: u64) {
+        let before = Value(self.0.fetch_add(how, Ordering::Relaxed));
+        assert!(before.is_counted(), "rule 2: a count starts with an activation");
+        assert!(before.refs() < REFS, "a folio has fewer than 2^24 references");
+    }
+
+    /// One read-modify-write: `next` gives the value that follows, or refuses. Returns the value
+    /// met.
+    fn update(
+        &self,
+        success: Ordering,
+        next: impl Fn(Value) -> Option<u64>,
+    ) -> Result<Value, Value> {
+        let next = |value| next(Value(value));
+        self.0.fetch_update(success, Ordering::Relaxed, next).map(Value).map_err(Value)
+    }
+}
+
+impl Value {
+    fn plus(self, how: u64) -> u64 {
+        assert!(self.refs() < REFS, "a folio has fewer than 2^24 references");
+        self.0 + how
+    }
+}
