@@ -125,6 +125,11 @@ pub(crate) enum Cause {
     InUse(u32),
     #[error("the pool is open elsewhere; wait for its holder, `lslocks` may name it")]
     InUseByUnknown,
+    #[error(
+        "{0} bytes are no whole number of pages: this is no udax pool, or a truncated one; restore \
+         the file to its full size, or create a pool with `udax create`"
+    )]
+    PartialPages(u64),
     #[error("{0} open files, mappings, pins or directories hold the pool; drop them first")]
     StillOpen(usize),
     #[error("more than {0} symbolic links on the way")]
@@ -182,6 +187,7 @@ impl Cause {
             Cause::Host(error) => of_host(error),
             Cause::PoolExists => ErrorKind::AlreadyExists,
             Cause::InUse(_) | Cause::InUseByUnknown => ErrorKind::InUse,
+            Cause::PartialPages(_) => ErrorKind::NotAPool,
             Cause::StillOpen(_) => ErrorKind::StillOpen,
             Cause::SymlinkLoop(_) => ErrorKind::SymlinkLoop,
             Cause::BadHandle(_) => ErrorKind::BadHandle,
@@ -258,9 +264,11 @@ impl From<Error> for io::Error {
             ErrorKind::NotADirectory => io::ErrorKind::NotADirectory,
             ErrorKind::IsADirectory => io::ErrorKind::IsADirectory,
             ErrorKind::DirectoryNotEmpty => io::ErrorKind::DirectoryNotEmpty,
-            ErrorKind::InvalidName | ErrorKind::InvalidInput | ErrorKind::OutOfRange => {
-                io::ErrorKind::InvalidInput
-            }
+            ErrorKind::InvalidName
+            | ErrorKind::InvalidInput
+            | ErrorKind::MoveIntoItself
+            | ErrorKind::NotASymlink
+            | ErrorKind::OutOfRange => io::ErrorKind::InvalidInput,
             ErrorKind::NameTooLong => io::ErrorKind::InvalidFilename,
             ErrorKind::TooManyLinks => io::ErrorKind::TooManyLinks,
             ErrorKind::Frozen | ErrorKind::BadHandle => io::ErrorKind::PermissionDenied,
@@ -315,7 +323,11 @@ fn of_media(error: &MediaError) -> ErrorKind {
     match error {
         MediaError::Fault { .. } => ErrorKind::Media,
         MediaError::OutOfRange { .. } => ErrorKind::OutOfRange,
+        MediaError::Misaligned { .. } | MediaError::InMemory => ErrorKind::InvalidInput,
+        MediaError::Frozen { .. } => ErrorKind::Frozen,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
+        MediaError::Empty | MediaError::PartialPage { .. } => ErrorKind::NotAPool,
+        MediaError::Open { source, .. } | MediaError::Create { source, .. } => of_host(source),
         MediaError::Io(error) => of_host(error),
     }
 }

@@ -9,7 +9,8 @@ use udax_dev::{DaxDevice, PgmapDevice};
 use udax_fs::{CheckReport, Filesystem, FormatOptions, FsError, MountMode};
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
-use udax_mm::{FaultService, Pages};
+use udax_mm::units::PAGE_BYTES;
+use udax_mm::{FaultService, Media, MediaError, MediaRange, MemoryType, Pages, Pgmap};
 
 use crate::error::{At, Cause, Error, Result};
 use crate::lock::{LockMode, PoolLock};
@@ -126,11 +127,7 @@ pub(crate) fn open(path: &Path, options: &OpenPool) -> Result<Pool> {
     let host = HostFile::options().read(true).write(!options.is_read_only).open(path).at(path)?;
     refuse_directory(&host).at(path)?;
     let lock = PoolLock::acquire(&host, mode).at(path)?;
-    let media = if options.is_read_only {
-        FileMedia::open_read_only(path).at(path)?
-    } else {
-        FileMedia::from_file(host, options.durability).at(path)?
-    };
+    let media = media(host, options.durability).at(path)?;
     let mount_mode = if options.is_read_only { MountMode::ReadOnly } else { MountMode::ReadWrite };
     mount(path, device(media).at(path)?, Some(lock), mount_mode, options.is_eager)
 }
@@ -151,7 +148,7 @@ pub(crate) fn check(path: &Path) -> Result<CheckReport> {
     let host = HostFile::open(path).at(path)?;
     refuse_directory(&host).at(path)?;
     let _lock = PoolLock::acquire(&host, LockMode::Shared).at(path)?;
-    let media = FileMedia::open_read_only(path).at(path)?;
+    let media = media(host, Durability::Process).at(path)?;
     Filesystem::check(device(media).at(path)?).at(path)
 }
 
@@ -179,9 +176,20 @@ fn mount(
     Ok(Pool::new(path, filesystem, recovered, facts, lock))
 }
 
+/// Maps a file that should hold a pool, for writing if it is open for that.
+fn media(host: HostFile, durability: Durability) -> Result<FileMedia, Cause> {
+    let len = host.metadata()?.len();
+    FileMedia::from_file(host, durability).map_err(|error| match error {
+        MediaError::Empty | MediaError::PartialPage { .. } => Cause::PartialPages(len),
+        error => error.into(),
+    })
+}
+
 fn device(media: FileMedia) -> Result<Arc<dyn DaxDevice>, Cause> {
-    let _ = (media, PgmapDevice::new);
-    todo!()
+    let pages = Pages(media.len() / PAGE_BYTES);
+    let range = MediaRange { media: Arc::new(media), start: 0, pages };
+    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?;
+    Ok(Arc::new(PgmapDevice::new(pgmap)))
 }
 
 fn check_size(size: u64) -> Result<(), Cause> {

@@ -136,6 +136,7 @@ impl Pool {
         for dir in path.ancestors().filter(|dir| !dir.as_os_str().is_empty()) {
             match self.metadata(dir) {
                 Ok(found) if found.is_dir() => break,
+                Ok(_) if dir == path => return Err(FsError::Exists).at(dir),
                 Ok(_) => return Err(FsError::NotADirectory).at(dir),
                 Err(error) if error.kind() == ErrorKind::NotFound => missing.push(dir),
                 Err(error) => return Err(error),
@@ -181,8 +182,10 @@ impl Pool {
     /// Stops at the first entry that cannot be removed.
     pub fn remove_dir_all(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
-        if !self.symlink_metadata(path)?.is_dir() {
-            return Err(FsError::NotADirectory).at(path);
+        match self.symlink_metadata(path)?.kind() {
+            Kind::Dir => {}
+            Kind::Symlink => return self.remove_file(path),
+            Kind::File => return Err(FsError::NotADirectory).at(path),
         }
         for entry in self.read_dir(path)?.collect::<Result<Vec<_>>>()? {
             match entry.kind() {
