@@ -1,0 +1,102 @@
+//! The command line: one variant per command, whose arguments live beside what it does.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands as cmd;
+use crate::output::{Format, Output};
+use crate::tour::{TourArgs, TourWriterArgs};
+
+/// Files whose pages are the memory of a device, kept in a pool.
+///
+/// A pool is a file on the host that holds a filesystem. Files in it are named `POOL:/path`; a path
+/// without `:/` is one on the host. Sizes are written as 4G, 512M or 64KiB.
+#[derive(Debug, Parser)]
+#[command(name = "udax", version, max_term_width = 100, subcommand_required = true)]
+#[command(after_help = "\
+Examples:
+  udax tour                            see what udax does, on a pool of its own
+  udax create data.udax --size 4G      make a pool
+  udax cp -r /usr/share/doc data.udax:/doc
+  udax ls -l data.udax:/doc
+  udax cp -r data.udax:/doc /tmp/doc
+  udax check data.udax")]
+pub(crate) struct Cli {
+    /// Print facts as one JSON value.
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Create(cmd::create::CreateArgs),
+    Ls(cmd::ls::LsArgs),
+    Tree(cmd::tree::TreeArgs),
+    Cat(cmd::cat::CatArgs),
+    Cp(cmd::cp::CpArgs),
+    Mv(cmd::mv::MvArgs),
+    Rm(cmd::rm::RmArgs),
+    Mkdir(cmd::mkdir::MkdirArgs),
+    Ln(cmd::ln::LnArgs),
+    Stat(cmd::stat::StatArgs),
+    Df(cmd::df::DfArgs),
+    Map(cmd::map::MapArgs),
+    Check(cmd::check::CheckArgs),
+    Freeze(cmd::freeze::FreezeArgs),
+    Mount(cmd::mount::MountArgs),
+    Tour(TourArgs),
+    #[command(hide = true)]
+    TourWriter(TourWriterArgs),
+}
+
+impl Cli {
+    /// Does what the arguments say.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it could not be done.
+    pub(crate) fn run(&self) -> anyhow::Result<()> {
+        let mut out = Output::stdout(if self.json { Format::Json } else { Format::Human });
+        match &self.command {
+            Command::Create(args) => args.run(&mut out),
+            Command::Ls(args) => args.run(&mut out),
+            Command::Tree(args) => args.run(&mut out),
+            Command::Cat(args) => args.run(&mut out),
+            Command::Cp(args) => args.run(&mut out),
+            Command::Mv(args) => args.run(),
+            Command::Rm(args) => args.run(),
+            Command::Mkdir(args) => args.run(),
+            Command::Ln(args) => args.run(),
+            Command::Stat(args) => args.run(&mut out),
+            Command::Df(args) => args.run(&mut out),
+            Command::Map(args) => args.run(&mut out),
+            Command::Check(args) => args.run(&mut out),
+            Command::Freeze(args) => args.run(&mut out),
+            Command::Mount(args) => args.run(&mut out),
+            Command::Tour(args) => args.run(&mut out),
+            Command::TourWriter(args) => args.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_examples() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{}", command.get_name());
+        }
+    }
+}
