@@ -1,0 +1,64 @@
+//! The seam to the owner of a file: where its pages lie.
+
+use std::ops::Range;
+use udax_dev::DaxSpan;
+use udax_mm::{Access, FileIndex, Pages};
+
+/// What lies behind an index of a file (`struct iomap`).
+#[derive(Clone, Debug)]
+pub enum Iomap {
+    /// Data: a contiguous run of the file that holds the index asked for.
+    Data {
+        /// Where the run lies.
+        span: DaxSpan,
+        /// The file index of the first page of `span`; the index asked for, or an earlier one.
+        start: FileIndex,
+    },
+
+    /// A hole, which reads as zeros.
+    Hole {
+        /// How many pages from the index asked for on are known to be a hole; at least one.
+        pages: Pages,
+    },
+
+    /// The index lies at or past the end of the file, rounded up to a page.
+    PastEnd,
+}
+
+/// The owner of a file, who says where its pages lie.
+///
+/// # What a [`Mapping`](crate::Mapping) relies on
+///
+/// - Data stays where it is until the owner has a [`LayoutBroken`](crate::LayoutBroken) for it.
+/// - A hole may become data, and a file may grow, at any time. Who did that outside of `iomap`
+///   calls [`Mapping::invalidate_holes`](crate::Mapping::invalidate_holes) before it reports
+///   success.
+pub trait IomapOps: Send + Sync {
+    /// Says what lies behind `index`.
+    ///
+    /// [`Access::Write`] allocates a hole, durably and zeroed, before it returns; then the answer
+    /// is [`Iomap::Data`] and covers all that was allocated. Data of a file that is mapped for
+    /// writing may be stored to whatever access was asked for.
+    ///
+    /// Called with the layout lock shared and the entry locked (rule 12), so it must not fault in
+    /// this file, break its layout or call `invalidate_holes`.
+    ///
+    /// # Errors
+    ///
+    /// [`IomapError`] with the owner's own reason. A user mapping turns it into SIGBUS.
+    fn iomap(&self, index: FileIndex, access: Access) -> Result<Iomap, IomapError>;
+
+    /// Lists all data in `range`, clipped to it, in file order.
+    ///
+    /// Called with the layout lock held exclusively. The end may lie far past the end of the file.
+    ///
+    /// # Errors
+    ///
+    /// [`IomapError`] with the owner's own reason.
+    fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError>;
+}
+
+/// Why the owner of a file could not say where a page lies: no space, a dead device, corruption.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct IomapError(#[from] pub Box<dyn std::error::Error + Send + Sync>);

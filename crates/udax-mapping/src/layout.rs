@@ -1,0 +1,285 @@
+//! Break layout: the one way to take pages away from a file.
+//!
+//! Owns the exclusive side of the layout lock, the waiting for pins without it (rule 7), and the
+//! proof that the pages behind a range are idle. What is done with them is the owner's.
+
+use crate::iomap::{IomapError, IomapOps};
+use crate::mapping::{Layout, Mapping};
+use crate::pins::FilePin;
+use std::fmt;
+use std::ops::Range;
+use std::time::Instant;
+use udax_dev::DaxSpan;
+use udax_mm::sync::{Arc, RwLockWriteGuard};
+use udax_mm::{
+    FileIndex, IdleSpan, LimboSink, Order, Pages, PgmapOff, PgmapRef, RequestError, Wait,
+};
+
+/// How often a page that is counted but not pinned is looked at again, if nobody may wait. Such a
+/// reference lasts for the moment between an unpin and its put.
+const TRIES: u32 = 1 << 10;
+
+/// Why a layout could not be broken. The file is as it was; translations come back with the next
+/// fault (rule 8).
+#[derive(Debug, thiserror::Error)]
+pub enum BreakError {
+    /// A page is pinned, and the time to wait ran out.
+    #[error("page {index} of the file is pinned{}", held_by(.pins))]
+    Pinned {
+        /// The first pinned page.
+        index: FileIndex,
+        /// The pins that hold it.
+        pins: Vec<FilePin>,
+    },
+
+    /// A page is referenced by something that is not a pin, and stays so.
+    #[error("page {0} of the file is in use")]
+    Busy(FileIndex),
+
+    /// The owner of the file is gone.
+    #[error("the file was closed")]
+    Closed,
+
+    /// The owner could not say where the pages lie.
+    #[error(transparent)]
+    Iomap(#[from] IomapError),
+
+    /// The pages could not be claimed.
+    #[error("the pages of the file cannot be claimed")]
+    Request(#[from] RequestError),
+}
+
+/// Proof that a range of a file can be changed: nobody maps it, nobody pins it, nobody can.
+///
+/// Owns the layout lock exclusively, and the claims on the pages behind the range. Dropping it
+/// first lets the claims go that were not taken, then the lock, and then fills eager mappings with
+/// what the file has become.
+///
+/// # Invariants
+///
+/// 1. No translation and no entry refers to the range (I-51), and none can come (I-52, rule 9).
+/// 2. Each page behind the range is claimed by this or by who took the claim, or is in limbo.
+#[must_use = "dropping the proof ends it"]
+pub struct LayoutBroken<'m> {
+    mapping: &'m Mapping,
+    range: Range<FileIndex>,
+    idle: Vec<IdleSpan>,
+    limbo: Vec<(PgmapRef, Range<PgmapOff>)>,
+    /// Taken by the drop.
+    layout: Option<RwLockWriteGuard<'m, Layout>>,
+}
+
+/// What stood in the way of a claim.
+struct Obstacle {
+    index: FileIndex,
+    pgmap: PgmapRef,
+    page: PgmapOff,
+}
+
+enum Attempt<'m> {
+    Broken(LayoutBroken<'m>),
+    Blocked(Obstacle),
+}
+
+impl Mapping {
+    /// Empties `range` of the file and waits until nobody pins its pages.
+    ///
+    /// Translations in the range are taken back at once. Pins cannot be: they are waited for, as
+    /// `wait` says. A page that is faulted again while this waits is simply taken back again (rule
+    /// 6). A translation of 2 MiB that the range cuts is taken back as a whole (rule 10).
+    ///
+    /// # Blocking
+    ///
+    /// Waits without holding the layout lock, because the holder of a pin may need to fault in this
+    /// file before it can unpin (rule 7).
+    ///
+    /// # Errors
+    ///
+    /// [`BreakError::Pinned`] with the first pinned page and its pins if `wait` runs out;
+    /// [`BreakError`] of other kinds as they say. Every entry is still there (I-51).
+    pub fn break_layout(
+        &self,
+        range: Range<FileIndex>,
+        wait: Wait,
+    ) -> Result<LayoutBroken<'_>, BreakError> {
+        let owner = self.owner().ok_or(BreakError::Closed)?;
+        let mut tries = 0;
+        loop {
+            match self.try_break(&*owner, range.clone())? {
+                Attempt::Broken(broken) => return Ok(broken),
+                Attempt::Blocked(obstacle) => obstacle.wait(self, wait, &mut tries)?,
+            }
+        }
+    }
+
+    /// Empties `range` of the file without waiting: what is pinned goes to limbo, and `sink` gets
+    /// it, claimed, with the last put.
+    ///
+    /// The owner has to give up the range when this succeeded, and the pins on it are not listed
+    /// as pins of the file any more.
+    ///
+    /// # Errors
+    ///
+    /// [`BreakError`], never `Pinned`. If [`BreakError::Request`] is returned for a range of
+    /// several extents, pages of earlier ones may be in limbo.
+    pub fn break_layout_deferred(
+        &self,
+        range: Range<FileIndex>,
+        sink: &Arc<dyn LimboSink>,
+    ) -> Result<LayoutBroken<'_>, BreakError> {
+        let owner = self.owner().ok_or(BreakError::Closed)?;
+        self.break_layout_final(&*owner, range, sink)
+    }
+
+    /// Does what [`break_layout_deferred`](Mapping::break_layout_deferred) does, for an owner that
+    /// is being dropped and cannot be found through the mapping any more
+    /// (`dax_break_layout_final`).
+    ///
+    /// # Errors
+    ///
+    /// As [`break_layout_deferred`](Mapping::break_layout_deferred).
+    pub fn break_layout_final(
+        &self,
+        owner: &dyn IomapOps,
+        range: Range<FileIndex>,
+        sink: &Arc<dyn LimboSink>,
+    ) -> Result<LayoutBroken<'_>, BreakError> {
+        let mut broken = LayoutBroken::zapped(self, range);
+        for (_, span) in owner.spans(broken.range())? {
+            let (idle, limbo) = span.pgmap().claim_or_defer(span.range(), sink)?;
+            broken.idle.extend(idle);
+            let of_pgmap = |pages| (span.pgmap().clone(), pages);
+            broken.limbo.extend(limbo.into_iter().map(of_pgmap));
+        }
+        self.index().remove(&broken.range);
+        self.pin_list().detach(&broken.range);
+        Ok(broken)
+    }
+
+    fn try_break(
+        &self,
+        owner: &dyn IomapOps,
+        range: Range<FileIndex>,
+    ) -> Result<Attempt<'_>, BreakError> {
+        let mut broken = LayoutBroken::zapped(self, range);
+        for (start, span) in owner.spans(broken.range())? {
+            match claim(start, &span)? {
+                Ok(idle) => broken.idle.push(idle),
+                Err(obstacle) => return Ok(Attempt::Blocked(obstacle)),
+            }
+        }
+        self.index().remove(&broken.range);
+        Ok(Attempt::Broken(broken))
+    }
+}
+
+impl<'m> LayoutBroken<'m> {
+    /// Takes the lock and the translations of `range`.
+    fn zapped(mapping: &'m Mapping, range: Range<FileIndex>) -> LayoutBroken<'m> {
+        let layout = Some(mapping.layout().write());
+        // An entry that is still locked would be a guard that outlived its layout guard.
+        assert_eq!(
+            mapping.index().first_locked(),
+            None,
+            "I-28: an entry lock needs the layout lock"
+        );
+        mapping.zap(&range);
+        LayoutBroken { mapping, range, idle: Vec::new(), limbo: Vec::new(), layout }
+    }
+
+    /// The pages of the file that may be changed.
+    pub fn range(&self) -> Range<FileIndex> {
+        self.range.clone()
+    }
+
+    /// Takes the claims on the pages behind the range, in file order.
+    pub fn take_idle(&mut self) -> Vec<IdleSpan> {
+        std::mem::take(&mut self.idle)
+    }
+
+    /// The pages behind the range that are still in use, and go to the sink later.
+    pub fn limbo(&self) -> &[(PgmapRef, Range<PgmapOff>)] {
+        &self.limbo
+    }
+}
+
+impl Drop for LayoutBroken<'_> {
+    fn drop(&mut self) {
+        self.idle.clear();
+        self.layout = None;
+        // The blocks that the range cuts were taken back as a whole.
+        let block = Order::Pmd.pages();
+        let end = FileIndex(self.range.end.0.saturating_add(block.0));
+        let around = self.range.start.align_down(Order::Pmd)..end.align_down(Order::Pmd);
+        if !self.mapping.eager_users(&around).is_empty() {
+            self.mapping.faults().refill(around);
+        }
+    }
+}
+
+impl fmt::Debug for LayoutBroken<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LayoutBroken")
+            .field("range", &self.range)
+            .field("idle", &self.idle)
+            .field("limbo", &self.limbo)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Obstacle {
+    /// Sleeps until the page is not pinned, with no lock held.
+    fn wait(&self, mapping: &Mapping, wait: Wait, tries: &mut u32) -> Result<(), BreakError> {
+        let page = self.page.span(Pages(1));
+        if self.pgmap.first_pinned(page.clone()).is_some() {
+            return self.pgmap.wait_unpinned(page, wait).map_err(|_| self.to_error(mapping));
+        }
+        *tries += 1;
+        let is_over = match wait {
+            Wait::Never => *tries > TRIES,
+            Wait::Until(deadline) => Instant::now() >= deadline,
+            Wait::Forever => false,
+        };
+        if is_over {
+            return Err(BreakError::Busy(self.index));
+        }
+        std::thread::yield_now();
+        Ok(())
+    }
+
+    fn to_error(&self, mapping: &Mapping) -> BreakError {
+        let range = self.index.span(Pages(1));
+        let mut pins = mapping.pin_list().overlapping(&range);
+        if pins.is_empty() {
+            // Pinned by way of a larger folio, or frozen: only the page map knows.
+            let records = self.pgmap.pins_in(self.page.span(Pages(1)));
+            let to_pin = |info| FilePin { range: range.clone(), info };
+            pins = records.into_iter().map(|record| to_pin(record.info)).collect();
+        }
+        BreakError::Pinned { index: self.index, pins }
+    }
+}
+
+/// Claims the pages of a span that starts at index `start` of the file.
+fn claim(start: FileIndex, span: &DaxSpan) -> Result<Result<IdleSpan, Obstacle>, RequestError> {
+    match span.pgmap().claim(span.range()) {
+        Ok(idle) => Ok(Ok(idle)),
+        Err(RequestError::Busy(page)) => {
+            let pgmap = span.pgmap().clone();
+            let page = page.max(span.at());
+            Ok(Err(Obstacle { index: start + page.since(span.at()), pgmap, page }))
+        }
+        Err(other) => Err(other),
+    }
+}
+
+fn held_by(pins: &[FilePin]) -> String {
+    let Some(pin) = pins.first() else { return String::new() };
+    let owner = &pin.info.owner;
+    let age = pin.info.since.elapsed().as_secs_f64();
+    let more = match pins.len() - 1 {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    format!(" by {} (process {}) since {age:.1} s{more}", owner.label, owner.process)
+}

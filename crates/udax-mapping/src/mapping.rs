@@ -1,0 +1,279 @@
+//! The address space of one file: the locks, lists and counters that its parts share.
+//!
+//! Owns who is mapped and the layout lock. Faults, breaks, pins and writeback are in the files of
+//! those names.
+
+use crate::fallback::{Counters, Fallbacks};
+use crate::fault::{FaultError, FaultGuard};
+use crate::index::Index;
+use crate::iomap::IomapOps;
+use crate::pins::{FilePin, Pins};
+use crate::user::{Populate, User, UserMapping};
+use std::ops::Range;
+use udax_mm::sync::atomic::{AtomicU64, Ordering};
+use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
+use udax_mm::{Access, FaultService, FileIndex, Pages, VmaOff};
+
+/// Pages that one round of populating holds the layout lock for.
+const ROUND: Pages = Pages(512);
+
+/// The address space of one file (`struct address_space`).
+///
+/// Faults and pins take its layout lock shared, [`break_layout`](Mapping::break_layout) takes it
+/// exclusively. Locks are taken in this order: layout, entry, list of user mappings, translations.
+#[derive(Debug)]
+pub struct Mapping {
+    owner: Weak<dyn IomapOps>,
+    service: Option<Arc<FaultService>>,
+    layout: RwLock<Layout>,
+    index: Index,
+    users: Mutex<Vec<Arc<User>>>,
+    pins: Arc<Pins>,
+    holes: Holes,
+    fallbacks: Counters,
+    writeback: Mutex<()>,
+}
+
+/// What the layout lock protects beyond the places of data.
+#[derive(Debug, Default)]
+pub(crate) struct Layout {
+    /// The device was taken away: nothing is mapped or pinned again.
+    pub(crate) is_removed: bool,
+}
+
+/// A number that changes whenever a hole may have become data.
+///
+/// A fault reads it, asks the owner, and shows zeros only if it is still the same under the lock of
+/// the translations. Who allocated changes it first, and then takes back what shows zeros. One of
+/// the two always sees the other (B-12).
+#[derive(Debug, Default)]
+pub(crate) struct Holes(AtomicU64);
+
+impl Holes {
+    pub(crate) fn current(&self) -> u64 {
+        // Pairs with the Release in `change`: who reads the later number asks the owner later.
+        self.0.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn change(&self) {
+        // Pairs with the Acquire in `current`: the allocation is visible with the number.
+        self.0.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Mapping {
+    /// Makes the address space of the file that `owner` answers for.
+    ///
+    /// `service` answers faults of lazy mappings; without one every mapping is eager.
+    #[must_use]
+    pub fn new(owner: Weak<dyn IomapOps>, service: Option<Arc<FaultService>>) -> Arc<Mapping> {
+        Arc::new(Mapping {
+            owner,
+            service,
+            layout: RwLock::default(),
+            index: Index::default(),
+            users: Mutex::default(),
+            pins: Arc::default(),
+            holes: Holes::default(),
+            fallbacks: Counters::default(),
+            writeback: Mutex::default(),
+        })
+    }
+
+    /// Takes the shared side of the layout lock.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for a layout change that is going on, never for a pin (rule 7).
+    pub fn faults(&self) -> FaultGuard<'_> {
+        FaultGuard::new(self)
+    }
+
+    /// Maps `pages` pages of the file, from `start` on, at addresses of its own.
+    ///
+    /// The range may reach past the end of the file: a touch there is SIGBUS until the file grows.
+    /// The mapping ends with the returned value, which must go before the owner of the file.
+    ///
+    /// # Blocking
+    ///
+    /// An eager mapping brings in every page before this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError`]; for an eager mapping also that of any page, and nothing stays mapped.
+    pub fn map(
+        self: &Arc<Self>,
+        start: FileIndex,
+        pages: Pages,
+        access: Access,
+        populate: Populate,
+    ) -> Result<UserMapping, FaultError> {
+        if pages.is_empty() {
+            return Err(FaultError::Empty);
+        }
+        self.faults().owner()?;
+        let mapped = UserMapping::new(self, start.span(pages), access, populate)?;
+        if mapped.populate() == Populate::Eager {
+            self.populate(mapped.user())?;
+        }
+        Ok(mapped)
+    }
+
+    /// Lists the pins on pages of the file, oldest first.
+    ///
+    /// A pin on pages that the file has given up is not listed: they are in limbo, and the page map
+    /// lists it.
+    pub fn pins(&self) -> Vec<FilePin> {
+        self.pins.list()
+    }
+
+    /// How many faults were served in 2 MiB, and how many were not, by reason.
+    pub fn fallbacks(&self) -> Fallbacks {
+        self.fallbacks.snapshot()
+    }
+
+    /// Makes what became data in `range`, or came into the file because it grew, visible in every
+    /// user mapping: translations that show zeros or SIGBUS there are taken back or replaced.
+    ///
+    /// To be called after an allocation or a growth outside of [`IomapOps::iomap`] is published,
+    /// and before it is reported done. Not needed where a
+    /// [`LayoutBroken`](crate::LayoutBroken) covers the range, because a break takes all
+    /// translations back.
+    ///
+    /// # Blocking
+    ///
+    /// Takes the layout lock shared: not to be called with a [`LayoutBroken`](crate::LayoutBroken)
+    /// of this file, nor with a [`FaultGuard`], which has a method of the same name.
+    pub fn invalidate_holes(&self, range: Range<FileIndex>) {
+        self.faults().invalidate_holes(range);
+    }
+
+    /// Takes every translation back and lets none come again, because the device goes away. A
+    /// touch is SIGBUS from then on. Pins stay: the device waits for them.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for faults and layout changes that are going on.
+    pub fn zap_all(&self) {
+        let mut layout = self.layout.write();
+        layout.is_removed = true;
+        let all = FileIndex(0)..FileIndex(u64::MAX);
+        self.zap(&all);
+        self.index.forget_all();
+    }
+
+    /// Serves a touch of a lazy mapping. What fails is SIGBUS, and remembered there.
+    pub(crate) fn fault_user(&self, user: &Arc<User>, at: VmaOff, access: Access) {
+        let faults = self.faults();
+        match faults.fault_in(user, at, access) {
+            Ok(served) => served.outdated.into_iter().for_each(|range| faults.refill(range)),
+            Err(why) => user.fail(at, why),
+        }
+    }
+
+    /// Brings in every page of an eager mapping. Stops at the first that fails.
+    fn populate(&self, user: &Arc<User>) -> Result<(), FaultError> {
+        let end = VmaOff(user.table().vma().pages().0);
+        let mut at = VmaOff(0);
+        while at < end {
+            let faults = self.faults();
+            let round_end = end.min(at + ROUND);
+            while let Some(next) = user.table().next_absent(&(at..round_end)) {
+                let served = faults.fault_in(user, next, user.access())?;
+                served.outdated.into_iter().for_each(|range| faults.refill(range));
+                at = next + served.pages;
+                if at >= round_end {
+                    break;
+                }
+            }
+            at = at.max(round_end);
+        }
+        Ok(())
+    }
+
+    /// Takes back every translation of pages in `range`.
+    pub(crate) fn zap(&self, range: &Range<FileIndex>) {
+        for user in self.users.lock().iter() {
+            user.table().zap(&user.part(range));
+        }
+    }
+
+    /// Says that holes in `range` may be data, and takes back what lazy mappings show there as a
+    /// hole. Returns whether an eager mapping shows one, which the caller has to fill.
+    pub(crate) fn forget_holes(&self, range: &Range<FileIndex>) -> bool {
+        self.holes.change();
+        let mut is_outdated = false;
+        for user in self.users.lock().iter() {
+            let part = user.part(range);
+            if user.is_lazy() {
+                user.table().zap_absent(&part);
+            } else {
+                is_outdated |= user.table().has_absent(&part);
+            }
+        }
+        is_outdated
+    }
+
+    pub(crate) fn add_user(&self, user: &Arc<User>) {
+        self.users.lock().push(Arc::clone(user));
+    }
+
+    /// Takes everything back from a mapping that is being dropped, and forgets it.
+    pub(crate) fn remove_user(&self, user: &Arc<User>) {
+        let mut users = self.users.lock();
+        // Under the lock of the list: a break that no longer finds it there finds its pages idle.
+        user.table().close();
+        users.retain(|other| !Arc::ptr_eq(other, user));
+    }
+
+    /// The mappings that show any of `range` and cannot fault for themselves.
+    pub(crate) fn eager_users(&self, range: &Range<FileIndex>) -> Vec<Arc<User>> {
+        let users = self.users.lock();
+        let is_concerned = |user: &&Arc<User>| !user.is_lazy() && !user.part(range).is_empty();
+        users.iter().filter(is_concerned).cloned().collect()
+    }
+
+    /// Every mapping.
+    pub(crate) fn users(&self) -> Vec<Arc<User>> {
+        self.users.lock().clone()
+    }
+
+    /// Whether a user mapping may store to any of `range`.
+    pub(crate) fn is_mapped_writable(&self, range: &Range<FileIndex>) -> bool {
+        let users = self.users.lock();
+        users.iter().any(|user| user.table().has_writable(&user.part(range)))
+    }
+
+    pub(crate) fn owner(&self) -> Option<Arc<dyn IomapOps>> {
+        self.owner.upgrade()
+    }
+
+    pub(crate) fn service(&self) -> Option<&FaultService> {
+        self.service.as_deref()
+    }
+
+    pub(crate) fn layout(&self) -> &RwLock<Layout> {
+        &self.layout
+    }
+
+    pub(crate) fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub(crate) fn pin_list(&self) -> &Arc<Pins> {
+        &self.pins
+    }
+
+    pub(crate) fn holes(&self) -> &Holes {
+        &self.holes
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.fallbacks
+    }
+
+    /// Held by the one writeback that runs.
+    pub(crate) fn writeback_lock(&self) -> &Mutex<()> {
+        &self.writeback
+    }
+}

@@ -1,0 +1,248 @@
+//! The translations of one user mapping: which of its addresses show which pages.
+//!
+//! The counterpart of a page table. Each leaf that shows a folio holds one reference of it, which
+//! is put only after the addresses were unmapped (I-12). Leaves never overlap (I-38). The table
+//! does not know files; the entry lock of the caller makes what it maps true.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use udax_mm::sync::Mutex;
+use udax_mm::{Access, Folio, Order, Pages, PgmapOff, Vma, VmaOff};
+
+/// What a leaf shows.
+#[derive(Clone, Debug)]
+pub(crate) enum Target {
+    /// Pages of a folio, from `first` on. Counted by this leaf.
+    Folio { folio: Folio, first: PgmapOff, access: Access },
+    /// Zeros, until the hole is allocated.
+    Hole,
+    /// SIGBUS, because the file has no such page.
+    PastEnd,
+    /// SIGBUS, because the fault failed.
+    Failed,
+}
+
+/// A run of addresses that show one thing.
+#[derive(Clone, Debug)]
+pub(crate) struct Leaf {
+    pub(crate) at: VmaOff,
+    pub(crate) pages: Pages,
+    pub(crate) target: Target,
+}
+
+/// Reserved addresses and what they show.
+#[derive(Debug)]
+pub(crate) struct Table {
+    // Dropped first: the addresses go before the references of what they show.
+    vma: Vma,
+    leaves: Mutex<Leaves>,
+}
+
+#[derive(Debug, Default)]
+struct Leaves {
+    by_start: BTreeMap<VmaOff, Leaf>,
+    /// Nothing is mapped any more: the user mapping is being dropped.
+    is_closed: bool,
+}
+
+impl Leaf {
+    pub(crate) fn range(&self) -> Range<VmaOff> {
+        self.at.span(self.pages)
+    }
+
+    /// The addresses of all pages that the leaf keeps counted: a folio is counted as a whole.
+    fn counted(&self) -> Range<VmaOff> {
+        match &self.target {
+            Target::Folio { folio, first, .. } => {
+                let before = first.since(folio.head());
+                let start = VmaOff(self.at.0.saturating_sub(before.0));
+                start..self.at + (folio.order().pages() - before)
+            }
+            _ => self.range(),
+        }
+    }
+
+    fn is_folio(&self) -> bool {
+        matches!(self.target, Target::Folio { .. })
+    }
+}
+
+impl Table {
+    pub(crate) fn new(vma: Vma) -> Table {
+        Table { vma, leaves: Mutex::new(Leaves::default()) }
+    }
+
+    pub(crate) fn vma(&self) -> &Vma {
+        &self.vma
+    }
+
+    /// Shows `pages` pages of a folio at `at`, on top of what was there.
+    pub(crate) fn map_folio(
+        &self,
+        at: VmaOff,
+        folio: &Folio,
+        pages: Range<PgmapOff>,
+        access: Access,
+    ) -> io::Result<()> {
+        let mut leaves = self.leaves.lock();
+        let count = pages.end.since(pages.start);
+        if leaves.is_closed || leaves.shows_folio(at) {
+            return Ok(());
+        }
+        self.vma.map(at, folio.borrow(), pages.clone(), access)?;
+        let target = Target::Folio { folio: folio.clone(), first: pages.start, access };
+        leaves.replace(Leaf { at, pages: count, target });
+        Ok(())
+    }
+
+    /// Shows nothing of a folio at `at`, if `is_true` still says so under the lock of the table.
+    /// Returns whether it did.
+    pub(crate) fn map_absent(
+        &self,
+        leaf: Leaf,
+        is_true: impl FnOnce() -> bool,
+    ) -> io::Result<bool> {
+        let mut leaves = self.leaves.lock();
+        if leaves.is_closed {
+            return Ok(true);
+        }
+        if !is_true() {
+            return Ok(false);
+        }
+        match leaf.target {
+            Target::Hole => self.vma.map_hole(leaf.at, leaf.pages)?,
+            Target::PastEnd | Target::Failed => self.vma.map_void(leaf.at, leaf.pages)?,
+            Target::Folio { .. } => unreachable!("a folio is mapped by map_folio"),
+        }
+        leaves.replace(leaf);
+        Ok(true)
+    }
+
+    /// Takes back every translation in `range`, and of a folio of order 9 all of them in its block,
+    /// so that the folio can become idle.
+    pub(crate) fn zap(&self, range: &Range<VmaOff>) {
+        let mut leaves = self.leaves.lock();
+        let Some(hull) = leaves.hull(range) else { return };
+        let zapped = self.unmap(&mut leaves, &hull);
+        drop(leaves);
+        drop(zapped);
+    }
+
+    /// Takes back everything, for good.
+    pub(crate) fn close(&self) {
+        self.leaves.lock().is_closed = true;
+        self.zap(&VmaOff(0).span(self.vma.pages()));
+    }
+
+    /// Takes back translations in `range` that show nothing of a folio.
+    pub(crate) fn zap_absent(&self, range: &Range<VmaOff>) {
+        let mut leaves = self.leaves.lock();
+        for leaf in leaves.overlapping(range) {
+            if !leaf.is_folio() {
+                let part = leaf.at.max(range.start)..leaf.range().end.min(range.end);
+                drop(self.unmap(&mut leaves, &part));
+            }
+        }
+    }
+
+    /// The first page of `range` that shows no folio.
+    pub(crate) fn next_absent(&self, range: &Range<VmaOff>) -> Option<VmaOff> {
+        let mut at = range.start;
+        for leaf in self.leaves.lock().overlapping(range) {
+            if at < leaf.at || !leaf.is_folio() {
+                return Some(at);
+            }
+            at = leaf.range().end;
+        }
+        (at < range.end).then_some(at)
+    }
+
+    /// Whether a page in `range` shows a hole or the space past the end.
+    pub(crate) fn has_absent(&self, range: &Range<VmaOff>) -> bool {
+        self.leaves.lock().overlapping(range).iter().any(|leaf| !leaf.is_folio())
+    }
+
+    /// Whether a page in `range` can be stored to.
+    pub(crate) fn has_writable(&self, range: &Range<VmaOff>) -> bool {
+        let is_writable =
+            |leaf: &Leaf| matches!(leaf.target, Target::Folio { access: Access::Write, .. });
+        self.leaves.lock().overlapping(range).iter().any(is_writable)
+    }
+
+    /// A copy of every leaf, for checks.
+    pub(crate) fn leaves(&self) -> Vec<Leaf> {
+        self.leaves.lock().by_start.values().cloned().collect()
+    }
+
+    /// Unmaps `range` and returns what it showed, to be put when the lock is released.
+    fn unmap(&self, leaves: &mut Leaves, range: &Range<VmaOff>) -> Vec<Leaf> {
+        let pages = range.end.since(range.start);
+        if self.vma.zap(range.start, pages).is_err() {
+            // A process with too many mappings cannot be given a fresh range, but SIGBUS also
+            // takes the page back. It stays that way until the next layout change.
+            let voided = self.vma.map_void(range.start, pages);
+            voided.expect("I-50: a translation can be taken back; raise vm.max_map_count");
+        }
+        leaves.carve(range)
+    }
+}
+
+impl Leaves {
+    fn shows_folio(&self, at: VmaOff) -> bool {
+        self.covering(at).is_some_and(Leaf::is_folio)
+    }
+
+    fn covering(&self, at: VmaOff) -> Option<&Leaf> {
+        let (_, leaf) = self.by_start.range(..=at).next_back()?;
+        leaf.range().contains(&at).then_some(leaf)
+    }
+
+    fn overlapping(&self, range: &Range<VmaOff>) -> Vec<Leaf> {
+        if range.is_empty() {
+            return Vec::new();
+        }
+        let start = self.covering(range.start).map_or(range.start, |leaf| leaf.at);
+        self.by_start.range(start..range.end).map(|(_, leaf)| leaf.clone()).collect()
+    }
+
+    /// What has to be unmapped so that no folio of `range` stays counted by this table.
+    fn hull(&self, range: &Range<VmaOff>) -> Option<Range<VmaOff>> {
+        let block = Order::Pmd.pages();
+        let near = VmaOff(range.start.0.saturating_sub(block.0))
+            ..VmaOff(range.end.0.saturating_add(block.0));
+        let taken = self.overlapping(&near).into_iter().filter_map(|leaf| {
+            let counted = leaf.counted();
+            let is_taken = counted.start < range.end && range.start < counted.end;
+            let whole = leaf.range();
+            let part = whole.start.max(range.start)..whole.end.min(range.end);
+            is_taken.then_some(if leaf.is_folio() { whole } else { part })
+        });
+        taken.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
+    }
+
+    fn replace(&mut self, leaf: Leaf) {
+        let hidden = self.carve(&leaf.range());
+        assert!(!hidden.iter().any(Leaf::is_folio), "I-38: a leaf of a folio is zapped first");
+        self.by_start.insert(leaf.at, leaf);
+    }
+
+    /// Removes `range` from every leaf. A leaf of a folio lies in the range as a whole.
+    fn carve(&mut self, range: &Range<VmaOff>) -> Vec<Leaf> {
+        let taken = self.overlapping(range);
+        for leaf in &taken {
+            self.by_start.remove(&leaf.at);
+            let before = leaf.at..range.start;
+            let after = range.end..leaf.range().end;
+            for rest in [before, after] {
+                if rest.start < rest.end {
+                    assert!(!leaf.is_folio(), "I-38: a leaf of a folio is unmapped as a whole");
+                    let pages = rest.end.since(rest.start);
+                    let rest = Leaf { at: rest.start, pages, target: leaf.target.clone() };
+                    self.by_start.insert(rest.at, rest);
+                }
+            }
+        }
+        taken
+    }
+}
