@@ -4,6 +4,8 @@
 //! It knows nothing of FUSE, of errno and of other people's threads.
 #![forbid(unsafe_code)]
 mod alloc;      // A: free space, 2 MiB blocks kept whole
+mod block;
+mod ranges;
 mod error;
 mod format;     // A: every on-media structure and offset
 mod journal;    // A: the redo log
