@@ -181,9 +181,9 @@ impl Geometry {
         }
     }
 
-    /// Whether `page` may belong to a file or a tree.
-    pub(crate) fn is_data(&self, page: DeviceOff) -> bool {
-        self.data <= page && page < self.end
+    /// Whether these pages may belong to a file or a tree.
+    pub(crate) fn are_data(&self, start: DeviceOff, pages: Pages) -> bool {
+        self.data <= start && start + pages <= self.end
     }
 }
 

@@ -3,8 +3,8 @@
 //! This file owns the three states `Dirty -> Flushed -> Durable`. A transaction publishes only what
 //! is [`Durable`], and that state only comes out of the fence that made it so.
 
-use crate::store::{Fresh, Store};
 use crate::FsError;
+use crate::store::{Fresh, Store};
 use std::marker::PhantomData;
 
 /// Stores were made; they may reach the medium in any order, or never.
@@ -27,40 +27,128 @@ pub struct Stored<T, S> {
     state: PhantomData<S>,
 }
 
-/// Pages of file data (also of directories and of the inode table).
+/// Pages of file data (of directories and of the inode table, too).
 #[derive(Debug)]
 pub struct Data {
     fresh: Fresh,
 }
 
-/// What knows the pages it was written to.
+/// What was written to pages of its own.
 pub trait Object {
-    /// Calls `flush` for each range of bytes written.
-    fn fresh(&self) -> Box<dyn Iterator<Item = &Fresh> + '_>;
+    /// The pages; all their bytes were written.
+    fn fresh(&self) -> &[Fresh];
 }
 
-#[allow(unused_variables, missing_docs)]
 impl Stored<Data, Dirty> {
     /// Writes `bytes` at byte `offset` of the pages, and zeros everywhere else.
-    pub(crate) fn data(store: &Store, fresh: Fresh, offset: u64, bytes: &[u8]) -> Result<Stored<Data, Dirty>, FsError> { todo!() }
-    pub(crate) fn zeros(store: &Store, fresh: Fresh) -> Result<Stored<Data, Dirty>, FsError> { todo!() }
+    ///
+    /// # Errors
+    ///
+    /// The device's; the pages are given back.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the bytes do not fit.
+    pub(crate) fn data(
+        store: &Store,
+        fresh: Fresh,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<Stored<Data, Dirty>, FsError> {
+        let len = fresh.extent().pages.bytes();
+        let end = offset + u64::try_from(bytes.len()).expect("a buffer has less than 2^64 bytes");
+        assert!(end <= len, "the bytes of an object fit in its pages");
+        store.zero_fresh(&fresh, 0..offset)?;
+        store.write_fresh(&fresh, offset, bytes)?;
+        store.zero_fresh(&fresh, end..len)?;
+        Ok(Stored::dirty(Data { fresh }))
+    }
+
+    /// Writes zeros everywhere.
+    ///
+    /// # Errors
+    ///
+    /// The device's; the pages are given back.
+    pub(crate) fn zeros(store: &Store, fresh: Fresh) -> Result<Stored<Data, Dirty>, FsError> {
+        Stored::data(store, fresh, 0, &[])
+    }
+
+    /// The pages, which become part of a larger object.
+    pub(crate) fn into_fresh(self) -> Fresh {
+        self.object.fresh
+    }
 }
 
-#[allow(unused_variables)]
+impl<T> Stored<T, Dirty> {
+    /// An object all of whose pages were just written.
+    pub(crate) fn dirty(object: T) -> Stored<T, Dirty> {
+        Stored { object, state: PhantomData }
+    }
+}
+
 impl<T: Object> Stored<T, Dirty> {
     /// Starts every line of the object on its way.
+    ///
+    /// # Errors
+    ///
+    /// The device's; the pages are given back.
     #[track_caller]
-    pub(crate) fn flush(self, store: &Store) -> Result<Stored<T, Flushed>, FsError> { todo!() }
+    pub(crate) fn flush(self, store: &Store) -> Result<Stored<T, Flushed>, FsError> {
+        for fresh in self.object.fresh() {
+            store.flush(fresh.extent().start.byte(), fresh.extent().pages.bytes())?;
+        }
+        Ok(Stored { object: self.object, state: PhantomData })
+    }
 }
 
-/// Fences once for all `objects` (and not at all if none wrote anything).
-#[track_caller]
-#[allow(unused_variables)]
-pub(crate) fn fence_all<T: Object>(store: &Store, objects: Vec<Stored<T, Flushed>>) -> Result<Vec<Stored<T, Durable>>, FsError> { todo!() }
-
-#[allow(unused_variables)]
 impl<T: Object> Stored<T, Flushed> {
     /// Fences for this object alone.
+    ///
+    /// # Errors
+    ///
+    /// The device's; the pages are given back.
     #[track_caller]
-    pub(crate) fn fence(self, store: &Store) -> Result<Stored<T, Durable>, FsError> { todo!() }
+    pub(crate) fn fence(self, store: &Store) -> Result<Stored<T, Durable>, FsError> {
+        if !self.object.fresh().is_empty() {
+            store.fence_all()?;
+        }
+        Ok(Stored { object: self.object, state: PhantomData })
+    }
+}
+
+impl<T> Stored<T, Durable> {
+    /// The object, for the transaction that publishes it.
+    pub(crate) fn into_object(self) -> T {
+        self.object
+    }
+}
+
+impl<T, S> Stored<T, S> {
+    /// The object.
+    pub(crate) fn object(&self) -> &T {
+        &self.object
+    }
+}
+
+impl Object for Data {
+    fn fresh(&self) -> &[Fresh] {
+        std::slice::from_ref(&self.fresh)
+    }
+}
+
+/// Fences once for all of `objects`, and not at all if none has pages.
+///
+/// # Errors
+///
+/// The device's; the pages are given back.
+#[track_caller]
+pub(crate) fn fence_all<T: Object>(
+    store: &Store,
+    objects: Vec<Stored<T, Flushed>>,
+) -> Result<Vec<Stored<T, Durable>>, FsError> {
+    if objects.iter().any(|stored| !stored.object.fresh().is_empty()) {
+        store.fence_all()?;
+    }
+    let durable = |stored: Stored<T, Flushed>| Stored { object: stored.object, state: PhantomData };
+    Ok(objects.into_iter().map(durable).collect())
 }
