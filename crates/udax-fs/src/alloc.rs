@@ -214,9 +214,10 @@ impl Allocator {
             return BLOCK_PAGES;
         }
         let roomy = self.by_free.range((wanted, 0)..).map(|&(_, number)| number);
-        let adjacent = roomy.clone().take(TRIES).find_map(|number| {
-            self.cut[&number].find_run(wanted).map(|run| (number, run))
-        });
+        let adjacent = roomy
+            .clone()
+            .take(TRIES)
+            .find_map(|number| self.cut[&number].find_run(wanted).map(|run| (number, run)));
         let scattered = || roomy.clone().next().map(|number| (number, self.cut[&number].longest()));
         let Some((number, run)) = adjacent.or_else(scattered) else {
             return self.take_opened(wanted, taken);

@@ -116,13 +116,15 @@ impl Cutter<'_> {
     fn cut_node(&mut self, node: DeviceOff, place: Place) -> Result<After, FsError> {
         let mut entries = load_node(self.store, node)?;
         let mut edits = Vec::new();
+        let mut is_changed = false;
         for number in place.children(&self.range) {
             let raw = &mut entries[usize::try_from(number).expect("a node has 512 entries")];
             match self.cut(*raw, place.child(number))? {
                 After::Same if *raw != 0 => continue,
                 // A hole is written as well, so that what is cut stays one run of zeros.
-                After::Same | After::Hole => *raw = 0,
-                After::Changed(new) => *raw = new,
+                After::Same => {}
+                After::Hole => (*raw, is_changed) = (0, true),
+                After::Changed(new) => (*raw, is_changed) = (new, true),
             }
             edits.push((entry_byte(node, number), *raw));
         }
@@ -130,7 +132,9 @@ impl Cutter<'_> {
             self.nodes.insert(node.0..node.0 + 1);
             return Ok(After::Hole);
         }
-        edits.into_iter().for_each(|(at, raw)| self.builder.grown.publish(at, raw));
+        if is_changed {
+            edits.into_iter().for_each(|(at, raw)| self.builder.grown.publish(at, raw));
+        }
         Ok(After::Same)
     }
 

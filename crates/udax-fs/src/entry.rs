@@ -158,9 +158,8 @@ mod tests {
     fn every_flipped_bit_of_an_entry_is_noticed() {
         let geometry = Geometry::of(Pages(1 << 20));
         let raw = Entry::Node(DeviceOff(9000)).encode(&place());
-        let unnoticed = (0..64).filter(|bit| {
-            Entry::decode(raw ^ 1 << bit, &place(), &geometry).is_ok()
-        });
+        let unnoticed =
+            (0..64).filter(|bit| Entry::decode(raw ^ 1 << bit, &place(), &geometry).is_ok());
         assert_eq!(unnoticed.count(), 0);
     }
 

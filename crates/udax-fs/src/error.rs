@@ -27,9 +27,7 @@ pub enum FsError {
     },
 
     /// The filesystem is written in a later version of the format.
-    #[error(
-        "the pool has format version {found}, this udax knows up to {known}; use a newer udax"
-    )]
+    #[error("the pool has format version {found}, this udax knows up to {known}; use a newer udax")]
     NewerVersion {
         /// The version on the medium.
         found: u32,
@@ -170,6 +168,20 @@ pub enum FsError {
     /// The host refused to map the bytes of a frozen file.
     #[error("mapping the bytes of a frozen file failed")]
     Map(#[source] std::io::Error),
+
+    /// The medium failed while metadata was written; what is on it is consistent, what is in
+    /// memory may not be.
+    #[error("the pool takes no more writes, because its medium failed ({0}); open it again")]
+    Stopped(String),
+
+    /// The change does not fit in the journal. Nothing was written.
+    #[error("the change takes {bytes} bytes of journal and {max} fit; make it in smaller steps")]
+    TransactionTooLarge {
+        /// Bytes of the change.
+        bytes: u64,
+        /// Bytes that fit.
+        max: u64,
+    },
 
     /// Somebody else holds the device.
     #[error(transparent)]

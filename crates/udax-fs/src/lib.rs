@@ -4,8 +4,14 @@
 //! It knows nothing of FUSE, of errno and of other people's threads.
 #![forbid(unsafe_code)]
 mod alloc;      // A: free space, 2 MiB blocks kept whole
-mod block;
-mod ranges;
+mod block;      // A: the bitmap of one 2 MiB block
+mod cut;        // A: taking pages out of a tree
+mod entry;      // A: tree entries
+mod fresh;      // A: allocated and claimed pages
+mod graft;      // A: inserting into a tree
+mod limbo;      // A: pages freed while in use
+mod ranges;     // A: sets of numbers
+mod vacant;     // A: the proof that pages may be freed
 mod error;
 mod format;     // A: every on-media structure and offset
 mod journal;    // A: the redo log
@@ -28,7 +34,9 @@ pub mod proof {
     pub use crate::alloc::Extent;
     pub use crate::store::{Fresh, Store, Vacant};
     pub use crate::stored::{Data, Dirty, Durable, Flushed, Object, Stored};
-    pub use crate::tree::{Cut, Graft, Tree};
+    pub use crate::cut::Cut;
+    pub use crate::graft::Graft;
+    pub use crate::tree::Tree;
     pub use crate::txn::Txn;
 }
 

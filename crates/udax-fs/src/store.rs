@@ -1,111 +1,333 @@
 //! The store: the bytes of a device, its geometry, its journal and its free space under one roof.
 //!
-//! This file owns allocation joined with claims, and in-place access to data. It knows no inodes.
-//! After a media error in the middle of a commit the store refuses every further write.
+//! This file owns access to the device for all that lies above it: reads, allocation joined with
+//! claims, stores to fresh pages and to data in place, and commits. It knows no inodes. After a
+//! media error in the middle of a commit it refuses every further write, because nobody can say
+//! whether the transaction happened; opening the pool again decides that.
 
-use crate::alloc::{Allocator, DoubleUse, Extent, Goal};
-use crate::format::Geometry;
-use crate::journal::Journal;
 use crate::FsError;
+use crate::alloc::{Allocator, DoubleUse, Extent, Goal};
+use crate::block::BLOCK_PAGES;
+use crate::format::Geometry;
+use crate::fresh::claim_all;
+use crate::journal::{CommitError, Journal, Writes};
+use crate::limbo::Limbo;
 use std::ops::Range;
-use udax_dev::{DaxBytes, DaxDevice, DaxSpan};
-use udax_mm::sync::{Arc, Mutex};
-use udax_mm::{FileIndex, IdleSpan, LimboSink, Pages};
+use udax_dev::{DaxBytes, DaxDevice, DaxSpan, IoError};
+use udax_mm::sync::{Arc, Mutex, OnceLock};
+use udax_mm::{DeviceOff, FileIndex, Pages};
 
-/// See the module. Shared as `Arc<Store>`, which is also the [`LimboSink`] of its pages.
+pub use crate::fresh::Fresh;
+pub use crate::vacant::Vacant;
+
+/// See the module. Shared as `Arc<Store>`, which is also the sink of pages in limbo.
+///
+/// Locks: the journal's is taken before the allocator's; the one of limbo is held alone.
 #[derive(Debug)]
 pub struct Store {
     bytes: DaxBytes,
     geometry: Geometry,
     journal: Mutex<Journal>,
-    alloc: Arc<Mutex<Allocator>>,
+    pub(crate) alloc: Arc<Mutex<Allocator>>,
+    pub(crate) limbo: Mutex<Limbo>,
+    stopped: OnceLock<String>,
 }
 
-/// Pages that no object uses yet, claimed. Dropping gives them back, so a failed call undoes itself.
-#[must_use]
-#[derive(Debug)]
-pub struct Fresh {
-    extent: Extent,
-    claim: Option<IdleSpan>,
-    alloc: Arc<Mutex<Allocator>>,
-}
-
-/// The proof that file pages may be freed: nobody uses them, or their last put comes to the store.
-#[must_use]
-#[derive(Debug)]
-pub struct Vacant {
-    store: Arc<Store>,
-    idle: Vec<(Extent, IdleSpan)>,
-    limbo: Vec<Extent>,
-}
-
-#[allow(unused_variables, missing_docs)]
 impl Store {
-    /// A store whose data pages are all free.
-    pub(crate) fn new(device: Arc<dyn DaxDevice>, geometry: Geometry, uuid: [u8; 16]) -> Arc<Store> { todo!() }
-    pub(crate) fn geometry(&self) -> &Geometry { &self.geometry }
-    pub(crate) fn device(&self) -> &Arc<dyn DaxDevice> { self.bytes.device() }
-    /// Replays the last transaction, if it is valid. Returns whether that changed anything.
-    pub(crate) fn recover(&self) -> Result<bool, FsError> { todo!() }
-    /// Whether `recover` would change anything (for a read-only mount, which must not).
-    pub(crate) fn needs_recovery(&self) -> Result<bool, FsError> { todo!() }
-    /// Allocates and claims `pages` pages, in as few pieces as possible; all or nothing.
-    pub(crate) fn allocate(&self, pages: Pages, goal: Goal) -> Result<Vec<Fresh>, FsError> { todo!() }
-    /// Allocates for a hole of a file: every aligned 2 MiB of `range` gets a whole 2 MiB block while there are any. In file order.
-    pub(crate) fn allocate_range(&self, range: Range<FileIndex>, goal: Goal) -> Result<Vec<(FileIndex, Fresh)>, FsError> { todo!() }
-    /// Marks pages as used while mounting.
-    pub(crate) fn reserve(&self, extent: Extent) -> Result<(), DoubleUse> { todo!() }
-    /// Free pages; pages in limbo are not free.
-    pub(crate) fn free_pages(&self) -> Pages { todo!() }
-    /// Pages that were freed and that somebody still uses.
-    pub(crate) fn limbo_pages(&self) -> Pages { todo!() }
-    /// Wholly free 2 MiB blocks.
-    pub(crate) fn huge_free(&self) -> u64 { todo!() }
-    /// The free extents, for `check` and `verify`.
-    pub(crate) fn free_extents(&self) -> Vec<Extent> { todo!() }
-    /// The address of `extent` (or of its first part, where it crosses page maps).
-    pub(crate) fn span(&self, extent: Extent) -> Result<DaxSpan, FsError> { todo!() }
+    /// A store all of whose data pages are free.
+    pub(crate) fn new(
+        device: Arc<dyn DaxDevice>,
+        geometry: Geometry,
+        uuid: [u8; 16],
+    ) -> Arc<Store> {
+        Arc::new(Store {
+            bytes: DaxBytes::new(device),
+            journal: Mutex::new(Journal::new(&geometry, uuid)),
+            alloc: Arc::new(Mutex::new(Allocator::new(geometry.data..geometry.end))),
+            limbo: Mutex::new(Limbo::default()),
+            stopped: OnceLock::new(),
+            geometry,
+        })
+    }
+
+    /// Where everything lies.
+    pub(crate) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The device below.
+    pub(crate) fn device(&self) -> &Arc<dyn DaxDevice> {
+        self.bytes.device()
+    }
+
+    /// The address of `extent`, or of its first part where it crosses page maps.
+    pub(crate) fn span(&self, extent: Extent) -> Result<DaxSpan, FsError> {
+        Ok(self.device().direct_access(extent.start, extent.pages)?)
+    }
+
     /// Reads bytes of the device.
-    pub(crate) fn read(&self, from: u64, into: &mut [u8]) -> Result<(), FsError> { todo!() }
-    /// Overwrites data bytes in place and flushes them; durable after [`Store::fence`].
+    pub(crate) fn read(&self, from: u64, into: &mut [u8]) -> Result<(), FsError> {
+        Ok(self.bytes.read(from, into)?)
+    }
+
+    /// Reads 8 bytes at once.
+    pub(crate) fn load_u64(&self, at: u64) -> Result<u64, FsError> {
+        Ok(self.bytes.load_u64(at)?)
+    }
+
+    /// Refuses once the store has stopped.
+    pub(crate) fn check_writable(&self) -> Result<(), FsError> {
+        self.stopped.get().map_or(Ok(()), |cause| Err(FsError::Stopped(cause.clone())))
+    }
+}
+
+/// Free space.
+impl Store {
+    /// Allocates and claims `pages` pages in as few pieces as possible, all or none.
     ///
-    /// Only bytes of data pages: a byte that a transaction writes must never be written in place,
-    /// because recovery would put the bytes of the transaction back.
-    #[track_caller]
-    pub(crate) fn write_in_place(&self, at: u64, bytes: &[u8]) -> Result<(), FsError> { todo!() }
-    /// Like `write_in_place`, with zeros.
-    #[track_caller]
-    pub(crate) fn zero_in_place(&self, at: u64, len: u64) -> Result<(), FsError> { todo!() }
-    /// Makes everything flushed by this thread durable.
-    #[track_caller]
-    pub(crate) fn fence(&self) -> Result<(), FsError> { todo!() }
-    /// Refuses if the store stopped writing after a media error.
-    pub(crate) fn check_writable(&self) -> Result<(), FsError> { todo!() }
-    /// Makes the last transaction durable at its home (before the session is marked closed).
-    #[track_caller]
-    pub(crate) fn settle(&self) -> Result<(), FsError> { todo!() }
-}
-
-#[allow(unused_variables, missing_docs)]
-impl Fresh {
-    pub(crate) fn extent(&self) -> Extent { self.extent }
-    /// Splits after `pages` pages.
-    pub(crate) fn split(self, pages: Pages) -> (Fresh, Fresh) { todo!() }
-}
-
-#[allow(unused_variables, missing_docs)]
-impl Vacant {
-    /// Takes what breaking the layout claimed or deferred (to the store as sink). Dropped without a commit, the pages stay with the file.
-    pub(crate) fn take(store: &Arc<Store>, broken: &mut udax_mapping::LayoutBroken<'_>) -> Vacant { todo!() }
-    /// Claims pages that no mapping ever showed: of directories, and of files while mounting.
+    /// # Errors
+    ///
+    /// [`FsError::NoSpace`]; the device's.
     ///
     /// # Panics
     ///
-    /// Panics if somebody uses one of them (I-50).
-    pub(crate) fn claim(store: &Arc<Store>, extents: &[Extent]) -> Result<Vacant, FsError> { todo!() }
+    /// Panics if somebody uses a page that is free (I-50).
+    pub(crate) fn allocate(&self, pages: Pages, goal: Goal) -> Result<Vec<Fresh>, FsError> {
+        self.check_writable()?;
+        let mut alloc = self.alloc.lock();
+        let free = alloc.free();
+        let extents =
+            alloc.allocate(pages, goal).ok_or(FsError::NoSpace { wanted: pages, free })?;
+        drop(alloc);
+        claim_all(self, extents)
+    }
+
+    /// Allocates one page.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::allocate`].
+    pub(crate) fn allocate_page(&self) -> Result<Fresh, FsError> {
+        let mut pages = self.allocate(Pages(1), Goal::Packed)?;
+        Ok(pages.pop().expect("one page was allocated"))
+    }
+
+    /// Allocates for a hole of a file: each aligned 2 MiB of `range` gets a whole 2 MiB block while
+    /// there are any. The pieces are in file order; all or none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::allocate`].
+    pub(crate) fn allocate_range(
+        &self,
+        range: Range<FileIndex>,
+        goal: Goal,
+    ) -> Result<Vec<(FileIndex, Fresh)>, FsError> {
+        let (start, end) = (range.start.0, range.end.0);
+        let (head, tail) = (start.next_multiple_of(BLOCK_PAGES), end / BLOCK_PAGES * BLOCK_PAGES);
+        let mut pieces = Vec::new();
+        if head >= tail {
+            pieces.extend(self.allocate(Pages(end - start), goal)?);
+        } else {
+            pieces.extend(self.allocate(Pages(head - start), goal)?);
+            pieces.extend(self.allocate_huge(Pages(tail - head))?);
+            pieces.extend(self.allocate(Pages(end - tail), Goal::Packed)?);
+        }
+        let mut at = range.start;
+        let place = |fresh: Fresh| {
+            let index = at;
+            at = at + fresh.extent().pages;
+            (index, fresh)
+        };
+        Ok(pieces.into_iter().map(place).collect())
+    }
+
+    /// Marks pages as used while mounting.
+    ///
+    /// # Errors
+    ///
+    /// The first page that something else uses already.
+    pub(crate) fn reserve(&self, extent: Extent) -> Result<(), DoubleUse> {
+        self.alloc.lock().reserve(extent)
+    }
+
+    /// Free pages. Pages in limbo are not free.
+    pub(crate) fn free_pages(&self) -> Pages {
+        self.alloc.lock().free()
+    }
+
+    /// Wholly free 2 MiB blocks.
+    pub(crate) fn huge_free(&self) -> u64 {
+        self.alloc.lock().huge_free()
+    }
+
+    /// How often a whole 2 MiB block was wanted and free space was too scattered to give one.
+    pub(crate) fn huge_misses(&self) -> u64 {
+        self.alloc.lock().huge_misses()
+    }
+
+    /// Every free extent, in order.
+    pub(crate) fn free_extents(&self) -> Vec<Extent> {
+        self.alloc.lock().extents()
+    }
+
+    /// Pages that were freed while somebody used them, and still does.
+    pub(crate) fn limbo_pages(&self) -> Pages {
+        self.limbo.lock().pages()
+    }
+
+    fn allocate_huge(&self, pages: Pages) -> Result<Vec<Fresh>, FsError> {
+        let blocks = self.alloc.lock().allocate_blocks(pages.0 / BLOCK_PAGES);
+        let given: u64 = blocks.iter().map(|extent| extent.pages.0).sum();
+        let mut pieces = claim_all(self, blocks)?;
+        pieces.extend(self.allocate(Pages(pages.0 - given), Goal::Packed)?);
+        Ok(pieces)
+    }
 }
 
-#[allow(unused_variables)]
-impl LimboSink for Store {
-    fn returned(&self, span: IdleSpan) { todo!() }
+/// Stores to the medium.
+impl Store {
+    /// Overwrites data in place and flushes it; durable after [`Store::fence`].
+    ///
+    /// Never a byte that a transaction writes: recovery would put the transaction's bytes back.
+    ///
+    /// # Errors
+    ///
+    /// The device's; a part may be written then.
+    #[track_caller]
+    pub(crate) fn write_in_place(&self, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+        self.check_writable()?;
+        self.bytes.write(at, bytes)?;
+        Ok(self.bytes.flush(at, len_of(bytes))?)
+    }
+
+    /// Like [`Store::write_in_place`], with zeros.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::write_in_place`].
+    #[track_caller]
+    pub(crate) fn zero_in_place(&self, at: u64, len: u64) -> Result<(), FsError> {
+        self.check_writable()?;
+        self.bytes.zero(at, len)?;
+        Ok(self.bytes.flush(at, len)?)
+    }
+
+    /// Makes durable what this thread flushed.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    #[track_caller]
+    pub(crate) fn fence(&self) -> Result<(), FsError> {
+        Ok(self.bytes.fence()?)
+    }
+
+    /// Like [`Store::fence`], and makes the last transaction durable at home with the same fence.
+    ///
+    /// # Errors
+    ///
+    /// The device's; the store stops then.
+    #[track_caller]
+    pub(crate) fn fence_all(&self) -> Result<(), FsError> {
+        let fenced = self.journal.lock().fence(&self.bytes);
+        fenced.map_err(|error| self.stop(error))
+    }
+
+    /// Makes the last transaction durable at home, if it is not: before a session is closed.
+    ///
+    /// # Errors
+    ///
+    /// The device's; the store stops then.
+    pub(crate) fn settle(&self) -> Result<(), FsError> {
+        let settled = self.journal.lock().settle(&self.bytes);
+        settled.map_err(|error| self.stop(error))
+    }
+
+    /// Starts the lines of `len` bytes at `at` on their way.
+    #[track_caller]
+    pub(crate) fn flush(&self, at: u64, len: u64) -> Result<(), FsError> {
+        Ok(self.bytes.flush(at, len)?)
+    }
+
+    /// Writes bytes of a page that nothing refers to.
+    pub(crate) fn write_fresh(&self, to: &Fresh, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+        assert!(at + len_of(bytes) <= to.extent().pages.bytes(), "an object stays in its pages");
+        Ok(self.bytes.write(to.extent().start.byte() + at, bytes)?)
+    }
+
+    /// Zeros bytes of a page that nothing refers to.
+    pub(crate) fn zero_fresh(&self, to: &Fresh, range: Range<u64>) -> Result<(), FsError> {
+        assert!(range.end <= to.extent().pages.bytes(), "an object stays in its pages");
+        let at = to.extent().start.byte() + range.start;
+        Ok(self.bytes.zero(at, range.end - range.start)?)
+    }
+}
+
+/// Transactions.
+impl Store {
+    /// Repeats the last transaction, if it is valid. Returns whether that changed anything.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    pub(crate) fn recover(&self) -> Result<bool, FsError> {
+        Ok(self.journal.lock().recover(&self.bytes)?)
+    }
+
+    /// Whether [`Store::recover`] would change anything. A read-only mount must not.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    pub(crate) fn needs_recovery(&self) -> Result<bool, FsError> {
+        Ok(self.journal.lock().needs_recovery(&self.bytes)?)
+    }
+
+    /// The bytes of writes that fit in one transaction.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.journal.lock().capacity()
+    }
+
+    /// Makes `writes` happen as one.
+    pub(crate) fn commit(&self, writes: &Writes) -> Result<(), FsError> {
+        self.check_writable()?;
+        let mut journal = self.journal.lock();
+        journal.commit(&self.bytes, writes).map_err(|error| match error {
+            CommitError::TooLarge { bytes, max } => FsError::TransactionTooLarge { bytes, max },
+            CommitError::Io(error) => self.stop(error),
+        })
+    }
+
+    fn stop(&self, error: IoError) -> FsError {
+        self.stopped.get_or_init(|| error.to_string());
+        FsError::Device(error)
+    }
+}
+
+/// A part of the device, as page maps see it: an extent and its first page there.
+impl Store {
+    /// The extents of the device behind pages of a page map, in order.
+    pub(crate) fn extents_of(
+        &self,
+        pgmap: &udax_mm::Pgmap,
+        pages: Range<udax_mm::PgmapOff>,
+    ) -> Vec<Extent> {
+        let mut extents: Vec<Extent> = Vec::new();
+        for page in pages.start.0..pages.end.0 {
+            let at: DeviceOff = self
+                .device()
+                .device_off(pgmap, udax_mm::PgmapOff(page))
+                .expect("a file's pages lie on the device of its pool");
+            match extents.last_mut() {
+                Some(last) if last.end() == at => last.pages = last.pages + Pages(1),
+                _ => extents.push(Extent { start: at, pages: Pages(1) }),
+            }
+        }
+        extents
+    }
+}
+
+fn len_of(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("a buffer has less than 2^64 bytes")
 }

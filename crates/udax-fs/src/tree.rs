@@ -139,11 +139,7 @@ impl Tree {
     /// # Errors
     ///
     /// As [`Tree::lookup`].
-    pub(crate) fn runs(
-        &self,
-        store: &Store,
-        range: Range<FileIndex>,
-    ) -> Result<Vec<Run>, FsError> {
+    pub(crate) fn runs(&self, store: &Store, range: Range<FileIndex>) -> Result<Vec<Run>, FsError> {
         let mut runs: Vec<Run> = Vec::new();
         let mut at = range.start;
         while at < range.end {
@@ -323,9 +319,10 @@ fn walk(
     visit(Visit::Node(node))?;
     match load_node(store, node) {
         Err(error) => visit(Visit::Bad(error)),
-        Ok(entries) => (0..).zip(entries).filter(|&(_, raw)| raw != 0).try_for_each(
-            |(number, raw)| walk(store, raw, place.child(number), visit),
-        ),
+        Ok(entries) => (0..)
+            .zip(entries)
+            .filter(|&(_, raw)| raw != 0)
+            .try_for_each(|(number, raw)| walk(store, raw, place.child(number), visit)),
     }
 }
 

@@ -1,16 +1,23 @@
 //! Transactions: the only way to change a byte that recovery reads.
 //!
-//! This file owns what a transaction collects and the moment it takes effect. The journal owns how
-//! it survives. Transactions write tree entries, inode records and directory cells, never file
+//! This file owns what a transaction collects and what follows from its commit. The journal owns
+//! how it survives. Transactions write tree entries, inode records and directory cells, never file
 //! data: recovery repeats the last transaction, and would repeat it over newer data.
 
 use crate::FsError;
 use crate::alloc::Extent;
-use crate::format::InodeRecord;
+use crate::cut::Cut;
+use crate::format::{CELL_BYTES, INODE_RECORD_BYTES, InodeRecord};
+use crate::graft::Graft;
+use crate::journal::Writes;
+use crate::ranges::Ranges;
 use crate::store::{Fresh, Store, Vacant};
 use crate::stored::{Durable, Stored};
-use crate::tree::{Cut, Graft, Tree};
+use crate::tree::Tree;
 use std::marker::PhantomData;
+use udax_mm::sync::Arc;
+use udax_mm::units::PAGE_BYTES;
+use zerocopy::IntoBytes;
 
 /// The place of a `T` on the device.
 #[derive(Debug)]
@@ -20,50 +27,158 @@ pub(crate) struct Slot<T> {
 }
 
 /// 64 bytes of a directory page.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Cell {}
 
-/// A set of changes that happen all or not at all. Dropping it changes nothing.
+/// Changes that happen all or not at all. Dropping it changes nothing, and gives fresh pages back.
 #[must_use]
 #[derive(Debug)]
 pub struct Txn<'s> {
-    store: &'s Store,
+    store: &'s Arc<Store>,
+    writes: Writes,
     fresh: Vec<Fresh>,
-    freed: Vec<Extent>,
-    vacant: Vec<Vacant>,
+    freed: Vec<(Vec<Extent>, Vacant)>,
 }
 
-#[allow(unused_variables, missing_docs)]
-impl<T> Slot<T> {
-    /// The `T` at byte `at` of the device.
-    pub(crate) fn at(at: u64) -> Slot<T> { todo!() }
-    pub(crate) fn byte(&self) -> u64 { self.at }
+impl Slot<InodeRecord> {
+    /// The record at byte `at` of the device.
+    pub(crate) fn record(at: u64) -> Slot<InodeRecord> {
+        assert!(at.is_multiple_of(INODE_RECORD_BYTES), "format: a record is aligned to its size");
+        Slot { at, object: PhantomData }
+    }
 }
+
+impl Slot<Cell> {
+    /// The cell at byte `at` of the device.
+    pub(crate) fn cell(at: u64) -> Slot<Cell> {
+        assert!(at.is_multiple_of(CELL_BYTES), "format: a cell is aligned to its size");
+        Slot { at, object: PhantomData }
+    }
+}
+
 impl<T> Clone for Slot<T> {
-    fn clone(&self) -> Self { *self }
+    fn clone(&self) -> Self {
+        *self
+    }
 }
+
 impl<T> Copy for Slot<T> {}
 
-#[allow(unused_variables, missing_docs)]
 impl<'s> Txn<'s> {
-    pub(crate) fn new(store: &'s Store) -> Txn<'s> { todo!() }
-    /// Hangs new pages into a tree. The caller stores the tree that comes back in the inode record (root, depth, pages).
-    pub fn publish(&mut self, graft: Stored<Graft, Durable>) -> Tree { todo!() }
-    /// Takes pages out of a tree and frees them; `vacant` must prove every data page of the cut free to go.
-    pub fn cut(&mut self, cut: Stored<Cut, Durable>, vacant: Vacant) -> Tree { todo!() }
-    /// Writes an inode record (and its checksum).
-    pub(crate) fn write(&mut self, slot: Slot<InodeRecord>, record: &InodeRecord) { todo!() }
-    /// Writes adjacent cells; `bytes` is a multiple of 64.
-    pub(crate) fn write_cells(&mut self, slot: Slot<Cell>, bytes: &[u8]) { todo!() }
-    /// Zeros `count` adjacent cells.
-    pub(crate) fn clear_cells(&mut self, slot: Slot<Cell>, count: u64) { todo!() }
-    /// Bytes of journal that are left (each write needs its bytes and 16 more).
-    pub(crate) fn room(&self) -> u64 { todo!() }
-    /// Makes the changes durable, then visible at their place; frees what was cut.
+    /// A transaction that changes nothing yet.
+    pub(crate) fn new(store: &'s Arc<Store>) -> Txn<'s> {
+        Txn { store, writes: Writes::default(), fresh: Vec::new(), freed: Vec::new() }
+    }
+
+    /// Hangs new pages into a tree. The tree that comes back goes into the inode's record.
+    #[must_use]
+    pub fn publish(&mut self, graft: Stored<Graft, Durable>) -> Tree {
+        let Graft { tree, grown } = graft.into_object();
+        self.write_entries(&grown.publish);
+        self.fresh.extend(grown.fresh);
+        tree
+    }
+
+    /// Takes pages out of a tree and frees them. The tree that comes back goes into the inode's
+    /// record.
     ///
     /// # Errors
     ///
-    /// Nothing has changed if the transaction is too large; after a media error the store stops.
-    #[track_caller]
-    pub(crate) fn commit(self) -> Result<(), FsError> { todo!() }
+    /// The device's. The transaction cannot be committed then.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `vacant` does not prove every data page of the cut free to go (I-50).
+    pub fn cut(&mut self, cut: Stored<Cut, Durable>, vacant: Vacant) -> Result<Tree, FsError> {
+        let Cut { tree, grown, data, nodes } = cut.into_object();
+        assert!(vacant.covers(&data), "I-50: pages are freed that somebody may use");
+        let vacant_nodes = Vacant::claim(self.store, &nodes)?;
+        self.write_entries(&grown.publish);
+        self.fresh.extend(grown.fresh);
+        self.freed.push((data, vacant));
+        self.freed.push((nodes, vacant_nodes));
+        Ok(tree)
+    }
+
+    /// Writes an inode record, with its checksum.
+    pub(crate) fn write(&mut self, slot: Slot<InodeRecord>, record: &InodeRecord) {
+        self.writes.bytes(slot.at, record.sealed().as_bytes());
+    }
+
+    /// Writes adjacent cells.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `cells` is not a multiple of 64 bytes, or leaves the page.
+    pub(crate) fn write_cells(&mut self, slot: Slot<Cell>, cells: &[u8]) {
+        check_cells(slot, u64::try_from(cells.len()).expect("cells fit in a page"));
+        self.writes.bytes(slot.at, cells);
+    }
+
+    /// Zeros `count` adjacent cells.
+    ///
+    /// # Panics
+    ///
+    /// Panics if they leave the page.
+    pub(crate) fn clear_cells(&mut self, slot: Slot<Cell>, count: u64) {
+        check_cells(slot, count * CELL_BYTES);
+        self.writes.zeros(slot.at, count * CELL_BYTES);
+    }
+
+    /// Bytes of the journal that are left. A write takes its bytes and 16 more.
+    pub(crate) fn room(&self) -> u64 {
+        self.store.capacity().saturating_sub(self.writes.len())
+    }
+
+    /// Makes the changes durable, then visible at their place, and frees what was cut.
+    ///
+    /// # Errors
+    ///
+    /// [`FsError::TransactionTooLarge`], and nothing has changed. After an error of the device the
+    /// store stops, and opening the pool again decides whether the transaction happened; its pages
+    /// stay allocated until then.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a change lies in a page that is freed: recovery may repeat it when the page
+    /// belongs to something else.
+    pub(crate) fn commit(mut self) -> Result<(), FsError> {
+        self.check_no_write_to_freed();
+        if !self.writes.is_empty() {
+            let committed = self.store.commit(&self.writes);
+            if let Err(error @ FsError::Device(_)) = committed {
+                self.fresh.drain(..).for_each(Fresh::keep);
+                return Err(error);
+            }
+            committed?;
+        }
+        self.fresh.drain(..).for_each(Fresh::keep);
+        self.freed.drain(..).for_each(|(extents, vacant)| vacant.free(&extents));
+        Ok(())
+    }
+
+    fn write_entries(&mut self, runs: &[(u64, Vec<u64>)]) {
+        for (at, run) in runs {
+            let bytes = u64::try_from(run.len()).expect("a run stays in a node") * 8;
+            if run.iter().all(|&raw| raw == 0) {
+                self.writes.zeros(*at, bytes);
+            } else {
+                let encoded: Vec<u8> = run.iter().flat_map(|raw| raw.to_le_bytes()).collect();
+                self.writes.bytes(*at, &encoded);
+            }
+        }
+    }
+
+    fn check_no_write_to_freed(&self) {
+        let freed = self.freed.iter().flat_map(|(extents, _)| extents);
+        let freed: Ranges = freed.map(|extent| extent.range()).collect();
+        let is_freed = |byte: u64| freed.contains(byte / PAGE_BYTES);
+        let hit = self.writes.iter().find(|write| is_freed(write.range().start));
+        assert!(hit.is_none(), "a transaction writes to a page that it frees: {hit:?}");
+    }
+}
+
+fn check_cells(slot: Slot<Cell>, bytes: u64) {
+    assert!(bytes.is_multiple_of(CELL_BYTES), "format: cells have 64 bytes");
+    assert!(slot.at % PAGE_BYTES + bytes <= PAGE_BYTES, "format: an entry stays in one page");
 }
