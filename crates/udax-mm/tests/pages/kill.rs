@@ -1,0 +1,98 @@
+//! The end of a page map: no page of a dead one is in use, for every kind of memory.
+
+use crate::{medium, pages, pinned_by, range};
+use std::thread;
+use udax_mm::{MemoryType, Order, Pgmap, PgmapOff, StillBusy, Wait};
+
+const KINDS: [MemoryType; 2] = [MemoryType::FsDax, MemoryType::Generic(Order::Base)];
+
+fn pgmap(kind: MemoryType) -> Pgmap {
+    Pgmap::new(vec![range(&medium(100), 0, 100)], kind).unwrap()
+}
+
+/// I-02.
+#[test]
+fn a_killed_pgmap_gives_out_no_reference() {
+    for kind in KINDS {
+        let pgmap = pgmap(kind);
+        let held = pgmap.try_get_live().unwrap();
+        assert!(pgmap.kill(Wait::Never).is_err());
+        assert!(pgmap.try_get_live().is_none());
+        drop(held);
+        assert!(pgmap.try_get_live().is_none());
+        assert!(pgmap.kill(Wait::Never).is_ok());
+        assert!(pgmap.try_get_live().is_none());
+    }
+}
+
+/// I-04, I-08.
+#[test]
+fn every_handle_of_a_page_keeps_the_pgmap_from_being_dead() {
+    for kind in KINDS {
+        let pgmap = pgmap(kind);
+        let live = pgmap.try_get_live().unwrap();
+        let folio = live.request_folio(PgmapOff(1), Order::Base).unwrap();
+        let pin = folio.pin(pinned_by("dma"));
+        let span = live.claim(pages(50..60)).unwrap();
+
+        let busy = |pgmap: &Pgmap| match pgmap.kill(Wait::Never) {
+            Ok(_) => panic!("a page is in use"),
+            Err(StillBusy { pins, pages }) => (pins.len(), pages.len()),
+        };
+        assert_eq!(busy(&pgmap), (1, 11));
+        drop((live, folio));
+        assert_eq!(busy(&pgmap), (1, 11));
+        drop(span);
+        assert_eq!(busy(&pgmap), (1, 1));
+        drop(pin);
+        assert!(pgmap.kill(Wait::Never).is_ok());
+        assert_eq!(pgmap.verify(), Ok(()));
+    }
+}
+
+#[test]
+fn work_in_progress_goes_on_while_a_pgmap_is_dying() {
+    let pgmap = pgmap(MemoryType::FsDax);
+    let live = pgmap.try_get_live().unwrap();
+    assert!(pgmap.kill(Wait::Never).is_err());
+    let folio = live.request_folio(PgmapOff(1), Order::Base).unwrap();
+    live.write(0, b"last words").unwrap();
+    drop((folio, live));
+    assert!(pgmap.kill(Wait::Never).is_ok());
+}
+
+#[test]
+fn kill_waits_for_the_last_reference() {
+    let pgmap = pgmap(MemoryType::FsDax);
+    let live = pgmap.try_get_live().unwrap();
+    let pin = live.request_folio(PgmapOff(1), Order::Base).unwrap().pin(pinned_by("dma"));
+    drop(live);
+    let killer = thread::spawn({
+        let pgmap = pgmap.clone();
+        move || pgmap.kill(Wait::Forever).is_ok()
+    });
+    drop(pin);
+    assert!(killer.join().unwrap());
+}
+
+#[test]
+fn a_refused_kill_says_who_holds_what() {
+    let pgmap = pgmap(MemoryType::FsDax);
+    let live = pgmap.try_get_live().unwrap();
+    let _pin = live.request_folio(PgmapOff(7), Order::Base).unwrap().pin(pinned_by("backup"));
+    let message = pgmap.kill(Wait::Never).unwrap_err().to_string();
+    assert!(message.contains("the first at 7"), "{message}");
+    assert!(message.contains("by backup (process"), "{message}");
+    assert!(message.contains("on pages 7..8 for "), "{message}");
+}
+
+/// A page map that nobody killed leaves nothing behind: its media are let go.
+#[test]
+fn dropping_the_last_handle_lets_go_of_the_media() {
+    let media = medium(4);
+    let pgmap = Pgmap::new(vec![range(&media, 0, 4)], MemoryType::FsDax).unwrap();
+    let live = pgmap.try_get_live().unwrap();
+    drop(live.request_folio(PgmapOff(0), Order::Base).unwrap());
+    drop((pgmap, live));
+    assert_eq!(udax_mm::sync::Arc::strong_count(&media), 1);
+}

@@ -1,0 +1,284 @@
+//! Random operations against the simplest model: a page is held by the handles that cover it.
+//!
+//! Besides the handles themselves the model knows which pages are poisoned and which are deferred.
+//! After every step the page map verifies itself.
+
+use crate::{PMD, pages, pgmap_of, pinned_by, verify};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use std::collections::BTreeSet;
+use std::ops::Range;
+use udax_mm::sync::{Arc, Mutex};
+use udax_mm::{Folio, IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, PinnedFolio, RequestError};
+
+/// The first medium ends inside the second block.
+const FIRST: u64 = PMD + 100;
+const SIZE: u64 = 4 * PMD;
+
+#[derive(Clone, Debug)]
+enum Op {
+    Claim(Range<u64>),
+    Request(u64, Order, u32),
+    Activate(Index, Order),
+    Split(Index, Index),
+    DropSpan(Index),
+    Get(u64),
+    Clone(Index),
+    Put(Index),
+    Pin(Index),
+    Unpin(Index),
+    Defer(Range<u64>),
+    Poison(u64),
+    ClearPoison(u64),
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Holder {
+    Nobody,
+    Claim,
+    Count,
+}
+
+#[derive(Default)]
+struct Sink(Mutex<Vec<IdleSpan>>);
+
+impl LimboSink for Sink {
+    fn returned(&self, span: IdleSpan) {
+        self.0.lock().push(span);
+    }
+}
+
+struct World {
+    pgmap: PgmapRef,
+    sink: Arc<Sink>,
+    spans: Vec<IdleSpan>,
+    folios: Vec<Folio>,
+    pins: Vec<PinnedFolio>,
+    poisoned: BTreeSet<u64>,
+    deferred: BTreeSet<u64>,
+}
+
+fn at(holders: &[Holder], page: u64) -> Holder {
+    holders[usize::try_from(page).unwrap()]
+}
+
+fn order() -> impl Strategy<Value = Order> {
+    prop_oneof![3 => Just(Order::Base), 2 => Just(Order::Pmd)]
+}
+
+/// Often next to the edge of a block.
+fn page() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        2 => 0..SIZE,
+        3 => (0..4u64, 0..3u64).prop_map(|(block, more)| block * PMD + more),
+        1 => (1..4u64).prop_map(|block| block * PMD - 1),
+    ]
+}
+
+fn span() -> impl Strategy<Value = Range<u64>> {
+    let len = prop_oneof![0..4u64, Just(PMD), Just(2 * PMD), 0..SIZE];
+    (page(), len).prop_map(|(at, len)| at..SIZE.min(at + len))
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let index = any::<Index>;
+    prop_oneof![
+        3 => span().prop_map(Op::Claim),
+        4 => (page(), order(), 0..5u32).prop_map(|(at, order, nr)| {
+            Op::Request(PgmapOff(at).align_down(order).0, order, nr)
+        }),
+        2 => (index(), order()).prop_map(|(span, order)| Op::Activate(span, order)),
+        2 => (index(), index()).prop_map(|(span, at)| Op::Split(span, at)),
+        2 => index().prop_map(Op::DropSpan),
+        2 => page().prop_map(Op::Get),
+        2 => index().prop_map(Op::Clone),
+        5 => index().prop_map(Op::Put),
+        2 => index().prop_map(Op::Pin),
+        2 => index().prop_map(Op::Unpin),
+        3 => span().prop_map(Op::Defer),
+        1 => page().prop_map(Op::Poison),
+        1 => page().prop_map(Op::ClearPoison),
+    ]
+}
+
+fn pick<T>(list: &mut Vec<T>, index: &Index) -> Option<T> {
+    (!list.is_empty()).then(|| list.swap_remove(index.index(list.len())))
+}
+
+impl World {
+    fn new() -> World {
+        let pgmap = pgmap_of(&[FIRST, SIZE - FIRST]).try_get_live().unwrap();
+        World {
+            pgmap,
+            sink: Arc::default(),
+            spans: Vec::new(),
+            folios: Vec::new(),
+            pins: Vec::new(),
+            poisoned: BTreeSet::new(),
+            deferred: BTreeSet::new(),
+        }
+    }
+
+    /// Who holds each page.
+    fn holders(&self) -> Vec<Holder> {
+        let mut holders = vec![Holder::Nobody; usize::try_from(SIZE).unwrap()];
+        let mut mark = |pages: Range<PgmapOff>, holder| {
+            let range =
+                usize::try_from(pages.start.0).unwrap()..usize::try_from(pages.end.0).unwrap();
+            holders[range].fill(holder);
+        };
+        self.spans.iter().for_each(|span| mark(span.pages(), Holder::Claim));
+        self.folios.iter().for_each(|folio| mark(folio.pages(), Holder::Count));
+        self.pins.iter().for_each(|pin| mark(pin.pages(), Holder::Count));
+        holders
+    }
+
+    /// Why `range` cannot be claimed.
+    fn refusal(&self, range: Range<u64>) -> Option<RequestError> {
+        let holders = self.holders();
+        range.into_iter().find_map(|page| match at(&holders, page) {
+            Holder::Claim | Holder::Count => Some(RequestError::Busy(PgmapOff(page))),
+            Holder::Nobody => {
+                self.poisoned.contains(&page).then_some(RequestError::Poisoned(PgmapOff(page)))
+            }
+        })
+    }
+
+    fn fits(range: &Range<u64>, order: Order) -> bool {
+        let aligned = range.start.is_multiple_of(order.pages().0)
+            && range.end.is_multiple_of(order.pages().0);
+        let crosses = order == Order::Pmd && range.start <= PMD && range.end >= 2 * PMD;
+        aligned && !crosses
+    }
+
+    fn apply(&mut self, op: Op) {
+        match op {
+            Op::Claim(range) => self.claim(range),
+            Op::Request(at, order, nr) => self.request(at, order, nr),
+            Op::Activate(span, order) => self.activate(&span, order),
+            Op::Split(span, at) => self.split(&span, &at),
+            Op::DropSpan(span) => drop(pick(&mut self.spans, &span)),
+            Op::Get(at) => self.get(at),
+            Op::Clone(index) => {
+                let folio = pick(&mut self.folios, &index);
+                self.folios.extend(folio.into_iter().flat_map(|folio| [folio.clone(), folio]));
+            }
+            Op::Put(folio) => drop(pick(&mut self.folios, &folio)),
+            Op::Pin(index) => {
+                let folio = pick(&mut self.folios, &index);
+                self.pins.extend(folio.map(|folio| folio.pin(pinned_by("model"))));
+            }
+            Op::Unpin(pin) => drop(pick(&mut self.pins, &pin)),
+            Op::Defer(range) => self.defer(range),
+            Op::Poison(page) => {
+                self.poisoned.insert(page);
+                self.pgmap.poison(PgmapOff(page));
+            }
+            Op::ClearPoison(page) => {
+                self.poisoned.remove(&page);
+                self.pgmap.clear_poison(PgmapOff(page));
+            }
+        }
+        self.collect();
+    }
+
+    fn claim(&mut self, range: Range<u64>) {
+        let refusal = self.refusal(range.clone());
+        let claimed = self.pgmap.claim(pages(range));
+        assert_eq!(claimed.as_ref().err(), refusal.as_ref());
+        self.spans.extend(claimed);
+    }
+
+    fn request(&mut self, at: u64, order: Order, nr: u32) {
+        let range = at..at + u64::from(nr) * order.pages().0;
+        let fits = range.end <= SIZE && World::fits(&range, order);
+        let requested = self.pgmap.request_folios(PgmapOff(at), order, nr);
+        if fits {
+            assert_eq!(requested.as_ref().err(), self.refusal(range).as_ref());
+        } else {
+            assert!(nr == 0 || requested.is_err());
+        }
+        self.folios.extend(requested.into_iter().flat_map(udax_mm::FolioSpan::into_folios));
+    }
+
+    fn activate(&mut self, span: &Index, order: Order) {
+        let Some(span) = pick(&mut self.spans, span) else { return };
+        let range = span.pages().start.0..span.pages().end.0;
+        let healthy = self.poisoned.range(range.clone()).next().is_none();
+        let activated = span.activate(order);
+        assert_eq!(activated.is_ok(), World::fits(&range, order) && healthy);
+        match activated {
+            Ok(folios) => self.folios.extend(folios.into_folios()),
+            Err((span, _)) => self.spans.push(span),
+        }
+    }
+
+    fn split(&mut self, span: &Index, at: &Index) {
+        let Some(span) = pick(&mut self.spans, span) else { return };
+        let len = usize::try_from(span.pages().end.since(span.pages().start).0).unwrap();
+        let at = span.pages().start.0 + u64::try_from(at.index(len + 1)).unwrap();
+        let (before, after) = span.split(PgmapOff(at));
+        self.spans.extend([before, after]);
+    }
+
+    fn get(&mut self, page: u64) {
+        let folio = self.pgmap.get_folio(PgmapOff(page));
+        assert_eq!(folio.is_some(), at(&self.holders(), page) == Holder::Count);
+        self.folios.extend(folio);
+    }
+
+    fn defer(&mut self, range: Range<u64>) {
+        let holders = self.holders();
+        let taken = |page| at(&holders, page) == Holder::Claim || self.deferred.contains(&page);
+        let refused = range.clone().any(taken);
+        let later =
+            |page: &u64| at(&holders, *page) == Holder::Count || self.poisoned.contains(page);
+        let expected: BTreeSet<u64> = range.clone().filter(later).collect();
+        let sink: Arc<dyn LimboSink> = Arc::clone(&self.sink) as Arc<dyn LimboSink>;
+        let Ok((idle, limbo)) = self.pgmap.claim_or_defer(pages(range.clone()), &sink) else {
+            assert!(refused);
+            return;
+        };
+        assert!(!refused);
+        let limbo: BTreeSet<u64> = limbo.iter().flat_map(|r| r.start.0..r.end.0).collect();
+        assert_eq!(limbo, expected);
+        let claimed: u64 = idle.iter().map(|s| s.pages().end.since(s.pages().start).0).sum();
+        assert_eq!(claimed + u64::try_from(limbo.len()).unwrap(), range.end - range.start);
+        self.spans.extend(idle);
+        self.deferred.extend(limbo);
+    }
+
+    /// What the sink got was deferred; what is still deferred has a reason.
+    fn collect(&mut self) {
+        for span in std::mem::take(&mut *self.sink.0.lock()) {
+            let returned = span.pages().start.0..span.pages().end.0;
+            assert!(returned.into_iter().all(|page| self.deferred.remove(&page)));
+            self.spans.push(span);
+        }
+        let holders = self.holders();
+        let waits =
+            |page: &u64| at(&holders, *page) == Holder::Count || self.poisoned.contains(page);
+        assert!(self.deferred.iter().all(waits));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn every_page_is_held_by_exactly_the_handles_that_cover_it(ops in vec(op(), 1..60)) {
+        let mut world = World::new();
+        for op in ops {
+            world.apply(op);
+            verify(&world.pgmap);
+        }
+        let World { pgmap, spans, folios, pins, poisoned, sink, .. } = world;
+        drop((spans, folios, pins));
+        sink.0.lock().clear();
+        poisoned.into_iter().for_each(|page| pgmap.clear_poison(PgmapOff(page)));
+        sink.0.lock().clear();
+        verify(&pgmap);
+        drop(pgmap.claim(pages(0..SIZE)).expect("every page is idle in the end"));
+    }
+}

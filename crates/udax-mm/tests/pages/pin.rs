@@ -1,0 +1,83 @@
+//! Pins: what a truncate waits for, and who that is.
+
+use crate::{PMD, live, pages, pinned_by, verify};
+use std::thread;
+use std::time::{Duration, Instant};
+use udax_mm::{Order, PgmapOff, Wait};
+
+#[test]
+fn a_pin_is_listed_with_its_owner_until_it_is_dropped() {
+    let pgmap = live(2 * PMD);
+    let folio = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).unwrap();
+    let first = folio.pin(pinned_by("first"));
+    let second = folio.pin(pinned_by("second"));
+    verify(&pgmap);
+
+    let labels = |range| {
+        let pins = pgmap.pins_in(pages(range));
+        pins.iter().map(|pin| pin.info.owner.label.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(labels(PMD + 3..PMD + 4), ["first", "second"]);
+    assert_eq!(labels(0..PMD), Vec::<String>::new());
+    drop(first);
+    assert_eq!(labels(0..2 * PMD), ["second"]);
+    drop(second);
+    assert!(!folio.is_pinned());
+    assert!(pgmap.pgmap().pins().is_empty());
+    verify(&pgmap);
+}
+
+/// I-58.
+#[test]
+fn a_pin_outlives_the_folio_it_was_made_of() {
+    let pgmap = live(4);
+    let pin = pgmap.request_folio(PgmapOff(0), Order::Base).unwrap().pin(pinned_by("dma"));
+    verify(&pgmap);
+    assert!(pgmap.claim(pages(0..1)).is_err());
+    drop(pin);
+    verify(&pgmap);
+    assert!(pgmap.claim(pages(0..1)).is_ok());
+}
+
+#[test]
+fn the_first_pinned_page_of_a_range_is_named() {
+    let pgmap = live(3 * PMD);
+    let folio = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).unwrap();
+    let _pin = folio.pin(pinned_by("dma"));
+    assert_eq!(pgmap.first_pinned(pages(0..3 * PMD)), Some(PgmapOff(PMD)));
+    assert_eq!(pgmap.first_pinned(pages(PMD + 9..PMD + 10)), Some(PgmapOff(PMD + 9)));
+    assert_eq!(pgmap.first_pinned(pages(0..PMD)), None);
+    assert_eq!(pgmap.first_pinned(pages(2 * PMD..u64::MAX)), None);
+}
+
+#[test]
+fn waiting_for_pins_gives_up_at_the_deadline() {
+    let pgmap = live(4);
+    let _pin = pgmap.request_folio(PgmapOff(2), Order::Base).unwrap().pin(pinned_by("dma"));
+    let soon = Wait::Until(Instant::now() + Duration::from_millis(1));
+    for wait in [Wait::Never, Wait::Until(Instant::now()), soon] {
+        assert_eq!(pgmap.wait_unpinned(pages(0..4), wait), Err(PgmapOff(2)));
+    }
+}
+
+/// Rule 6.
+#[test]
+fn references_are_not_waited_for() {
+    let pgmap = live(4);
+    let folio = pgmap.request_folio(PgmapOff(2), Order::Base).unwrap();
+    drop(folio.pin(pinned_by("dma")));
+    assert_eq!(pgmap.wait_unpinned(pages(0..4), Wait::Forever), Ok(()));
+}
+
+#[test]
+fn the_last_unpin_of_each_folio_wakes() {
+    let pgmap = live(4);
+    let pin = |at| pgmap.request_folio(PgmapOff(at), Order::Base).unwrap().pin(pinned_by("dma"));
+    let pins = [pin(0), pin(2), pin(3)];
+    let sleeper = thread::spawn({
+        let pgmap = pgmap.clone();
+        move || pgmap.wait_unpinned(pages(0..4), Wait::Forever)
+    });
+    drop(pins);
+    assert_eq!(sleeper.join().unwrap(), Ok(()));
+}
