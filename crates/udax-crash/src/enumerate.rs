@@ -22,6 +22,10 @@ pub struct Bound {
     pub random: usize,
 }
 
+/// The images that were judged since the expectations last changed, by their hashes.
+#[derive(Clone, Debug, Default)]
+pub struct Seen(HashSet<u64>);
+
 /// What a judge says about one image.
 #[derive(Debug)]
 pub struct Outcome {
@@ -49,7 +53,7 @@ pub struct Tally {
 /// The search through the images of one epoch.
 struct Search<'a, J> {
     epoch: &'a Epoch,
-    seen: &'a mut HashSet<u64>,
+    seen: &'a mut Seen,
     judge: J,
     /// Indices of the lines that some image tried so far read.
     varied: BTreeSet<usize>,
@@ -66,13 +70,13 @@ impl Bound {
 
 /// Tries the images of `epoch` until one has a problem.
 ///
-/// Images whose hash is in `seen` are skipped, and those tried are added to it; the two extremes
+/// Images in `seen` are skipped, and those tried are added to it; the two extremes
 /// are always tried, because they show which lines are read.
 pub fn explore(
     epoch: &Epoch,
     bound: &Bound,
     rng: &mut Rng,
-    seen: &mut HashSet<u64>,
+    seen: &mut Seen,
     judge: impl FnMut(&Image) -> Outcome,
 ) -> Tally {
     let mut search =
@@ -85,11 +89,9 @@ pub fn explore(
         let states: Vec<usize> = varied.iter().map(|i| epoch.lines[*i].states.len()).collect();
         let possible = possible(&states);
         search.tally.possible = possible;
-        search.tally.is_exhaustive = possible <= approximate(bound.product);
-        let choices = match search.tally.is_exhaustive {
-            true => product(&states),
-            false => sample(&states, bound, rng),
-        };
+        let is_small = possible <= approximate(bound.product);
+        let choices = if is_small { product(&states) } else { sample(&states, bound, rng) };
+        search.tally.is_exhaustive = is_small;
         search.try_all(&varied, choices);
         if search.tally.failure.is_some() || search.varied.len() == varied.len() {
             return search.tally;
@@ -103,9 +105,9 @@ impl<J: FnMut(&Image) -> Outcome> Search<'_, J> {
             if self.tally.failure.is_some() {
                 return;
             }
-            let choice = on_lines(choice, varied, self.epoch);
+            let choice = on_lines(&choice, varied, self.epoch);
             let (image, hash) = self.epoch.image(&choice);
-            if self.seen.contains(&hash) {
+            if self.seen.0.contains(&hash) {
                 self.tally.repeated += 1;
             } else {
                 self.judge(&choice, &image, hash);
@@ -119,7 +121,7 @@ impl<J: FnMut(&Image) -> Outcome> Search<'_, J> {
     }
 
     fn judge(&mut self, choice: &Choice, image: &Image, hash: u64) {
-        self.seen.insert(hash);
+        self.seen.0.insert(hash);
         self.tally.tried += 1;
         let outcome = (self.judge)(image);
         let lines = self.epoch.lines.iter().enumerate();
@@ -173,10 +175,7 @@ fn sample(states: &[usize], bound: &Bound, rng: &mut Rng) -> Vec<Choice> {
 
 /// All numbers below `count`, or `max` random ones of them.
 fn some(count: usize, max: usize, rng: &mut Rng) -> BTreeSet<usize> {
-    match count <= max {
-        true => (0..count).collect(),
-        false => (0..max).map(|_| rng.below(count)).collect(),
-    }
+    if count <= max { (0..count).collect() } else { (0..max).map(|_| rng.below(count)).collect() }
 }
 
 /// All pairs of numbers below `count`, or `max` random ones of them.
@@ -193,10 +192,10 @@ fn pairs(count: usize, max: usize, rng: &mut Rng) -> BTreeSet<(usize, usize)> {
 
 /// Turns a choice among the varied lines into one among all lines of the epoch. The lines that
 /// nobody reads stand at their last state.
-fn on_lines(choice: Choice, varied: &[usize], epoch: &Epoch) -> Choice {
+fn on_lines(choice: &Choice, varied: &[usize], epoch: &Epoch) -> Choice {
     let named = choice.except.iter().map(|(line, state)| (varied[*line], *state));
     if choice.rest == Rest::Everything {
-        return Choice { except: named.collect(), ..choice };
+        return Choice { rest: Rest::Everything, except: named.collect() };
     }
     let mut states: Vec<Option<usize>> = vec![None; epoch.lines.len()];
     for line in varied {

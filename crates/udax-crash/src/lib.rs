@@ -15,7 +15,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod compare;
+pub mod dump;
 pub mod enumerate;
 pub mod epoch;
+pub mod judge;
+pub mod oracle;
+pub mod plant;
+pub mod probe;
+pub mod record;
+pub mod report;
 pub mod rng;
+pub mod run;
+pub mod session;
 pub mod trace;
+pub mod workload;
+pub mod workloads;

@@ -4,8 +4,8 @@
 //! protocol needs both of its flushes and both of its fences; the enumerator must find nothing
 //! with all of them, and notice when any one of them is left out.
 
-use std::collections::{BTreeSet, HashSet};
-use udax_crash::enumerate::{Bound, Outcome, explore};
+use std::collections::BTreeSet;
+use udax_crash::enumerate::{Bound, Outcome, Seen, explore};
 use udax_crash::epoch::Phase;
 use udax_crash::rng::Rng;
 use udax_crash::trace::Trace;
@@ -49,14 +49,14 @@ fn record(left_out: Option<LeftOut>) -> Trace {
     };
     for op in 0..3 {
         media.mark(Mark::Begin(op));
-        update(&media, value_after(op)).unwrap();
+        update(&media, value_after(op)).expect("the words lie inside");
         media.mark(Mark::End(op));
     }
     Trace { start, events: media.take_events() }
 }
 
 fn value_after(op: usize) -> u64 {
-    u64::try_from(op).unwrap() + 1
+    u64::try_from(op).expect("a few operations") + 1
 }
 
 /// The images tried, and what is wrong with the first bad one.
@@ -70,12 +70,12 @@ fn enumerate(trace: &Trace) -> (u64, Option<String>) {
         };
         let judge = |image: &Image| {
             let media = Arc::new(ImageMedia::new(image.clone()));
-            let (first, second) = load(&*media).unwrap();
+            let (first, second) = load(&*media).expect("the words lie inside");
             let is_good = first == second && allowed.contains(&first);
             let problem = (!is_good).then(|| format!("{first} {second}, allowed {allowed:?}"));
             Outcome { media, problem }
         };
-        let mut seen = HashSet::new();
+        let mut seen = Seen::default();
         let tally = explore(&epoch, &Bound::FULL, &mut Rng::new(1), &mut seen, judge);
         tried += tally.tried;
         assert!(tally.is_exhaustive);

@@ -1,0 +1,213 @@
+//! Enumerates and judges the crash images of one workload.
+
+use crate::compare::Allowed;
+use crate::enumerate::{Bound, Seen, Tally, explore};
+use crate::epoch::{Cause, Epoch, Phase};
+use crate::judge::{Expectation, Judge, guard, usage_when_emptied};
+use crate::record::{Recording, record};
+use crate::report::{Failure, Totals, WorkloadReport};
+use crate::rng::Rng;
+use crate::session::mount;
+use crate::trace::Trace;
+use crate::workload::Workload;
+use std::collections::HashMap;
+use udax_fs::Usage;
+use udax_mm::image::Image;
+use udax_mm::recorder::{LeftOut, Mark, Recorder};
+use udax_mm::sync::Arc;
+
+/// How thorough a run is.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The seed of everything random.
+    pub seed: u64,
+    /// Images of one epoch.
+    pub bound: Bound,
+    /// Images of each phase whose recovery is itself crashed.
+    pub recoveries: usize,
+    /// Only the moment after this many events.
+    pub at: Option<usize>,
+}
+
+/// A workload while its images are judged.
+struct Run<'w> {
+    workload: &'w Workload,
+    options: Options,
+    recording: Recording,
+    judge: Judge,
+    rng: Rng,
+    /// Images of the running phase that were judged.
+    seen: Seen,
+    /// Images of the epoch whose recovery is to be crashed.
+    recoveries: Vec<Image>,
+    /// How many more of the running phase may be.
+    recoveries_left: usize,
+    /// What the pool uses when emptied, by the number of the tree.
+    empty: HashMap<usize, Usage>,
+    report: WorkloadReport,
+}
+
+/// Enumerates the crash images of `workload`, with one flush or fence left out if told so.
+pub fn run(workload: &Workload, options: Options, left_out: Option<LeftOut>) -> WorkloadReport {
+    let mut report = WorkloadReport { name: workload.name.clone(), ..WorkloadReport::default() };
+    let recording = match record(workload, left_out) {
+        Ok(recording) => recording,
+        Err(problem) => {
+            report.failures.push(Failure {
+                workload: workload.name.clone(),
+                problem,
+                ..Failure::default()
+            });
+            return report;
+        }
+    };
+    report.note_rules(&recording.trace.rules(), workload);
+    report.sites = recording.trace.sites();
+    let trace = recording.trace.clone();
+    let mut run = Run {
+        workload,
+        options,
+        recording,
+        judge: Judge::default(),
+        rng: Rng::new(options.seed),
+        seen: Seen::default(),
+        recoveries: Vec::new(),
+        recoveries_left: 0,
+        empty: HashMap::new(),
+        report,
+    };
+    let outcome = run.judge_trace(&trace);
+    if let Err(problem) = outcome {
+        let workload = workload.name.clone();
+        run.report.failures.push(Failure { workload, problem, ..Failure::default() });
+    }
+    run.report
+}
+
+impl Run<'_> {
+    /// Judges every epoch, stopping at the first bad image.
+    fn judge_trace(&mut self, trace: &Trace) -> Result<(), String> {
+        let mut phase = Phase::Start;
+        for epoch in trace.epochs(self.options.seed) {
+            if !self.is_wanted(&epoch) {
+                continue;
+            }
+            if epoch.phase != phase {
+                phase = epoch.phase;
+                self.seen = Seen::default();
+                self.judge.forget();
+                self.recoveries_left = self.options.recoveries;
+            }
+            let expected = self.expectation(phase)?;
+            self.judge_epoch(&epoch, &expected);
+            self.crash_recoveries(&epoch, &expected);
+            if !self.report.failures.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_wanted(&self, epoch: &Epoch) -> bool {
+        let is_in_range = match epoch.phase {
+            Phase::Start => false,
+            Phase::Running(op) | Phase::Ended(op) => op >= self.workload.from,
+        };
+        is_in_range && self.options.at.is_none_or(|at| at == epoch.event)
+    }
+
+    fn expectation(&mut self, phase: Phase) -> Result<Expectation, String> {
+        let trees = &self.recording.trees;
+        let (allowed, numbers) = match phase {
+            Phase::Start => (Allowed::Exactly(Arc::clone(&trees[0])), 0..1),
+            Phase::Ended(op) => (Allowed::Exactly(Arc::clone(&trees[op + 1])), op + 1..op + 2),
+            Phase::Running(op) => {
+                let in_place = self.recording.in_place[op].clone();
+                let (before, after) = (Arc::clone(&trees[op]), Arc::clone(&trees[op + 1]));
+                (Allowed::Either { before, after, in_place }, op..op + 2)
+            }
+        };
+        let empty = numbers.map(|number| self.usage(number)).collect::<Result<_, _>>()?;
+        Ok(Expectation { allowed, empty })
+    }
+
+    fn usage(&mut self, number: usize) -> Result<Usage, String> {
+        if let Some(usage) = self.empty.get(&number) {
+            return Ok(*usage);
+        }
+        let usage = usage_when_emptied(&self.recording.images[number])
+            .map_err(|what| format!("without any crash: {what}"))?;
+        self.empty.insert(number, usage);
+        Ok(usage)
+    }
+
+    fn judge_epoch(&mut self, epoch: &Epoch, expected: &Expectation) {
+        let Run { judge, recoveries, recoveries_left, seen, rng, options, .. } = self;
+        let tally = explore(epoch, &options.bound, rng, seen, |image| {
+            let judged = judge.judge(image, expected);
+            if judged.has_recovered && *recoveries_left > 0 {
+                *recoveries_left -= 1;
+                recoveries.push(image.clone());
+            }
+            judged.outcome
+        });
+        self.note(epoch, &tally, |report| &mut report.images, "");
+    }
+
+    /// Crashes again inside the recovery of some images, one level deep.
+    fn crash_recoveries(&mut self, epoch: &Epoch, expected: &Expectation) {
+        for image in std::mem::take(&mut self.recoveries) {
+            let Ok(trace) = guard(|| record_recovery(image)) else { continue };
+            let mut seen = Seen::default();
+            for inner in trace.epochs(self.options.seed) {
+                let Run { judge, rng, options, .. } = self;
+                let tally = explore(&inner, &options.bound, rng, &mut seen, |image| {
+                    judge.judge(image, expected).outcome
+                });
+                self.note(epoch, &tally, |report| &mut report.recoveries, "inside recovery, ");
+            }
+        }
+    }
+
+    fn note(
+        &mut self,
+        epoch: &Epoch,
+        tally: &Tally,
+        totals: fn(&mut WorkloadReport) -> &mut Totals,
+        place: &str,
+    ) {
+        totals(&mut self.report).add(tally);
+        let Some((lines, problem)) = &tally.failure else { return };
+        let (op, moment) = match epoch.phase {
+            Phase::Start => (None, "before"),
+            Phase::Running(op) => (Some(op), "during"),
+            Phase::Ended(op) => (Some(op), "after"),
+        };
+        self.report.failures.push(Failure {
+            workload: self.workload.name.clone(),
+            seed: self.options.seed,
+            event: Some(epoch.event),
+            moment: moment.to_owned(),
+            op: op.map(|op| format!("{op}: {}", self.workload.ops[op])),
+            cause: format!("{place}{}", describe(epoch.cause)),
+            lines: lines.clone(),
+            problem: problem.clone(),
+        });
+    }
+}
+
+fn describe(cause: Cause) -> String {
+    match cause {
+        Cause::Fence(site) => format!("fence at {site}"),
+        Cause::End => "end of the operation".to_owned(),
+        Cause::Between => "random store".to_owned(),
+    }
+}
+
+fn record_recovery(image: Image) -> Result<Trace, String> {
+    let recorder = Arc::new(Recorder::new(image.clone()));
+    recorder.mark(Mark::Begin(0));
+    mount(recorder.clone()).map_err(|error| error.to_string())?;
+    recorder.mark(Mark::End(0));
+    Ok(Trace { start: image, events: recorder.take_events() })
+}

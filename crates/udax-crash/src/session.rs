@@ -1,0 +1,182 @@
+//! A workload on a mounted filesystem: where operations as values become calls.
+
+use crate::oracle::MODE;
+use crate::workload::{Op, pattern};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use udax_dev::{DaxDevice, PgmapDevice};
+use udax_fs::{
+    Filesystem, FormatOptions, FreePolicy, FsError, Inode, Kind, MountMode, Name, Recovered,
+    RenameMode, SetAttr,
+};
+use udax_mm::sync::Arc;
+use udax_mm::{Media, MediaRange, MemoryType, Pages, Pgmap, Wait};
+
+/// A mounted filesystem and the files a workload holds open.
+#[derive(Debug)]
+pub struct Session {
+    media: Arc<dyn Media>,
+    fs: Arc<Filesystem>,
+    open: BTreeMap<String, Arc<Inode>>,
+}
+
+/// A device over a medium in memory.
+///
+/// # Panics
+///
+/// Panics if the medium is no whole number of pages, which the media of this crate are.
+pub fn device(media: Arc<dyn Media>) -> Arc<dyn DaxDevice> {
+    let range = MediaRange { start: 0, pages: Pages::holding(media.len()), media };
+    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).expect("one range of whole pages");
+    Arc::new(PgmapDevice::new(pgmap))
+}
+
+/// Writes an empty filesystem. The pool identifier is fixed, so that runs repeat.
+///
+/// # Errors
+///
+/// Those of [`Filesystem::format`].
+pub fn format(media: Arc<dyn Media>) -> Result<(), FsError> {
+    let options = FormatOptions { uuid: Some([7; 16]), ..FormatOptions::default() };
+    Filesystem::format(device(media), &options)
+}
+
+/// Mounts for writing, which recovers.
+///
+/// # Errors
+///
+/// Those of [`Filesystem::mount`].
+pub fn mount(media: Arc<dyn Media>) -> Result<(Arc<Filesystem>, Recovered), FsError> {
+    Filesystem::mount(device(media), MountMode::ReadWrite, None)
+}
+
+impl Session {
+    /// Mounts a medium.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Filesystem::mount`].
+    pub fn start(media: Arc<dyn Media>) -> Result<Session, FsError> {
+        let (fs, _) = mount(Arc::clone(&media))?;
+        Ok(Session { media, fs, open: BTreeMap::new() })
+    }
+
+    /// The filesystem.
+    pub fn filesystem(&self) -> &Arc<Filesystem> {
+        &self.fs
+    }
+
+    /// Closes every file and the pool.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Filesystem::unmount`].
+    pub fn end(mut self) -> Result<(), FsError> {
+        self.open.clear();
+        self.fs.unmount()
+    }
+
+    /// Carries out one operation.
+    ///
+    /// # Errors
+    ///
+    /// What the filesystem says.
+    ///
+    /// # Panics
+    ///
+    /// Panics if a write is short: the workloads write what fits one call.
+    pub fn run(&mut self, op: &Op) -> Result<(), FsError> {
+        match op {
+            Op::Create(path) => self.create(path, Kind::File),
+            Op::Mkdir(path) => self.create(path, Kind::Dir),
+            Op::Symlink { target, path } => {
+                let (dir, name) = self.split(path)?;
+                self.fs.symlink(&dir, &name, target.as_bytes(), 0, 0).map(drop)
+            }
+            Op::Write { path, at, len, fill } => {
+                let written = self.resolve(path)?.write_at(&pattern(*fill, *len), *at)?;
+                assert_eq!(u64::try_from(written), Ok(*len), "workload writes fit one call");
+                Ok(())
+            }
+            Op::Append { path, len, fill } => {
+                self.resolve(path)?.append(&pattern(*fill, *len)).map(drop)
+            }
+            Op::Truncate { path, size } => self.resolve(path)?.truncate(*size, FreePolicy::Defer),
+            Op::Punch { path, from, to } => {
+                self.resolve(path)?.punch(*from..*to, FreePolicy::Defer)
+            }
+            Op::Allocate { path, from, to } => self.resolve(path)?.allocate(*from..*to),
+            Op::Link { from, to } => {
+                let (dir, name) = self.split(to)?;
+                self.fs.link(&self.resolve(from)?, &dir, &name)
+            }
+            Op::Rename { from, to, mode } => self.rename(from, to, *mode),
+            Op::Unlink(path) => {
+                let (dir, name) = self.split(path)?;
+                self.fs.unlink(&dir, &name)
+            }
+            Op::Rmdir(path) => {
+                let (dir, name) = self.split(path)?;
+                self.fs.rmdir(&dir, &name)
+            }
+            Op::SetAttr { path, mode, uid, mtime } => {
+                let set = SetAttr {
+                    mode: Some(*mode),
+                    uid: Some(*uid),
+                    mtime: Some(*mtime),
+                    ..SetAttr::default()
+                };
+                self.resolve(path)?.set_attr(&set).map(drop)
+            }
+            Op::Freeze(path) => self.resolve(path)?.freeze(Wait::Never),
+            Op::Open(path) => {
+                let inode = self.resolve(path)?;
+                self.open.insert(path.clone(), inode);
+                Ok(())
+            }
+            Op::Close(path) => self.open.remove(path).map(drop).ok_or(FsError::NotFound),
+            Op::Sync(path) => self.resolve(path)?.sync(),
+            Op::Remount => self.remount(),
+        }
+    }
+
+    fn remount(&mut self) -> Result<(), FsError> {
+        self.open.clear();
+        self.fs.unmount()?;
+        self.fs = mount(Arc::clone(&self.media))?.0;
+        Ok(())
+    }
+
+    fn create(&self, path: &str, kind: Kind) -> Result<(), FsError> {
+        let (dir, name) = self.split(path)?;
+        self.fs.create(&dir, &name, kind, MODE, 0, 0).map(drop)
+    }
+
+    fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), FsError> {
+        let ((from_dir, from), (to_dir, to)) = (self.split(from)?, self.split(to)?);
+        self.fs.rename(&from_dir, &from, &to_dir, &to, mode)
+    }
+
+    fn resolve(&self, path: &str) -> Result<Arc<Inode>, FsError> {
+        if let Some(open) = path.strip_prefix('@') {
+            return self.open.get(open).cloned().ok_or(FsError::NotFound);
+        }
+        path.split('/')
+            .filter(|name| !name.is_empty())
+            .try_fold(self.fs.root()?, |dir, part| self.fs.lookup(&dir, &name(part)?))
+    }
+
+    fn split(&self, path: &str) -> Result<(Arc<Inode>, Name), FsError> {
+        let (dir, last) = path.rsplit_once('/').unwrap_or(("", path));
+        Ok((self.resolve(dir)?, name(last)?))
+    }
+}
+
+/// A name of the filesystem.
+///
+/// # Errors
+///
+/// Those of [`Name::new`].
+pub fn name(text: &str) -> Result<Name, FsError> {
+    Name::new(OsStr::new(text))
+}
