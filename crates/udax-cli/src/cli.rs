@@ -1,8 +1,10 @@
 //! The command line: one variant per command, whose arguments live beside what it does.
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use udax::Durability;
 
 use crate::commands as cmd;
+use crate::opening::Opener;
 use crate::output::{Format, Output};
 use crate::tour::{TourArgs, TourWriterArgs};
 
@@ -25,8 +27,21 @@ pub(crate) struct Cli {
     #[arg(long, global = true)]
     json: bool,
 
+    /// What completed operations of this command survive.
+    #[arg(long, global = true, value_enum, default_value_t = Survives::Process)]
+    durability: Survives,
+
     #[command(subcommand)]
     command: Command,
+}
+
+/// What completed operations survive.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Survives {
+    /// The death of the process at any instruction.
+    Process,
+    /// The loss of power too; each step waits for the medium.
+    Power,
 }
 
 #[derive(Debug, Subcommand)]
@@ -59,22 +74,26 @@ impl Cli {
     /// Returns why it could not be done.
     pub(crate) fn run(&self) -> anyhow::Result<()> {
         let mut out = Output::stdout(if self.json { Format::Json } else { Format::Human });
+        let pools = Opener::new(match self.durability {
+            Survives::Process => Durability::Process,
+            Survives::Power => Durability::Power,
+        });
         match &self.command {
-            Command::Create(args) => args.run(&mut out),
-            Command::Ls(args) => args.run(&mut out),
-            Command::Tree(args) => args.run(&mut out),
-            Command::Cat(args) => args.run(&mut out),
-            Command::Cp(args) => args.run(&mut out),
-            Command::Mv(args) => args.run(),
-            Command::Rm(args) => args.run(),
-            Command::Mkdir(args) => args.run(),
-            Command::Ln(args) => args.run(),
-            Command::Stat(args) => args.run(&mut out),
-            Command::Df(args) => args.run(&mut out),
-            Command::Map(args) => args.run(&mut out),
+            Command::Create(args) => args.run(pools, &mut out),
+            Command::Ls(args) => args.run(pools, &mut out),
+            Command::Tree(args) => args.run(pools, &mut out),
+            Command::Cat(args) => args.run(pools, &mut out),
+            Command::Cp(args) => args.run(pools, &mut out),
+            Command::Mv(args) => args.run(pools),
+            Command::Rm(args) => args.run(pools),
+            Command::Mkdir(args) => args.run(pools),
+            Command::Ln(args) => args.run(pools),
+            Command::Stat(args) => args.run(pools, &mut out),
+            Command::Df(args) => args.run(pools, &mut out),
+            Command::Map(args) => args.run(pools, &mut out),
             Command::Check(args) => args.run(&mut out),
-            Command::Freeze(args) => args.run(&mut out),
-            Command::Mount(args) => args.run(&mut out),
+            Command::Freeze(args) => args.run(pools, &mut out),
+            Command::Mount(args) => args.run(pools, &mut out),
             Command::Tour(args) => args.run(&mut out),
             Command::TourWriter(args) => args.run(),
         }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, access};
-use udax::{ErrorKind, OpenPool, Pool};
+use udax::{Durability, ErrorKind, OpenPool, Pool};
 
 use crate::output::note;
 
@@ -21,38 +21,54 @@ pub(crate) trait InPool<T> {
     fn of(self, pool: &Path) -> Result<T, PoolError>;
 }
 
-/// Opens the pool at `path` for a command that changes it.
-///
-/// # Errors
-///
-/// Returns why the pool cannot be opened for writing.
-pub(crate) fn to_write(path: &Path) -> Result<Pool, PoolError> {
-    let pool = Pool::open(path).of(path)?;
-    announce(&pool);
-    Ok(pool)
+/// How the commands of this run open pools.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Opener {
+    durability: Durability,
 }
 
-/// Opens the pool at `path` for a command that only reads it.
-///
-/// Recovers it if need be; where it is corrupt, or may not be written by us, reads what is there.
-///
-/// # Errors
-///
-/// Returns why the pool cannot be opened at all.
-pub(crate) fn to_read(path: &Path) -> Result<Pool, PoolError> {
-    if path.exists() && access(path, Access::WRITE_OK).is_err() {
-        return read_only(path);
+impl Opener {
+    /// Opens pools so that completed operations survive what `durability` says.
+    pub(crate) const fn new(durability: Durability) -> Opener {
+        Opener { durability }
     }
-    match Pool::open(path) {
-        Err(error) if error.kind() == ErrorKind::Corrupt => {
-            note(format_args!("{error}"));
-            note(format_args!("{}: opened read-only, for what is readable", path.display()));
-            read_only(path)
+
+    /// What completed operations survive.
+    pub(crate) const fn durability(self) -> Durability {
+        self.durability
+    }
+
+    /// Opens the pool at `path` for a command that changes it.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the pool cannot be opened for writing.
+    pub(crate) fn to_write(self, path: &Path) -> Result<Pool, PoolError> {
+        let options = OpenPool::new().durability(self.durability);
+        let pool = Pool::open_with(path, &options).of(path)?;
+        announce(&pool);
+        Ok(pool)
+    }
+
+    /// Opens the pool at `path` for a command that only reads it.
+    ///
+    /// Recovers it if need be; where it is corrupt, or may not be written by us, reads what is
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the pool cannot be opened at all.
+    pub(crate) fn to_read(self, path: &Path) -> Result<Pool, PoolError> {
+        if path.exists() && access(path, Access::WRITE_OK).is_err() {
+            return read_only(path);
         }
-        opened => {
-            let pool = opened.of(path)?;
-            announce(&pool);
-            Ok(pool)
+        match self.to_write(path) {
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                note(format_args!("{error}"));
+                note(format_args!("{}: opened read-only, for what is readable", path.display()));
+                read_only(path)
+            }
+            opened => opened,
         }
     }
 }

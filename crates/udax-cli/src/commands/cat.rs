@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use udax::Pool;
 
-use crate::opening::{self, InPool};
+use crate::opening::{InPool, Opener};
 use crate::output::Output;
 use crate::target::PoolPath;
 
@@ -31,9 +31,9 @@ impl CatArgs {
     /// # Errors
     ///
     /// Returns why a file cannot be read, or stdout not be written.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         for file in &self.files {
-            let pool = opening::to_read(file.pool())?;
+            let pool = pools.to_read(file.pool())?;
             pour(&pool, file.path(), out.stream())?;
         }
         Ok(out.stream().flush()?)

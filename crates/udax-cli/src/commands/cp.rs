@@ -5,6 +5,7 @@ use clap::Args;
 
 use crate::copy::{self, Depth};
 use crate::interrupt::Interrupt;
+use crate::opening::Opener;
 use crate::output::{Format, Output};
 use crate::target::Target;
 
@@ -46,14 +47,14 @@ impl CpArgs {
     /// # Errors
     ///
     /// Returns why nothing could be copied, or that something could not.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let (destination, sources) = self.paths.split_last().expect("two paths at least");
         if self.paths.iter().all(|path| matches!(path, Target::Host(_))) {
             bail!("neither {destination} nor a source is in a pool; write POOL:/path, or use cp");
         }
         let interrupt = Interrupt::install()?;
         let depth = if self.recursive { Depth::Tree } else { Depth::File };
-        let report = copy::copy(sources, destination, depth, &interrupt)?;
+        let report = copy::copy(pools, sources, destination, depth, &interrupt)?;
         if self.recursive || self.verbose || report.interrupted || out.format() == Format::Json {
             out.facts(&report)?;
         }

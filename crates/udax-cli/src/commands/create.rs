@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde::Serialize;
-use udax::{CreateOptions, Durability, Pool};
+use udax::{CreateOptions, Pool};
 
 use super::df::PoolFacts;
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Output};
 use crate::size::{Size, human};
 
@@ -20,7 +20,7 @@ use crate::size::{Size, human};
 Examples:
   udax create data.udax --size 4G
   udax create data.udax --size 512M --label weights
-  udax create data.udax --size 64G --durability power")]
+  udax create data.udax --size 64G --durability power   for this command")]
 pub(crate) struct CreateArgs {
     /// The file to create.
     pool: PathBuf,
@@ -32,19 +32,6 @@ pub(crate) struct CreateArgs {
     /// A text that `udax df` shows.
     #[arg(long, default_value = "")]
     label: String,
-
-    /// What a completed operation survives, while this command has the pool open.
-    #[arg(long, value_enum, default_value_t = Survives::Process)]
-    durability: Survives,
-}
-
-/// What a completed operation survives.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-enum Survives {
-    /// The death of the process at any instruction.
-    Process,
-    /// The loss of power too.
-    Power,
 }
 
 /// What was created.
@@ -60,12 +47,8 @@ impl CreateArgs {
     /// # Errors
     ///
     /// Returns why it could not be created; nothing is left behind then.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
-        let durability = match self.durability {
-            Survives::Process => Durability::Process,
-            Survives::Power => Durability::Power,
-        };
-        let options = CreateOptions::new().label(&self.label).durability(durability);
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
+        let options = CreateOptions::new().label(&self.label).durability(pools.durability());
         let pool = Pool::create(&self.pool, self.size.bytes(), &options).of(&self.pool)?;
         let created = Created { pool: PoolFacts::of(&pool) };
         super::close(pool)?;

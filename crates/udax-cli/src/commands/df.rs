@@ -7,7 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use udax::{Order, Persistence, Pool};
 
-use crate::opening;
+use crate::opening::Opener;
 use crate::output::{Human, Name, Output, hex};
 use crate::size::human;
 
@@ -57,10 +57,10 @@ impl DfArgs {
     /// # Errors
     ///
     /// Returns the first pool's error that cannot be opened.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let mut df = Df { pools: Vec::new() };
         for path in &self.pools {
-            df.pools.push(PoolFacts::of(&opening::to_read(path)?));
+            df.pools.push(PoolFacts::of(&pools.to_read(path)?));
         }
         Ok(out.facts(&df)?)
     }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use udax::Wait;
 
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Name, Output};
 use crate::size::human;
 use crate::target::PoolPath;
@@ -45,10 +45,10 @@ impl FreezeArgs {
     /// # Errors
     ///
     /// Returns the first that could not be frozen, and leaves the later ones.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let mut frozen = Frozen { files: Vec::new() };
         for path in &self.paths {
-            frozen.files.push(super::writing(path.pool(), |pool| {
+            frozen.files.push(super::writing(pools, path.pool(), |pool| {
                 let file = pool.open_file(path.path()).of(pool.path())?;
                 // Nobody else has the pool open, so nobody can hold a pin.
                 file.freeze(Wait::Never).of(pool.path())?;

@@ -5,7 +5,7 @@ use std::ffi::{OsStr, OsString};
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::target::{PoolPath, Target};
 
 /// Give a file of a pool another name, or make a symbolic link.
@@ -36,8 +36,8 @@ impl LnArgs {
     /// # Errors
     ///
     /// Returns why it could not be made.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
-        super::writing(self.link.pool(), |pool| {
+    pub(crate) fn run(&self, pools: Opener) -> anyhow::Result<()> {
+        super::writing(pools, self.link.pool(), |pool| {
             let made = if self.symbolic {
                 pool.symlink(self.text()?, self.link.path())
             } else {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use udax::{Kind, Pool};
 
 use super::entry::Entry;
-use crate::opening::{self, InPool};
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Output};
 use crate::target::PoolPath;
 
@@ -50,8 +50,8 @@ impl LsArgs {
     /// # Errors
     ///
     /// Returns why the pool or the directory cannot be read.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
-        let pool = opening::to_read(self.path.pool())?;
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
+        let pool = pools.to_read(self.path.pool())?;
         let path = self.path.path();
         let metadata = pool.symlink_metadata(path).of(pool.path())?;
         let entries = match metadata.kind() {

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use udax::{FileExtent, Order};
 
-use crate::opening::{self, InPool};
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Name, Output};
 use crate::size::human;
 use crate::target::PoolPath;
@@ -57,8 +57,8 @@ impl MapArgs {
     /// # Errors
     ///
     /// Returns why the file cannot be read.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
-        let pool = opening::to_read(self.path.pool())?;
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
+        let pool = pools.to_read(self.path.pool())?;
         let file = pool.open_file(self.path.path()).of(pool.path())?;
         let extents = file.extents().of(pool.path())?;
         Ok(out.facts(&FileMap::new(&self.path, file.metadata().len(), &extents))?)

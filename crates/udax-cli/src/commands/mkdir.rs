@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::target::PoolPath;
 
 /// Make directories in a pool.
@@ -27,9 +27,9 @@ impl MkdirArgs {
     /// # Errors
     ///
     /// Returns the first that could not be made, and leaves the later ones.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener) -> anyhow::Result<()> {
         for path in &self.paths {
-            super::writing(path.pool(), |pool| {
+            super::writing(pools, path.pool(), |pool| {
                 let made = if self.parents {
                     pool.create_dir_all(path.path())
                 } else {

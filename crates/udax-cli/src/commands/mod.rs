@@ -21,11 +21,15 @@ use std::path::Path;
 
 use udax::Pool;
 
-use crate::opening::{InPool, PoolError};
+use crate::opening::{InPool, Opener, PoolError};
 
 /// Runs `work` on a pool opened for writing, and closes it in good order.
-fn writing<T>(path: &Path, work: impl FnOnce(&Pool) -> anyhow::Result<T>) -> anyhow::Result<T> {
-    let pool = crate::opening::to_write(path)?;
+fn writing<T>(
+    pools: Opener,
+    path: &Path,
+    work: impl FnOnce(&Pool) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let pool = pools.to_write(path)?;
     let done = work(&pool)?;
     close(pool)?;
     Ok(done)

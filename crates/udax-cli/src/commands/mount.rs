@@ -9,7 +9,7 @@ use serde::Serialize;
 use udax_fuse::{MountOptions, mount};
 
 use crate::interrupt::Interrupt;
-use crate::opening;
+use crate::opening::Opener;
 use crate::output::{Human, Name, Output, note};
 
 /// Mount a pool at an empty directory, for programs that know nothing of udax.
@@ -52,9 +52,9 @@ impl MountArgs {
     /// # Errors
     ///
     /// Returns why it cannot be mounted.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let interrupt = Interrupt::install()?;
-        let pool = opening::to_read(&self.pool)?;
+        let pool = pools.to_read(&self.pool)?;
         let session = mount(pool, &self.dir, &MountOptions::new().read_only(self.read_only))?;
         let unmounter = session.unmounter();
         thread::spawn(move || {

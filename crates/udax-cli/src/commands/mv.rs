@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::target::PoolPath;
 
 /// Give files and directories of a pool other names.
@@ -27,12 +27,12 @@ impl MvArgs {
     /// # Errors
     ///
     /// Returns the first that could not be renamed, and leaves the later ones.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener) -> anyhow::Result<()> {
         let (to, sources) = self.paths.split_last().expect("two paths at least");
         if let Some(other) = sources.iter().find(|source| source.pool() != to.pool()) {
             bail!("{other} and {to} are in two pools; copy it with `udax cp -r`, then remove it");
         }
-        super::writing(to.pool(), |pool| {
+        super::writing(pools, to.pool(), |pool| {
             let is_dir = pool.metadata(to.path()).is_ok_and(|metadata| metadata.is_dir());
             if sources.len() > 1 && !is_dir {
                 bail!("{to}: several files can only be moved into a directory; make it first");

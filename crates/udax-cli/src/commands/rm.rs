@@ -4,7 +4,7 @@ use anyhow::bail;
 use clap::Args;
 use udax::{ErrorKind, Pool};
 
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::target::PoolPath;
 
 /// Remove files of a pool, and directories with -r.
@@ -34,9 +34,9 @@ impl RmArgs {
     /// # Errors
     ///
     /// Returns the first that could not be removed, and leaves the later ones.
-    pub(crate) fn run(&self) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener) -> anyhow::Result<()> {
         for path in &self.paths {
-            super::writing(path.pool(), |pool| self.remove(pool, path))?;
+            super::writing(pools, path.pool(), |pool| self.remove(pool, path))?;
         }
         Ok(())
     }

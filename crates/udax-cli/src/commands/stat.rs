@@ -9,7 +9,7 @@ use udax::{Kind, Metadata, Pool};
 
 use super::entry::{self, permissions};
 use crate::moment::Moment;
-use crate::opening::{self, InPool};
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Name, Output};
 use crate::size::human;
 use crate::target::PoolPath;
@@ -62,10 +62,10 @@ impl StatArgs {
     /// # Errors
     ///
     /// Returns the first file that cannot be read.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let mut stats = Stats { files: Vec::new() };
         for path in &self.paths {
-            let pool = opening::to_read(path.pool())?;
+            let pool = pools.to_read(path.pool())?;
             stats.files.push(FileStat::of(&pool, path.path())?);
         }
         Ok(out.facts(&stats)?)

@@ -9,7 +9,7 @@ use udax::Pool;
 
 use super::entry::Entry;
 use super::ls;
-use crate::opening::{self, InPool};
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Output};
 use crate::size::human;
 use crate::target::PoolPath;
@@ -55,8 +55,8 @@ impl TreeArgs {
     /// # Errors
     ///
     /// Returns why the pool or a directory cannot be read.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
-        let pool = opening::to_read(self.path.pool())?;
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
+        let pool = pools.to_read(self.path.pool())?;
         let path = self.path.to_string();
         let mut forest = Forest { path, files: 0, dirs: 0, bytes: 0, entries: Vec::new() };
         // Says that it is no directory, if it is none.

@@ -13,7 +13,7 @@ use udax::ErrorKind;
 pub(crate) use report::CopyReport;
 
 use crate::interrupt::Interrupt;
-use crate::opening::PoolError;
+use crate::opening::{Opener, PoolError};
 use crate::target::Target;
 use tree::FileKind;
 use trees::Trees;
@@ -35,12 +35,13 @@ pub(crate) enum Depth {
 /// Returns what kept the copy from starting, or the failure that ended it. A file that could not
 /// be copied while others were is counted in the report and named on stderr.
 pub(crate) fn copy(
+    pools: Opener,
     sources: &[Target],
     destination: &Target,
     depth: Depth,
     interrupt: &Interrupt,
 ) -> anyhow::Result<CopyReport> {
-    let trees = Trees::open(destination, sources)?;
+    let trees = Trees::open(pools, destination, sources)?;
     let report = copy_all(&trees, sources, destination, depth, interrupt)?;
     trees.close()?;
     Ok(report)

@@ -6,7 +6,7 @@ use super::host::HostTree;
 use super::pool::PoolTree;
 use super::tree::{FileId, Tree, Volume};
 use super::walk::Place;
-use crate::opening;
+use crate::opening::Opener;
 use crate::target::Target;
 
 /// The host's files and those of the pools named on the command line.
@@ -21,10 +21,10 @@ impl Trees {
     /// # Errors
     ///
     /// Returns why a pool cannot be opened.
-    pub(crate) fn open(written: &Target, read: &[Target]) -> anyhow::Result<Trees> {
+    pub(crate) fn open(pools: Opener, written: &Target, read: &[Target]) -> anyhow::Result<Trees> {
         let mut trees = Trees { host: HostTree, pools: Vec::new() };
         if let Target::Pool(path) = written {
-            let pool = opening::to_write(path.pool())?;
+            let pool = pools.to_write(path.pool())?;
             let id = host_id(pool.path())?;
             trees.pools.push(PoolTree::new(pool, id));
         }
@@ -32,7 +32,7 @@ impl Trees {
             if let Target::Pool(path) = target
                 && trees.find(target).is_none()
             {
-                let pool = opening::to_read(path.pool())?;
+                let pool = pools.to_read(path.pool())?;
                 let id = host_id(pool.path())?;
                 trees.pools.push(PoolTree::new(pool, id));
             }

@@ -145,10 +145,12 @@ impl<'a> Copier<'a> {
             return self.settle(Err(error));
         }
         self.report.dirs += 1;
-        let names = match from.tree.list(&from.path) {
+        let mut names = match from.tree.list(&from.path) {
             Ok(names) => names,
             Err(error) => return self.settle(Err(error)),
         };
+        // By name, so that who reads where a copy stopped knows what is there.
+        names.sort_unstable();
         for name in names {
             self.entry(&from.join(&name), &to.join(&name))?;
         }
@@ -173,8 +175,10 @@ impl<'a> Copier<'a> {
     }
 
     fn file(&mut self, from: &Place<'_>, stat: &Stat, to: &Place<'_>) -> anyhow::Result<()> {
-        if stat.kind == FileKind::Dir {
-            bail!("{}: is a directory; copy it with -r", from.show());
+        match stat.kind {
+            FileKind::File | FileKind::Symlink => {}
+            FileKind::Dir => bail!("{}: is a directory; copy it with -r", from.show()),
+            FileKind::Special(what) => bail!("{}: is a {what}, it has no bytes", from.show()),
         }
         clear_way(to, Some(stat))?;
         let source = from.tree.open(&from.path)?;

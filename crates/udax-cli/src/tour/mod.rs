@@ -60,9 +60,9 @@ Examples:
   udax tour --pool /dev/shm/tour.udax         on that file, which is kept
   udax tour --json | jq .figures")]
 pub(crate) struct TourArgs {
-    /// The directory to import; build output (what holds a CACHEDIR.TAG) is left out.
-    #[arg(default_value = ".")]
-    dir: PathBuf,
+    /// The directory to import, without build output (what holds a CACHEDIR.TAG); if none is given,
+    /// the checkout that the current directory is in.
+    dir: Option<PathBuf>,
 
     /// Import no more than this.
     #[arg(long, default_value = "512M")]
@@ -91,7 +91,7 @@ impl TourArgs {
         let scratch = builder.tempdir().context("no directory for the pool; set TMPDIR")?;
         let path = self.pool.clone().unwrap_or_else(|| scratch.path().join("tour.udax"));
         let started = Instant::now();
-        let mut stage = Stage::new(Story::new(out), path.clone(), &self.dir, self.limit.bytes());
+        let mut stage = Stage::new(Story::new(out), path.clone(), &self.dir()?, self.limit.bytes());
         for step in STEPS {
             if interrupt.is_set() {
                 bail!("the tour was interrupted");
@@ -103,5 +103,15 @@ impl TourArgs {
             crate::output::note(format_args!("the pool is kept at {}", path.display()));
         }
         Ok(())
+    }
+
+    /// What to import.
+    fn dir(&self) -> anyhow::Result<PathBuf> {
+        if let Some(dir) = &self.dir {
+            return Ok(dir.clone());
+        }
+        let here = std::env::current_dir().context("the current directory; name one")?;
+        let checkout = here.ancestors().find(|dir| dir.join(".git").exists());
+        Ok(checkout.unwrap_or(&here).to_owned())
     }
 }
