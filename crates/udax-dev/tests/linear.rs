@@ -1,0 +1,235 @@
+//! Tables: which are refused and why, and how access, fences and removal pass through them.
+
+mod common;
+
+use common::{Seen, Witness, device};
+use std::panic::Location;
+use udax_dev::{AccessError, DaxDevice, Holder, Linear, LinearTarget, TableError};
+use udax_mm::media::Persistence;
+use udax_mm::sync::atomic::{AtomicU64, Ordering};
+use udax_mm::sync::{Arc, Weak};
+use udax_mm::{DeviceOff, Pages, PgmapOff, Wait};
+
+/// A line: (at, pages, device, from).
+type Line<'a> = (u64, u64, &'a Arc<dyn DaxDevice>, u64);
+
+fn table(lines: &[Line<'_>]) -> Result<Linear, TableError> {
+    let target = |&(at, pages, device, from): &Line<'_>| LinearTarget {
+        at: DeviceOff(at),
+        pages: Pages(pages),
+        device: Arc::clone(device),
+        from: DeviceOff(from),
+    };
+    Linear::new(lines.iter().map(target).collect())
+}
+
+#[track_caller]
+fn check_refused(lines: &[Line<'_>], message: &str) {
+    assert_eq!(table(lines).unwrap_err().to_string(), message);
+}
+
+#[test]
+fn a_wrong_table_is_refused_with_the_line_and_the_pages() {
+    let (a, b) = (device(8), device(8));
+
+    check_refused(&[], "the table has no line; it needs at least one target");
+    check_refused(
+        &[(0, 8, &a, 0), (8, 0, &b, 0)],
+        "line 2 of the table has no pages; remove it or give it a length",
+    );
+    check_refused(
+        &[(0, 4, &a, 0), (6, 2, &b, 0)],
+        "line 2 of the table starts at page 6, but pages 4..6 before it are in no line",
+    );
+    check_refused(
+        &[(2, 4, &a, 0)],
+        "line 1 of the table starts at page 2, but pages 0..2 before it are in no line",
+    );
+    check_refused(
+        &[(0, 8, &a, 0), (5, 3, &b, 0)],
+        "line 2 of the table starts at page 5, but earlier lines reach to page 8",
+    );
+    check_refused(
+        &[(0, 8, &a, 0), (8, 4, &b, 5)],
+        "line 2 of the table takes 4 pages from page 5 on, but its device has 8",
+    );
+    check_refused(
+        &[(0, 2, &a, u64::MAX)],
+        "line 1 of the table takes 2 pages from page 18446744073709551615 on, but its device has 8",
+    );
+    check_refused(
+        &[(0, 4, &a, 0), (4, 8, &b, 0), (12, 4, &a, 2)],
+        "lines 1 and 3 of the table both take pages 2..4 of one device",
+    );
+}
+
+#[test]
+fn a_refused_table_holds_no_device() {
+    let (a, b) = (device(8), device(8));
+    let taken = table(&[(0, 8, &b, 0)]).unwrap();
+
+    let error = table(&[(0, 8, &a, 0), (8, 8, &b, 0)]).unwrap_err();
+
+    assert_eq!(error.to_string(), "the device of line 2 of the table cannot be used");
+    table(&[(0, 8, &a, 0)]).expect("the first device was let go");
+    drop(taken);
+    table(&[(0, 8, &b, 0)]).expect("a dropped table lets its devices go");
+}
+
+#[test]
+fn access_is_clipped_at_the_end_of_a_line() {
+    let (a, b) = (device(8), device(8));
+    let linear = table(&[(0, 3, &a, 5), (3, 4, &b, 1), (7, 2, &a, 0)]).unwrap();
+    assert_eq!(linear.size(), Pages(9));
+
+    let cases = [
+        ((0, 9), (&a, 5, 3)),
+        ((2, 9), (&a, 7, 1)),
+        ((3, 2), (&b, 1, 2)),
+        ((6, 9), (&b, 4, 1)),
+        ((7, 9), (&a, 0, 2)),
+    ];
+    for ((at, max), (below, first, pages)) in cases {
+        let span = linear.direct_access(DeviceOff(at), Pages(max)).unwrap();
+        let found = (span.pgmap().pgmap() == &below.pgmaps()[0], span.at(), span.pages());
+        assert_eq!(found, (true, PgmapOff(first), Pages(pages)), "I-62: {at}+{max}");
+    }
+    let error = linear.direct_access(DeviceOff(9), Pages(1)).unwrap_err();
+    assert_eq!(error, AccessError::OutOfRange { at: DeviceOff(9), size: Pages(9) });
+}
+
+#[test]
+fn a_page_below_is_found_on_the_joined_device() {
+    let (a, b) = (device(8), device(8));
+    let linear = table(&[(0, 3, &a, 5), (3, 4, &b, 1), (7, 2, &a, 0)]).unwrap();
+    let (below_a, below_b) = (&a.pgmaps()[0], &b.pgmaps()[0]);
+
+    let cases = [
+        (below_a, 5, Some(0)),
+        (below_a, 7, Some(2)),
+        (below_a, 1, Some(8)),
+        (below_a, 2, None),
+        (below_b, 4, Some(6)),
+        (below_b, 0, None),
+        (below_b, 9, None),
+    ];
+    for (pgmap, at, expected) in cases {
+        let found = linear.device_off(pgmap, PgmapOff(at));
+        assert_eq!(found, expected.map(DeviceOff), "page {at}");
+    }
+    assert_eq!(linear.pgmaps().len(), 2, "each pgmap once");
+}
+
+#[test]
+fn a_page_below_is_found_through_two_tables() {
+    let (a, b) = (device(4), device(4));
+    let inner: Arc<dyn DaxDevice> = Arc::new(table(&[(0, 2, &a, 2)]).unwrap());
+    let outer = table(&[(0, 4, &b, 0), (4, 2, &inner, 0)]).unwrap();
+
+    let span = outer.direct_access(DeviceOff(5), Pages(9)).unwrap();
+
+    assert_eq!((span.at(), span.pages()), (PgmapOff(3), Pages(1)));
+    assert_eq!(outer.device_off(&a.pgmaps()[0], PgmapOff(3)), Some(DeviceOff(5)));
+}
+
+#[test]
+fn a_fence_reaches_every_page_map_once() {
+    let (a, b) = (Witness::new(4), Witness::new(4));
+    let (below_a, below_b) = (a.device(), b.device());
+    let linear = table(&[(0, 2, &below_a, 0), (2, 4, &below_b, 0), (6, 2, &below_a, 2)]).unwrap();
+    let bytes = udax_dev::DaxBytes::new(Arc::new(linear));
+    for page in 0..8 {
+        bytes.write(page * 4096, &[1]).unwrap();
+        bytes.flush(page * 4096, 1).unwrap();
+    }
+    drop((a.take(), b.take()));
+
+    let site = Location::caller();
+    bytes.device().fence(site).unwrap();
+
+    assert_eq!(a.take(), [Seen::Fence(site)]);
+    assert_eq!(b.take(), [Seen::Fence(site)]);
+}
+
+#[test]
+fn the_facts_are_the_weakest_below() {
+    let strong = Witness::with_facts(4, |facts| {
+        facts.persistence = Persistence::CacheLines;
+        facts.host_page = 2 << 20;
+        facts.is_registrable = true;
+        facts.is_writable = true;
+    });
+    let weak = Witness::with_facts(4, |facts| {
+        facts.persistence = Persistence::Process;
+        facts.host_page = 4096;
+        facts.is_registrable = false;
+        facts.is_writable = false;
+    });
+
+    let expected = weak.device().facts();
+
+    for devices in [[&strong, &weak], [&weak, &strong]] {
+        let linear = Linear::concat(devices.map(Witness::device).to_vec()).unwrap();
+
+        assert_eq!(linear.facts(), expected);
+    }
+}
+
+#[derive(Default)]
+struct Told(AtomicU64);
+
+impl Holder for Told {
+    fn removing(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn killing_the_whole_kills_every_device_and_tells_the_holder_once() {
+    let (a, b) = (device(4), device(4));
+    let linear = Linear::concat(vec![Arc::clone(&a), Arc::clone(&b)]).unwrap();
+    let told = Arc::new(Told::default());
+    let weak: Weak<Told> = Arc::downgrade(&told);
+    let _hold = linear.hold(weak).unwrap();
+    let span = linear.direct_access(DeviceOff(0), Pages(1)).unwrap();
+
+    assert!(linear.kill(Wait::Never).is_err(), "a span is out");
+    assert_eq!(b.direct_access(DeviceOff(0), Pages(1)).unwrap_err(), AccessError::Dead);
+
+    drop(span);
+    linear.kill(Wait::Never).unwrap();
+    assert_eq!(told.0.load(Ordering::Relaxed), 1, "I-61");
+}
+
+#[test]
+fn removal_of_one_device_is_told_upwards_and_ends_access_to_the_whole() {
+    let (a, b) = (device(4), device(4));
+    let linear = Linear::concat(vec![Arc::clone(&a), b]).unwrap();
+    let told = Arc::new(Told::default());
+    let weak: Weak<Told> = Arc::downgrade(&told);
+    let _hold = linear.hold(weak).unwrap();
+
+    a.kill(Wait::Never).unwrap();
+
+    assert_eq!(told.0.load(Ordering::Relaxed), 1);
+    assert_eq!(
+        linear.direct_access(DeviceOff(4), Pages(1)).unwrap_err(),
+        AccessError::Dead,
+        "I-66: the other device still lives, the whole does not"
+    );
+}
+
+#[test]
+fn a_busy_kill_names_what_is_in_use_on_every_device() {
+    let (a, b) = (device(4), device(4));
+    let linear = Linear::concat(vec![a, b]).unwrap();
+    let fold = |at| linear.direct_access(DeviceOff(at), Pages(1)).unwrap();
+    let claims =
+        [1, 6].map(|at| fold(at).pgmap().claim(fold(at).range()).expect("the page is idle"));
+
+    let busy = linear.kill(Wait::Never).unwrap_err();
+
+    assert_eq!(busy.pages, [PgmapOff(1), PgmapOff(2)]);
+    drop(claims);
+    linear.kill(Wait::Never).unwrap();
+}
