@@ -258,9 +258,9 @@ impl DaxDevice for Linear {
     }
 
     fn kill(&self, wait: Wait) -> Result<(), StillBusy> {
-        self.slot.notify();
         let mut busy: Option<StillBusy> = None;
-        // Every device is killed even if one is busy: a table with a dead device gives no access.
+        // The first device tells our holder, because our slot holds it. All are killed even if one
+        // is busy: a table with a dead device gives no access.
         for below in &self.below {
             if let Err(found) = below.device.kill(wait) {
                 match &mut busy {

@@ -162,8 +162,8 @@ struct Slow {
 
 impl Holder for Slow {
     fn removing(&self) {
-        self.entered.send(()).unwrap();
-        self.go_on.lock().recv().unwrap();
+        self.entered.send(()).expect("the test waits");
+        self.go_on.lock().recv().expect("the test lets it go on");
         self.is_done.store(1, Ordering::Release);
     }
 }

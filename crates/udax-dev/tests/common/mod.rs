@@ -10,13 +10,13 @@ use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{Media, MediaError, MediaFacts, MediaRange, MemoryType, Pages, Pgmap};
 
 pub fn memory(pages: u64) -> Arc<dyn Media> {
-    Arc::new(FileMedia::memfd("test", Pages(pages).bytes()).unwrap())
+    Arc::new(FileMedia::memfd("test", Pages(pages).bytes()).expect("memory for a test"))
 }
 
 /// A page map over one memory for each number of pages.
 pub fn pgmap(sizes: &[u64]) -> Pgmap {
     let range = |&pages: &u64| MediaRange { media: memory(pages), start: 0, pages: Pages(pages) };
-    Pgmap::new(sizes.iter().map(range).collect(), MemoryType::FsDax).unwrap()
+    Pgmap::new(sizes.iter().map(range).collect(), MemoryType::FsDax).expect("memory for a test")
 }
 
 pub fn device(pages: u64) -> Arc<dyn DaxDevice> {
@@ -40,13 +40,13 @@ pub struct Witness {
 
 impl Witness {
     pub fn new(pages: u64) -> Arc<Witness> {
-        let memory = FileMedia::memfd("witness", Pages(pages).bytes()).unwrap();
+        let memory = FileMedia::memfd("witness", Pages(pages).bytes()).expect("memory for a test");
         let facts = memory.facts();
         Arc::new(Witness { memory, facts, seen: Mutex::default() })
     }
 
     pub fn with_facts(pages: u64, change: impl FnOnce(&mut MediaFacts)) -> Arc<Witness> {
-        let memory = FileMedia::memfd("witness", Pages(pages).bytes()).unwrap();
+        let memory = FileMedia::memfd("witness", Pages(pages).bytes()).expect("memory for a test");
         let mut facts = memory.facts();
         change(&mut facts);
         Arc::new(Witness { memory, facts, seen: Mutex::default() })
@@ -55,7 +55,9 @@ impl Witness {
     pub fn device(self: &Arc<Self>) -> Arc<dyn DaxDevice> {
         let pages = Pages::holding(self.memory.len());
         let range = MediaRange { media: self.clone(), start: 0, pages };
-        Arc::new(PgmapDevice::new(Pgmap::new(vec![range], MemoryType::FsDax).unwrap()))
+        Arc::new(PgmapDevice::new(
+            Pgmap::new(vec![range], MemoryType::FsDax).expect("memory for a test"),
+        ))
     }
 
     pub fn take(&self) -> Vec<Seen> {
