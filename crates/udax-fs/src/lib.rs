@@ -28,6 +28,9 @@ mod itable;     // B: the inode table file
 mod name;       // B: Name
 mod namespace;  // B: lookup, create, link, unlink, rename
 mod recovery;   // B: rebuild free space and free inodes from the inode table; orphans
+#[cfg(test)]
+mod testing;
+
 /// The types that put stores in order. Nobody outside this crate can make one; they are public so
 /// that a reader finds their rules, and so that tests can show what does not compile.
 pub mod proof {

@@ -1,0 +1,101 @@
+//! What the unit tests of this crate share: devices of volatile memory, and objects on them.
+
+use crate::alloc::Goal;
+use crate::cut::Cut;
+use crate::format::{Geometry, Ino, InodeRecord};
+use crate::graft::Graft;
+use crate::store::{Store, Vacant};
+use crate::stored::{Data, Dirty, Durable, Stored};
+use crate::tree::Tree;
+use crate::txn::Txn;
+use std::ops::Range;
+use udax_dev::{DaxBytes, DaxDevice, PgmapDevice};
+use udax_mm::media::{FileMedia, Media, MediaRange};
+use udax_mm::sync::Arc;
+use udax_mm::{DeviceOff, FileIndex, MemoryType, Pages, Pgmap};
+use zerocopy::FromZeros;
+
+pub(crate) const UUID: [u8; 16] = *b"a pool for tests";
+
+/// A device over `media`.
+pub(crate) fn device_of(media: Arc<dyn Media>) -> Arc<dyn DaxDevice> {
+    let pages = Pages::holding(media.len());
+    let ranges = vec![MediaRange { media, start: 0, pages }];
+    Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()))
+}
+
+/// A device of zeros.
+pub(crate) fn device(pages: Pages) -> Arc<dyn DaxDevice> {
+    device_of(Arc::new(FileMedia::memfd("udax-fs tests", pages.bytes()).unwrap()))
+}
+
+/// A store on a device of zeros.
+pub(crate) fn store(pages: Pages) -> Arc<Store> {
+    store_on(device(pages))
+}
+
+/// A store that takes all data pages of `device` for free.
+pub(crate) fn store_on(device: Arc<dyn DaxDevice>) -> Arc<Store> {
+    let geometry = Geometry::of(device.size());
+    Store::new(device, geometry, UUID)
+}
+
+/// The bytes of the device below a store.
+pub(crate) fn bytes(store: &Store) -> DaxBytes {
+    DaxBytes::new(Arc::clone(store.device()))
+}
+
+/// A record of a file without pages.
+pub(crate) fn record(ino: Ino) -> InodeRecord {
+    let mut record = InodeRecord::new_zeroed();
+    record.mode = 0o100_644.into();
+    record.ino = ino.0.into();
+    record
+}
+
+/// A tree without pages.
+pub(crate) fn tree(ino: Ino) -> Tree {
+    Tree::of(&record(ino)).unwrap()
+}
+
+/// Fresh zeros for `range` of a file.
+pub(crate) fn zeros(store: &Store, range: Range<u64>) -> Vec<(FileIndex, Stored<Data, Dirty>)> {
+    let range = FileIndex(range.start)..FileIndex(range.end);
+    let fresh = store.allocate_range(range, Goal::Packed).unwrap();
+    fresh.into_iter().map(|(index, fresh)| (index, Stored::zeros(store, fresh).unwrap())).collect()
+}
+
+/// A graft of zeros that may be published.
+pub(crate) fn graft(store: &Store, tree: &Tree, range: Range<u64>) -> Stored<Graft, Durable> {
+    let graft = tree.insert(store, zeros(store, range)).unwrap();
+    graft.flush(store).unwrap().fence(store).unwrap()
+}
+
+/// A cut that may be made.
+pub(crate) fn cut(store: &Store, tree: &Tree, range: Range<u64>) -> Stored<Cut, Durable> {
+    let cut = tree.clear(store, FileIndex(range.start)..FileIndex(range.end)).unwrap();
+    cut.flush(store).unwrap().fence(store).unwrap()
+}
+
+/// Inserts zeros, and commits.
+pub(crate) fn insert(store: &Arc<Store>, tree: &Tree, range: Range<u64>) -> Tree {
+    let mut txn = Txn::new(store);
+    let tree = txn.publish(graft(store, tree, range));
+    txn.commit().unwrap();
+    tree
+}
+
+/// Frees what lies in the range, and commits.
+pub(crate) fn clear(store: &Arc<Store>, tree: &Tree, range: Range<u64>) -> Tree {
+    let cut = cut(store, tree, range);
+    let vacant = Vacant::claim(store, cut.freed()).unwrap();
+    let mut txn = Txn::new(store);
+    let tree = txn.cut(cut, vacant).unwrap();
+    txn.commit().unwrap();
+    tree
+}
+
+/// The first data page of the device.
+pub(crate) fn first_page(store: &Store) -> DeviceOff {
+    store.geometry().data
+}
