@@ -1,26 +1,47 @@
-//! Numbers that code and documents cite: invariants (I-nn) and rules of docs/protocol.md.
+//! What code and documents cite: invariants (I-nn), rules of docs/protocol.md, files and tests.
 
 use super::Finding;
 use crate::source::{self, Source};
 use anyhow::Result;
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// The invariants of the specification run from I-01 to this one.
 const LAST_INVARIANT: u32 = 68;
 
 /// Looks for invariants without a line, and for citations of what does not exist.
 pub(super) fn check(sources: &[Source]) -> Result<Vec<Finding>> {
-    let invariants = listed(&source::document("docs/invariants.md")?, "| I-");
+    let table = source::document("docs/invariants.md")?;
+    let invariants = listed(&table, "| I-");
     let rules = listed(&source::document("docs/protocol.md")?, "**Rule ");
     let mut findings: Vec<Finding> = (1..=LAST_INVARIANT)
         .filter(|number| !invariants.contains(number))
         .map(|number| Finding::new("docs/invariants.md", 0, format!("I-{number:02} has no line")))
         .collect();
+    findings.extend(missing(&table, sources));
     for source in sources {
         findings.extend(unknown(source, "I-", &invariants, "docs/invariants.md"));
         findings.extend(unknown(source, "rule ", &rules, "docs/protocol.md"));
     }
     Ok(findings)
+}
+
+/// Files and tests that the table of invariants names, and that do not exist.
+fn missing<'a>(table: &'a str, sources: &'a [Source]) -> impl Iterator<Item = Finding> + 'a {
+    table.lines().enumerate().flat_map(move |(n, line)| {
+        line.split('`').skip(1).step_by(2).filter(|name| !exists(name, sources)).map(move |name| {
+            Finding::new("docs/invariants.md", n + 1, format!("`{name}` does not exist"))
+        })
+    })
+}
+
+/// Whether a name is a file that exists, a function that exists, or neither a file nor a function.
+fn exists(name: &str, sources: &[Source]) -> bool {
+    if Path::new(name).extension().is_some_and(|extension| extension == "rs") {
+        return source::root().join("crates").join(name).exists();
+    }
+    let is_test = name.matches('_').count() > 2;
+    !is_test || sources.iter().any(|source| source.text.contains(&format!("fn {name}()")))
 }
 
 /// The numbers that follow `mark` at the start of the lines of a document.
