@@ -23,6 +23,7 @@ pub mod judge;
 pub mod oracle;
 pub mod plant;
 pub mod probe;
+pub mod random;
 pub mod record;
 pub mod report;
 pub mod rng;

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 use udax_crash::enumerate::Bound;
 use udax_crash::plant::{plant, sites};
+use udax_crash::random::random;
 use udax_crash::report::{Report, WorkloadReport};
 use udax_crash::run::{Options, run};
 use udax_crash::workload::Workload;
@@ -23,6 +24,10 @@ struct Arguments {
     /// Leave out the pairs of operations, and try fewer images of each epoch.
     #[arg(long)]
     quick: bool,
+
+    /// How many random workloads run as well; they follow from the seed.
+    #[arg(long, value_name = "COUNT", default_value_t = 50)]
+    random: u64,
 
     /// Only workloads with this text in their name.
     #[arg(long, value_name = "TEXT")]
@@ -105,7 +110,9 @@ fn plant_all(
 }
 
 fn workloads(arguments: &Arguments) -> Vec<Workload> {
-    let all = if arguments.quick { workloads::quick() } else { workloads::full() };
+    let mut all = if arguments.quick { workloads::quick() } else { workloads::full() };
+    let first = arguments.seed.saturating_mul(1000);
+    all.extend((0..arguments.random).map(|number| random(first + number)));
     let is_wanted = |workload: &Workload| {
         arguments.only.as_ref().is_none_or(|text| workload.name.contains(text))
     };

@@ -33,7 +33,7 @@ pub fn plant(
         |workload: &Workload| !run(workload, options, Some(left_out)).failures.is_empty();
     let by_image = reached.iter().find(|(workload, _)| has_bad_image(workload));
     let breaks_rule = |workload: &Workload| {
-        record(workload, Some(left_out)).is_ok_and(|found| !found.trace.rules().dirty.is_empty())
+        record(workload, Some(left_out)).is_ok_and(|found| !found.trace.rules().lost.is_empty())
     };
     let noticed = match by_image {
         Some((workload, _)) => Some(Noticed::Image(workload.name.clone())),

@@ -15,7 +15,7 @@ use udax_mm::sync::Arc;
 /// A workload that ran, with everything needed to judge its crash images.
 #[derive(Debug)]
 pub struct Recording {
-    /// What it did to the medium.
+    /// What it did to the medium, until the pool was closed.
     pub trace: Trace,
     /// The model's tree before each operation, and after the last.
     pub trees: Vec<Arc<Tree>>,
@@ -51,8 +51,9 @@ pub fn record(workload: &Workload, left_out: Option<LeftOut>) -> Result<Recordin
             recording.trees.push(Arc::new(tree));
             recording.images.push(recorder.image());
         }
-        recording.trace.events = recorder.take_events();
         recording.compare(&session)?;
+        session.end().map_err(failed("unmount"))?;
+        recording.trace.events = recorder.take_events();
         Ok(recording)
     })
 }

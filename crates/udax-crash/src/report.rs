@@ -19,8 +19,10 @@ pub struct Report {
     pub images: Totals,
     /// Crash images of recoveries.
     pub recoveries: Totals,
-    /// Operations that returned with a line never flushed.
-    pub dirty: Vec<String>,
+    /// Lines that were not durable when the pool was closed.
+    pub lost: Vec<String>,
+    /// Lines never flushed at the end of an operation.
+    pub unflushed: usize,
     /// Lines flushed and not fenced at the end of an operation.
     pub unfenced: usize,
     /// Flushes of clean lines, by source line.
@@ -42,8 +44,10 @@ pub struct WorkloadReport {
     pub images: Totals,
     /// Crash images of recoveries.
     pub recoveries: Totals,
-    /// Operations that returned with a line never flushed.
-    pub dirty: Vec<String>,
+    /// Lines that were not durable when the pool was closed.
+    pub lost: Vec<String>,
+    /// Lines never flushed at the end of an operation.
+    pub unflushed: usize,
     /// Lines flushed and not fenced at the end of an operation.
     pub unfenced: usize,
     /// Flushes of clean lines, by source line.
@@ -107,7 +111,7 @@ pub struct Fault {
 pub enum Noticed {
     /// A bad image in this workload.
     Image(String),
-    /// An operation of this workload left a line unflushed.
+    /// This workload left a line in flight when it closed the pool.
     Rule(String),
 }
 
@@ -117,7 +121,8 @@ impl Report {
         self.workloads += 1;
         self.images.merge(&workload.images);
         self.recoveries.merge(&workload.recoveries);
-        self.dirty.extend(workload.dirty);
+        self.lost.extend(workload.lost);
+        self.unflushed += workload.unflushed;
         self.unfenced += workload.unfenced;
         for (site, count) in workload.wasted {
             *self.wasted.entry(site).or_default() += count;
@@ -129,7 +134,7 @@ impl Report {
     pub fn is_good(&self) -> bool {
         let faults = self.faults.as_deref().unwrap_or_default();
         self.failures.is_empty()
-            && self.dirty.is_empty()
+            && self.lost.is_empty()
             && faults.iter().all(|fault| fault.noticed.is_some())
     }
 }
@@ -137,11 +142,9 @@ impl Report {
 impl WorkloadReport {
     /// Notes what the rules say.
     pub fn note_rules(&mut self, rules: &Rules, workload: &Workload) {
-        for dirty in &rules.dirty {
-            let (op, at) = (&workload.ops[dirty.op], dirty.line * 64);
-            let name = &workload.name;
-            self.dirty.push(format!("{name}: {op} left line {at:#x} unflushed"));
-        }
+        let lost = rules.lost.iter().map(|line| format!("{}: {:#x}", workload.name, line * 64));
+        self.lost = lost.collect();
+        self.unflushed = rules.unflushed;
         self.unfenced = rules.unfenced;
         self.wasted = rules.wasted.iter().map(|(site, count)| (site.to_string(), *count)).collect();
     }
@@ -187,8 +190,10 @@ impl fmt::Display for Report {
         let wasted: usize = self.wasted.values().sum();
         writeln!(
             f,
-            "rules      {} lines never flushed, {} unfenced at an end, {wasted} flushes of clean lines",
-            self.dirty.len(),
+            "rules      {} lines lost at close; {} unflushed and {} unfenced at the end of an \
+             operation, {wasted} flushes of clean lines",
+            self.lost.len(),
+            self.unflushed,
             self.unfenced
         )?;
         if let Some(faults) = &self.faults {
@@ -198,8 +203,8 @@ impl fmt::Display for Report {
                 writeln!(f, "  never noticed: {} at {}", fault.kind, fault.site)?;
             }
         }
-        for line in self.dirty.iter().take(10) {
-            writeln!(f, "  {line}")?;
+        for line in self.lost.iter().take(10) {
+            writeln!(f, "  lost at close: {line}")?;
         }
         writeln!(f, "failures   {}", self.failures.len())?;
         self.failures.iter().take(20).try_for_each(|failure| write!(f, "{failure}"))

@@ -22,22 +22,16 @@ pub struct Trace {
 /// What the rules of persistence say about a trace, whatever the images show.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Operations that returned while a line they stored to was never flushed.
-    pub dirty: Vec<DirtyLine>,
-    /// Lines that were flushed and not fenced when an operation returned. Legal where recovery
-    /// does not need them.
+    /// Lines that are not certainly durable at the very end, when the pool was closed. There must
+    /// be none.
+    pub lost: Vec<u64>,
+    /// Lines never flushed when an operation returned, over all operations. Legal where recovery
+    /// does not need them, which the images show.
+    pub unflushed: usize,
+    /// Lines flushed and not fenced when an operation returned, likewise.
     pub unfenced: usize,
     /// Flushes of lines that held nothing to flush.
     pub wasted: BTreeMap<Site, usize>,
-}
-
-/// A line that an operation left unflushed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct DirtyLine {
-    /// The operation.
-    pub op: usize,
-    /// The number of the line.
-    pub line: u64,
 }
 
 /// The moments of a trace at which a crash is tried. Made by [`Trace::epochs`].
@@ -89,15 +83,17 @@ impl Trace {
                 Event::Flush { line, site } if !replay.is_dirty(*line) => {
                     *rules.wasted.entry(*site).or_default() += 1;
                 }
-                Event::Mark(Mark::End(op)) => {
-                    let (dirty, unfenced) = replay.in_flight();
-                    rules.dirty.extend(dirty.map(|line| DirtyLine { op: *op, line }));
-                    rules.unfenced += unfenced;
+                Event::Mark(Mark::End(_)) => {
+                    let unflushed = replay.pending.values().filter(|stores| stores.is_dirty());
+                    let unflushed = unflushed.count();
+                    rules.unflushed += unflushed;
+                    rules.unfenced += replay.pending.len() - unflushed;
                 }
                 _ => {}
             }
             replay.apply(event);
         }
+        rules.lost = replay.pending.into_keys().collect();
         rules
     }
 
@@ -195,13 +191,6 @@ impl Replay {
 
     fn is_dirty(&self, line: u64) -> bool {
         self.pending.get(&line).is_some_and(Stores::is_dirty)
-    }
-
-    /// The lines that were never flushed, and the number of those that only lack a fence.
-    fn in_flight(&self) -> (impl Iterator<Item = u64>, usize) {
-        let dirty = self.pending.iter().filter(|(_, stores)| stores.is_dirty());
-        let unfenced = self.pending.values().filter(|stores| !stores.is_dirty()).count();
-        (dirty.map(|(line, _)| *line), unfenced)
     }
 
     fn epoch(&self, event: usize, cause: Cause, phase: Phase) -> Epoch {
@@ -307,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rules_name_the_line_that_was_never_flushed_and_the_flush_that_was_for_nothing() {
+    fn the_rules_count_what_is_in_flight_and_what_was_flushed_for_nothing() {
         let events = vec![
             Event::Mark(Mark::Begin(0)),
             stored(0, 1),
@@ -315,10 +304,11 @@ mod tests {
             flush(0),
             flush(0),
             Event::Mark(Mark::End(0)),
+            fence(),
         ];
         let rules = Trace { start: Image::zeroed(4096), events }.rules();
-        assert_eq!(rules.dirty, [DirtyLine { op: 0, line: 1 }]);
-        assert_eq!(rules.unfenced, 1);
+        assert_eq!((rules.unflushed, rules.unfenced), (1, 1));
+        assert_eq!(rules.lost, [1], "the fence drained the other line");
         assert_eq!(rules.wasted.values().copied().collect::<Vec<_>>(), [1]);
     }
 
