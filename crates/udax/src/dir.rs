@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use udax_fs::{Ino, Inode, Kind};
+use udax_fs::{Ino, Inode, Kind, Name};
 use udax_mm::sync::Arc;
 
 use crate::error::{At, Result};
@@ -40,6 +40,7 @@ pub struct ReadDir {
 pub struct DirEntry {
     pool: Arc<Inner>,
     path: PathBuf,
+    name: Name,
     ino: Ino,
     kind: Kind,
 }
@@ -66,7 +67,7 @@ impl DirEntry {
 
     /// The name.
     pub fn file_name(&self) -> &OsStr {
-        self.path.file_name().expect("the last component of an entry's path is its name")
+        self.name.as_os_str()
     }
 
     /// What it is, a symbolic link not followed.
@@ -106,6 +107,7 @@ impl Iterator for ReadDir {
         let entry = self.batch.next()?;
         self.cookie = entry.next;
         let path = self.path.join(entry.name.as_os_str());
-        Some(Ok(DirEntry { pool: Arc::clone(&self.pool), path, ino: entry.ino, kind: entry.kind }))
+        let udax_fs::DirEntry { name, ino, kind, .. } = entry;
+        Some(Ok(DirEntry { pool: Arc::clone(&self.pool), path, name, ino, kind }))
     }
 }

@@ -14,6 +14,7 @@ use crate::mapping::{MapOptions, Mapping};
 use crate::metadata::{Metadata, Times};
 use crate::pin::{self, Pin, PinOptions};
 use crate::pool::Inner;
+use crate::range::byte_count;
 
 /// An open file. All methods take `&self`; threads may share it.
 ///
@@ -78,8 +79,7 @@ impl File {
     pub fn read_exact_at(&self, into: &mut [u8], at: u64) -> Result<()> {
         let read = self.read_at(into, at)?;
         if read < into.len() {
-            let wanted = into.len().try_into().expect("a buffer has fewer than 2^64 bytes");
-            let len = self.metadata().len();
+            let (wanted, len) = (byte_count(into.len()), self.metadata().len());
             return Err(self.error(Cause::OutOfRange { what: "file", at, wanted, len }));
         }
         Ok(())
@@ -110,7 +110,7 @@ impl File {
         while !bytes.is_empty() {
             let written = self.write_at(bytes, at)?;
             bytes = &bytes[written..];
-            at += u64::try_from(written).expect("a buffer has fewer than 2^64 bytes");
+            at += byte_count(written);
         }
         Ok(())
     }

@@ -29,6 +29,7 @@ mod dir;
 mod error;
 mod file;
 mod frozen;
+mod kind;
 mod lock;
 mod mapping;
 mod metadata;
@@ -39,6 +40,7 @@ mod paths;
 mod pin;
 mod pool;
 mod position;
+mod range;
 
 pub use udax_fs as fs;
 pub use udax_fs::{
@@ -51,9 +53,10 @@ pub use udax_mm::{
 };
 
 pub use dir::{DirEntry, ReadDir};
-pub use error::{Error, ErrorKind, Result};
+pub use error::{Error, Result};
 pub use file::File;
 pub use frozen::Frozen;
+pub use kind::ErrorKind;
 pub use mapping::{MapOptions, Mapping};
 pub use metadata::{Metadata, Times};
 pub use open::{CreateOptions, OpenPool};

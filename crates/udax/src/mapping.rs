@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use udax_fs::{FileMapping, Inode};
 use udax_mapping::Populate;
+use udax_mm::Access;
 use udax_mm::sync::Arc;
-use udax_mm::units::PAGE_BYTES;
-use udax_mm::{Access, FileIndex, Pages};
 
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
+use crate::range::{byte_count, check, to_pages};
 
 /// How a range is mapped.
 ///
@@ -21,7 +21,7 @@ use crate::pool::Inner;
 /// let options = MapOptions::new().access(Access::Write).populate(Populate::Eager);
 /// # let _ = options;
 /// ```
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct MapOptions {
     access: Access,
     populate: Populate,
@@ -53,7 +53,7 @@ pub struct Mapping {
     user: FileMapping,
     inode: Arc<Inode>,
     /// Bytes between the start of the first page and the start of the range.
-    skip: u64,
+    skip: usize,
     len: u64,
     path: PathBuf,
     _pool: Arc<Inner>,
@@ -79,7 +79,7 @@ impl MapOptions {
         self
     }
 
-    pub(crate) fn is_write(self) -> bool {
+    pub(crate) fn is_write(&self) -> bool {
         self.access == Access::Write
     }
 }
@@ -100,8 +100,7 @@ impl Mapping {
 
     /// The address of the first byte.
     pub fn addr(&self) -> usize {
-        let skip = usize::try_from(self.skip).expect("less than a page");
-        self.user.vma().addr() + skip
+        self.user.vma().addr() + self.skip
     }
 
     /// A pointer to the first byte.
@@ -123,7 +122,7 @@ impl Mapping {
     ///
     /// Fails if the range is not inside the mapping, or cannot be touched.
     pub fn read(&self, into: &mut [u8], from: u64) -> Result<()> {
-        let from = self.locate(from, into.len())?;
+        let from = self.locate(from, byte_count(into.len()))?;
         self.user.vma().read(from, into).at(&self.path)
     }
 
@@ -135,7 +134,7 @@ impl Mapping {
     ///
     /// Fails if the range is not inside the mapping, or cannot be touched.
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
-        let at = self.locate(at, bytes.len())?;
+        let at = self.locate(at, byte_count(bytes.len()))?;
         self.user.vma().write(at, bytes).at(&self.path)
     }
 
@@ -181,9 +180,7 @@ impl Mapping {
     ///
     /// Fails if the range is not inside the mapping, or the medium fails.
     pub fn flush(&self, range: Range<u64>) -> Result<()> {
-        let wanted = range.end.saturating_sub(range.start);
-        let len = usize::try_from(wanted).unwrap_or(usize::MAX);
-        self.locate(range.start, len)?;
+        self.locate(range.start, range.end.saturating_sub(range.start))?;
         self.inode.sync().at(&self.path)
     }
 
@@ -197,22 +194,19 @@ impl Mapping {
         let (pages, skip) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
         let user = inode.map(pages.start, count, options.access, options.populate)?;
+        let skip = usize::try_from(skip).expect("less than a page");
         let (len, path) = (range.end - range.start, path.to_owned());
         Ok(Mapping { user, inode, skip, len, path, _pool: pool })
     }
 
-    /// Where byte `at` is in the pages, if `len` bytes from it on are inside.
-    fn locate(&self, at: u64, len: usize) -> Result<u64> {
-        let wanted = u64::try_from(len).expect("a buffer has fewer than 2^64 bytes");
-        if at.checked_add(wanted).is_none_or(|end| end > self.len) {
-            let cause = Cause::OutOfRange { what: "mapping", at, wanted, len: self.len };
-            return Err(cause).at(&self.path);
-        }
-        Ok(self.skip + at)
+    /// Where byte `at` is in the pages, if `wanted` bytes from it on are inside.
+    fn locate(&self, at: u64, wanted: u64) -> Result<u64> {
+        check("mapping", at, wanted, self.len).at(&self.path)?;
+        Ok(byte_count(self.skip) + at)
     }
 
     fn locate_word(&self, at: u64) -> Result<u64> {
-        let at = self.locate(at, size_of::<u64>())?;
+        let at = self.locate(at, 8)?;
         if at % 8 == 0 {
             Ok(at)
         } else {
@@ -220,13 +214,4 @@ impl Mapping {
                 .at(&self.path)
         }
     }
-}
-
-/// The pages that hold the bytes of `range`, and where in the first page it starts.
-pub(crate) fn to_pages(range: &Range<u64>) -> Result<(Range<FileIndex>, u64), Cause> {
-    if range.start >= range.end {
-        return Err(Cause::InvalidInput("the range is empty"));
-    }
-    let end = FileIndex(Pages::holding(range.end).0);
-    Ok((FileIndex::of_byte(range.start)..end, range.start % PAGE_BYTES))
 }

@@ -104,7 +104,7 @@ impl<'f> Walk<'f> {
         self.push(path);
         while let Some(step) = self.pending.pop() {
             match step {
-                Step::Root => self.to_root()?,
+                Step::Root => self.restart()?,
                 Step::Up => self.up()?,
                 Step::Down(name) => {
                     if let Some(missing) = self.down(&name, last)? {
@@ -116,7 +116,7 @@ impl<'f> Walk<'f> {
         Ok(Walked::Found(Arc::clone(&self.at)))
     }
 
-    fn to_root(&mut self) -> Result<(), Cause> {
+    fn restart(&mut self) -> Result<(), Cause> {
         self.at = self.fs.root()?;
         self.names.clear();
         Ok(())

@@ -9,8 +9,9 @@ use udax_fs::{FsError, Inode, Kind, RenameMode, SetAttr};
 use udax_mm::sync::Arc;
 
 use crate::dir::ReadDir;
-use crate::error::{At, Cause, ErrorKind, Result};
+use crate::error::{At, Cause, Result};
 use crate::file::File;
+use crate::kind::ErrorKind;
 use crate::metadata::{Metadata, Times};
 use crate::options::OpenOptions;
 use crate::path::{self, LastSymlink};

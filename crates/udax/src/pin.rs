@@ -10,8 +10,8 @@ use udax_mm::sync::Arc;
 use udax_mm::{PinInfo, PinKind, PinOwner, PinTerm};
 
 use crate::error::{At, Cause, Result};
-use crate::mapping::to_pages;
 use crate::pool::Inner;
+use crate::range::{byte_count, check, to_pages};
 
 /// Who pins, and what for.
 ///
@@ -156,12 +156,9 @@ impl Pin {
         Ok(Pin { pinned, range, skip, path: path.to_owned(), _pool: pool })
     }
 
-    fn locate(&self, at: u64, len: usize) -> Result<u64> {
-        let wanted = u64::try_from(len).expect("a buffer has fewer than 2^64 bytes");
+    fn locate(&self, at: u64, wanted: usize) -> Result<u64> {
         let len = self.range.end - self.range.start;
-        if at.checked_add(wanted).is_none_or(|end| end > len) {
-            return Err(Cause::OutOfRange { what: "pin", at, wanted, len }).at(&self.path);
-        }
+        check("pin", at, byte_count(wanted), len).at(&self.path)?;
         Ok(self.skip + at)
     }
 }

@@ -4,12 +4,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use crate::error::{Cause, Error};
 use crate::file::File;
+use crate::range::byte_count;
 
 impl Read for &File {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut position = self.position();
         let read = self.read_at(into, *position)?;
-        *position += to_u64(read);
+        *position += byte_count(read);
         Ok(read)
     }
 }
@@ -18,11 +19,11 @@ impl Write for &File {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut position = self.position();
         if self.is_append() {
-            *position = self.append(bytes)? + to_u64(bytes.len());
+            *position = self.append(bytes)? + byte_count(bytes.len());
             return Ok(bytes.len());
         }
         let written = self.write_at(bytes, *position)?;
-        *position += to_u64(written);
+        *position += byte_count(written);
         Ok(written)
     }
 
@@ -69,8 +70,4 @@ impl Seek for File {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         (&*self).seek(to)
     }
-}
-
-fn to_u64(len: usize) -> u64 {
-    u64::try_from(len).expect("a buffer has fewer than 2^64 bytes")
 }

@@ -1,0 +1,110 @@
+//! What the tests of the face share: pools in temporary directories, and child processes.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use tempfile::TempDir;
+use udax::{CreateOptions, Error, Pool};
+
+/// 16 MiB.
+pub(crate) const SIZE: u64 = 16 << 20;
+
+/// Set in a child: the pool it works on.
+const CHILD: &str = "UDAX_TEST_CHILD_POOL";
+
+/// A pool in memory.
+pub(crate) fn in_memory() -> Pool {
+    Pool::create_in_memory("test", SIZE).expect("memory for a pool")
+}
+
+/// A directory, and the path of a pool in it that does not exist.
+pub(crate) fn place() -> (TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("pool.udax");
+    (dir, path)
+}
+
+/// A new pool in a file.
+pub(crate) fn on_file() -> (TempDir, PathBuf, Pool) {
+    let (dir, path) = place();
+    let pool = Pool::create(&path, SIZE, &CreateOptions::new()).expect("a new pool");
+    (dir, path, pool)
+}
+
+/// Asserts that a pool is whole: in memory, and on the medium when it is closed.
+pub(crate) fn close_clean(path: &Path, pool: Pool) {
+    assert_eq!(pool.verify(), Ok(()));
+    pool.close().expect("no other handle");
+    assert_eq!(Pool::check(path).expect("a pool").problems, []);
+}
+
+/// The error of a call that has to fail.
+#[track_caller]
+pub(crate) fn error<T>(result: Result<T, Error>) -> Error {
+    match result {
+        Ok(_) => panic!("the call should have failed"),
+        Err(error) => error,
+    }
+}
+
+/// A process that runs the test `name` of this binary as a child, on the pool at `path`.
+pub(crate) struct Helper {
+    child: Child,
+    lines: BufReader<ChildStdout>,
+}
+
+impl Helper {
+    pub(crate) fn start(name: &str, path: &Path) -> Helper {
+        let mut child = Command::new(std::env::current_exe().expect("this binary"))
+            .args(["--exact", name, "--nocapture", "--test-threads=1"])
+            .env(CHILD, path)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a child");
+        let lines = BufReader::new(child.stdout.take().expect("a pipe"));
+        Helper { child, lines }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line `word REST` of the child, and returns the rest.
+    pub(crate) fn wait_for(&mut self, word: &str) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.lines.read_line(&mut line).expect("a line");
+            assert_ne!(read, 0, "the child ended before it said {word:?}");
+            // The harness writes "test NAME ... " in front of the first line.
+            if let Some((_, rest)) = line.split_once(&format!("{word} ")) {
+                return rest.trim_end().to_owned();
+            }
+        }
+    }
+
+    /// Kills the child with SIGKILL.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("a running child");
+        self.child.wait().expect("a child");
+    }
+}
+
+/// The pool a child works on; `None` in an ordinary run of the test.
+pub(crate) fn child_pool() -> Option<PathBuf> {
+    std::env::var_os(CHILD).map(PathBuf::from)
+}
+
+/// Says a line to the parent.
+pub(crate) fn say(word: &str, rest: impl std::fmt::Display) {
+    println!("\n{word} {rest}");
+}
+
+/// Waits until the parent lets go of the child, or kills it.
+pub(crate) fn wait_for_parent() {
+    let mut line = String::new();
+    std::io::stdin().read_line(&mut line).expect("stdin");
+}
