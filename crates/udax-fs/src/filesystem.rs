@@ -1,87 +1,334 @@
-//! x
-use crate::*;
-use udax_dev::DaxDevice;
-use udax_mm::sync::Arc;
-use udax_mm::{FaultService, Pages, Wait};
-use udax_mapping::FilePin;
-/// x
-#[derive(Clone, Debug, Default)]
-pub struct FormatOptions { /// x
-    pub label: String, /// None: a random one
-    pub uuid: Option<[u8; 16]> }
-/// x
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MountMode { /// x
-    ReadWrite, /// writes nothing, not even recovery; refused if recovery is needed
-    ReadOnly }
-/// What mounting found
-#[derive(Clone, Debug, Default)]
-pub struct Recovered { /// a previous session did not close the pool (its pid)
-    pub unclean: Option<u32>, /// ... and the host has rebooted since
-    pub rebooted: bool, /// the superblock was bad and its mirror was used (and written back)
-    pub mirror_used: bool, /// journal transaction replayed (changed something)
-    pub replayed: bool, /// files with no name left that were freed
-    pub orphans: u64, /// corrupt inodes found (read-only mount only)
-    pub corrupt: Vec<Ino> }
-/// x
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Usage { /// x
-    pub total: Pages, /// x
-    pub used: Pages, /// x
-    pub free: Pages, /// freed, still pinned
-    pub limbo: Pages, /// x
-    pub inodes: u64, /// wholly free 2 MiB blocks
-    pub huge_free: u64 }
-/// A mounted filesystem
-#[derive(Debug)]
-pub struct Filesystem(());
-#[allow(unused_variables)]
-impl Filesystem {
-    /// Smallest device, 2 MiB
-    pub const MIN_PAGES: Pages = Pages(512);
-    /// writes an empty filesystem; refuses a device that holds one already? (no: the facade checks)
-    pub fn format(device: Arc<dyn DaxDevice>, options: &FormatOptions) -> Result<(), FsError> { todo!() }
-    /// recovers; `service` None: mappings are eager
-    pub fn mount(device: Arc<dyn DaxDevice>, mode: MountMode, service: Option<Arc<FaultService>>) -> Result<(Arc<Filesystem>, Recovered), FsError> { todo!() }
-    /// marks the session closed. (Dropping without it = an unclean end.)
-    pub fn unmount(&self) -> Result<(), FsError> { todo!() }
-    /// offline check of everything; writes nothing. Err only if it cannot even start
-    pub fn check(device: Arc<dyn DaxDevice>) -> Result<CheckReport, FsError> { todo!() }
-    /// walk of the live state: media against memory (allocator, inode cache, directories, mappings, page words)
-    pub fn verify(&self) -> Result<(), String> { todo!() }
-    /// x
-    pub fn uuid(&self) -> [u8; 16] { todo!() }
-    /// x
-    pub fn label(&self) -> String { todo!() }
-    /// x
-    pub fn usage(&self) -> Usage { todo!() }
-    /// root directory
-    pub fn root(&self) -> Result<Arc<Inode>, FsError> { todo!() }
-    /// an inode by number (fuse)
-    pub fn inode(&self, ino: Ino) -> Result<Arc<Inode>, FsError> { todo!() }
-    /// fence everything flushed
-    pub fn sync(&self) -> Result<(), FsError> { todo!() }
-    /// pins by file: (ino, pin), and pins on pages that belong to no file any more (None)
-    pub fn pins(&self) -> Vec<(Option<Ino>, FilePin)> { todo!() }
-    /// kills the device below: zaps every mapping (PRE_REMOVE), refuses new access, drains
-    pub fn kill_device(&self, wait: Wait) -> Result<(), udax_mm::StillBusy> { todo!() }
+//! The filesystem: formatting, mounting, closing, and the facts of a whole pool.
 
-    /// x
-    pub fn lookup(&self, dir: &Arc<Inode>, name: &Name) -> Result<Arc<Inode>, FsError> { todo!() }
-    /// all entries from cookie on (cookie of an entry = where to continue after it); without . and ..
-    pub fn read_dir(&self, dir: &Arc<Inode>, cookie: u64, max: usize) -> Result<Vec<DirEntry>, FsError> { todo!() }
-    /// parent directory of a directory (root: itself)
-    pub fn parent(&self, dir: &Arc<Inode>) -> Result<Arc<Inode>, FsError> { todo!() }
-    /// Kind::File or Kind::Dir; Exists if the name is taken
-    pub fn create(&self, dir: &Arc<Inode>, name: &Name, kind: Kind, mode: u32, uid: u32, gid: u32) -> Result<Arc<Inode>, FsError> { todo!() }
-    /// x
-    pub fn symlink(&self, dir: &Arc<Inode>, name: &Name, target: &[u8], uid: u32, gid: u32) -> Result<Arc<Inode>, FsError> { todo!() }
-    /// x
-    pub fn link(&self, inode: &Arc<Inode>, dir: &Arc<Inode>, name: &Name) -> Result<(), FsError> { todo!() }
-    /// removes a name of a file or symlink; what is pinned goes to limbo; open handles keep the file
-    pub fn unlink(&self, dir: &Arc<Inode>, name: &Name) -> Result<(), FsError> { todo!() }
-    /// x
-    pub fn rmdir(&self, dir: &Arc<Inode>, name: &Name) -> Result<(), FsError> { todo!() }
-    /// x
-    pub fn rename(&self, from_dir: &Arc<Inode>, from: &Name, to_dir: &Arc<Inode>, to: &Name, mode: RenameMode) -> Result<(), FsError> { todo!() }
+use std::collections::VecDeque;
+
+use udax_dev::{DaxBytes, DaxDevice, Hold, Holder};
+use udax_mm::sync::{Arc, Mutex, OnceLock, Weak};
+use udax_mm::{FaultService, Pages, Wait};
+
+use crate::core::Core;
+use crate::format::{Geometry, ROOT_INO};
+use crate::inode::record::NewInode;
+use crate::itable::Itable;
+use crate::itable::Table;
+use crate::recovery::{self, Opened};
+use crate::store::Store;
+use crate::superblock::{Session, Superblock, now};
+use crate::txn::Txn;
+use crate::{FsError, Ino, Inode, Kind};
+
+/// Directories that stay in memory after their last handle is gone, so that walking a path again
+/// does not read them again.
+const RECENT_DIRS: usize = 64;
+
+/// What a new filesystem is called.
+#[derive(Clone, Debug, Default)]
+pub struct FormatOptions {
+    /// The name for people, at most 64 bytes.
+    pub label: String,
+    /// The name for programs; `None` makes a random one.
+    pub uuid: Option<[u8; 16]>,
+}
+
+/// How a filesystem is mounted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum MountMode {
+    /// To read and write.
+    ReadWrite,
+    /// Nothing is written, not even recovery: a filesystem that needs it is refused.
+    ReadOnly,
+}
+
+/// What mounting found and repaired.
+#[derive(Clone, Debug, Default)]
+pub struct Recovered {
+    /// The process that had the pool open before and did not close it.
+    pub unclean: Option<u32>,
+    /// Whether the host was started again since that process opened it.
+    pub rebooted: bool,
+    /// Whether the superblock was bad, and its mirror used (and copied back, if mounted to write).
+    pub mirror_used: bool,
+    /// Whether the last transaction had to be repeated.
+    pub replayed: bool,
+    /// How many removed files were freed that somebody had open.
+    pub orphans: u64,
+    /// Inodes that contradict themselves. Never with a mount to write, which is refused then.
+    pub corrupt: Vec<Ino>,
+}
+
+/// How full a filesystem is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Usage {
+    /// Pages of the device.
+    pub total: Pages,
+    /// Pages in use: what is neither free nor in limbo.
+    pub used: Pages,
+    /// Pages that can be allocated.
+    pub free: Pages,
+    /// Pages that were freed and that somebody has still pinned.
+    pub limbo: Pages,
+    /// Files, directories and symbolic links.
+    pub inodes: u64,
+    /// 2 MiB blocks that are wholly free.
+    pub huge_free: u64,
+}
+
+/// A mounted filesystem.
+///
+/// # Examples
+///
+/// ```
+/// # use std::ffi::OsStr;
+/// # use udax_mm::{MediaRange, MemoryType, Pages, Pgmap, media::FileMedia, sync::Arc};
+/// # use udax_dev::PgmapDevice;
+/// use udax_fs::{Filesystem, FormatOptions, Kind, MountMode, Name};
+///
+/// # let media = Arc::new(FileMedia::memfd("doc", Pages(1024).bytes())?);
+/// # let ranges = vec![MediaRange { media, start: 0, pages: Pages(1024) }];
+/// # let device = Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax)?));
+/// Filesystem::format(device.clone(), &FormatOptions::default())?;
+/// let (fs, _) = Filesystem::mount(device, MountMode::ReadWrite, None)?;
+///
+/// let file = fs.create(&fs.root()?, &Name::new(OsStr::new("a"))?, Kind::File, 0o644, 0, 0)?;
+/// file.write_at(b"hello", 0)?;
+/// let mut read = [0; 5];
+/// assert_eq!(file.read_at(&mut read, 0)?, 5);
+/// assert_eq!(&read, b"hello");
+///
+/// drop(file);
+/// fs.unmount()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Filesystem {
+    core: Arc<Core>,
+    superblock: Superblock,
+    /// Directories used lately, the latest first.
+    recent: Mutex<VecDeque<Arc<Inode>>>,
+    /// The right to be told of the device's removal, until the filesystem is closed.
+    hold: Mutex<Option<Hold>>,
+    _removal: Arc<Removal>,
+}
+
+/// Takes translations back when the device goes.
+#[derive(Debug, Default)]
+struct Removal {
+    /// Set once the filesystem is mounted.
+    core: OnceLock<Weak<Core>>,
+}
+
+impl Filesystem {
+    /// The smallest device: 2 MiB.
+    pub const MIN_PAGES: Pages = Pages(512);
+
+    /// Writes an empty filesystem, over whatever the device holds.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::TooSmall`] below [`Filesystem::MIN_PAGES`], and [`FsError::Device`] if
+    /// the device fails; it then holds no filesystem.
+    pub fn format(device: Arc<dyn DaxDevice>, options: &FormatOptions) -> Result<(), FsError> {
+        let pages = device.size();
+        if pages < Filesystem::MIN_PAGES {
+            return Err(FsError::TooSmall { min: Filesystem::MIN_PAGES, found: pages });
+        }
+        let superblock = Superblock {
+            geometry: Geometry::of(pages),
+            uuid: options.uuid.unwrap_or_else(|| *uuid::Uuid::new_v4().as_bytes()),
+            label: options.label.clone(),
+            created: now(),
+        };
+        let bytes = DaxBytes::new(Arc::clone(&device));
+        Superblock::wipe(&bytes, &superblock.geometry)?;
+        let store = Store::new(device, superblock.geometry, superblock.uuid);
+        create_root(&store)?;
+        store.settle()?;
+        Session::close(&bytes)?;
+        superblock.write(&bytes)
+    }
+
+    /// Mounts the filesystem of a device, after repairing what an unclean end left behind.
+    ///
+    /// Mappings are filled at the first touch with a `service`, and at once without one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::NotAPool`], [`FsError::Truncated`], [`FsError::NewerVersion`],
+    /// [`FsError::UnknownFeatures`] and [`FsError::Corrupt`] for what cannot be mounted,
+    /// [`FsError::NeedsRecovery`] for what cannot be mounted without writing, and
+    /// [`FsError::Holder`] if somebody else holds the device. Nothing was written then, except
+    /// that a transaction which had been committed may have been completed.
+    pub fn mount(
+        device: Arc<dyn DaxDevice>,
+        mode: MountMode,
+        service: Option<Arc<FaultService>>,
+    ) -> Result<(Arc<Filesystem>, Recovered), FsError> {
+        let removal = Arc::new(Removal::default());
+        let holder: Weak<Removal> = Arc::downgrade(&removal);
+        let hold = device.hold(holder)?;
+        let Opened { superblock, store, itable, recovered } = recovery::open(device, mode)?;
+        let core = Core::new(store, itable, mode, service);
+        let _ = removal.core.set(Arc::downgrade(&core));
+        let fs = Filesystem {
+            core,
+            superblock,
+            recent: Mutex::default(),
+            hold: Mutex::new(Some(hold)),
+            _removal: removal,
+        };
+        Ok((Arc::new(fs), recovered))
+    }
+
+    /// Closes the filesystem: everything stored is durable, and the medium says that it was closed.
+    ///
+    /// Handles that are still held refuse every call from then on, and a touch of a mapping is a
+    /// SIGBUS. Dropping a filesystem without this counts as an unclean end; nothing is lost by it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Pinned`] while pages are pinned; the filesystem stays open then. Returns
+    /// [`FsError::Closed`] the second time.
+    pub fn unmount(&self) -> Result<(), FsError> {
+        self.core.check_open()?;
+        self.refuse_pinned()?;
+        self.forget_recent();
+        for inode in self.core.cache.all() {
+            inode.sync()?;
+        }
+        if !self.core.close() {
+            return Err(FsError::Closed);
+        }
+        for inode in self.core.cache.all() {
+            inode.retire();
+        }
+        if self.core.mode() == MountMode::ReadWrite {
+            self.core.store.settle()?;
+            Session::close(&DaxBytes::new(Arc::clone(self.core.store.device())))?;
+        }
+        drop(self.hold.lock().take());
+        Ok(())
+    }
+
+    /// The name for programs.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.superblock.uuid
+    }
+
+    /// The name for people.
+    pub fn label(&self) -> String {
+        self.superblock.label.clone()
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Usage {
+        let store = &self.core.store;
+        let total = store.geometry().pages;
+        let (free, limbo) = (store.free_pages(), store.limbo_pages());
+        Usage {
+            total,
+            used: total - free - limbo,
+            free,
+            limbo,
+            inodes: self.core.itable.used(),
+            huge_free: store.huge_free(),
+        }
+    }
+
+    /// The root directory.
+    ///
+    /// # Errors
+    ///
+    /// As [`Filesystem::inode`].
+    pub fn root(&self) -> Result<Arc<Inode>, FsError> {
+        self.open(ROOT_INO)
+    }
+
+    /// The inode of that number.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Stale`] for a number that is not in use, [`FsError::Corrupt`] for an
+    /// inode that cannot be read, and [`FsError::Closed`].
+    pub fn inode(&self, ino: Ino) -> Result<Arc<Inode>, FsError> {
+        self.open(ino)
+    }
+
+    /// Makes everything stored so far durable, in all files.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Device`] if the device fails.
+    pub fn sync(&self) -> Result<(), FsError> {
+        for inode in self.core.cache.all() {
+            inode.sync()?;
+        }
+        self.core.store.fence()
+    }
+
+    /// Takes the device away: mappings are taken back, new access is refused at once, and pins are
+    /// waited for as `wait` says. May be called again after an error.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the pins.
+    ///
+    /// # Errors
+    ///
+    /// Returns the pins and pages that are still in use if the wait runs out.
+    pub fn kill_device(&self, wait: Wait) -> Result<(), udax_mm::StillBusy> {
+        self.core.store.device().kill(wait)
+    }
+
+    pub(crate) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// An inode; a directory is kept in memory for a while.
+    pub(crate) fn open(&self, ino: Ino) -> Result<Arc<Inode>, FsError> {
+        let inode = self.core.inode(ino)?;
+        if inode.kind() == Kind::Dir {
+            self.remember_dir(&inode);
+        }
+        Ok(inode)
+    }
+
+    /// Lets a directory that was removed leave memory with its last handle.
+    pub(crate) fn forget_dir(&self, dir: &Arc<Inode>) {
+        self.recent.lock().retain(|recent| !Arc::ptr_eq(recent, dir));
+    }
+
+    fn remember_dir(&self, dir: &Arc<Inode>) {
+        // Dropped after the lock: it may be the last handle.
+        let _old = {
+            let mut recent = self.recent.lock();
+            recent.retain(|other| !Arc::ptr_eq(other, dir));
+            recent.push_front(Arc::clone(dir));
+            if recent.len() > RECENT_DIRS { recent.pop_back() } else { None }
+        };
+    }
+
+    fn forget_recent(&self) {
+        let recent = std::mem::take(&mut *self.recent.lock());
+        drop(recent);
+    }
+}
+
+impl Holder for Removal {
+    fn removing(&self) {
+        let Some(core) = self.core.get().and_then(Weak::upgrade) else { return };
+        for inode in core.cache.all() {
+            inode.mapping().zap_all();
+        }
+    }
+}
+
+/// Writes the inode table with the root directory in it.
+fn create_root(store: &Arc<Store>) -> Result<(), FsError> {
+    let itable = Itable::new(Table::empty());
+    let mut txn = Txn::new(store);
+    let root = itable.new_ino(store, &mut txn)?;
+    assert!(root.ino == ROOT_INO, "the first inode of a filesystem is the root");
+    let new = NewInode { kind: Kind::Dir, mode: 0o755, uid: 0, gid: 0 };
+    txn.write(root.slot, &new.record(ROOT_INO, ROOT_INO, 1, now()));
+    txn.commit()
 }

@@ -56,6 +56,13 @@ impl Slot<Cell> {
     }
 }
 
+impl<T> Slot<T> {
+    /// Its first byte on the device.
+    pub(crate) fn byte(&self) -> u64 {
+        self.at
+    }
+}
+
 impl<T> Clone for Slot<T> {
     fn clone(&self) -> Self {
         *self

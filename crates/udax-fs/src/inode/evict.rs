@@ -1,0 +1,55 @@
+//! The end of the last handle: what is left is written, and an inode without a name is freed.
+
+use udax_mm::FileIndex;
+
+use super::{END, Inode};
+use crate::inode::FreePolicy;
+use crate::proof::{Txn, Vacant};
+use crate::{FsError, Kind};
+
+/// Frees the inode if it has no name left, and lets its number go.
+///
+/// An error here is nobody's to handle: the medium then holds an inode without a name, which the
+/// next mount frees, or times that are a little old.
+impl Drop for Inode {
+    fn drop(&mut self) {
+        if self.node.core.check_writable().is_ok() {
+            let _ = self.settle();
+        }
+        self.node.core.cache.forget(self.node.ino);
+    }
+}
+
+impl Inode {
+    fn settle(&self) -> Result<(), FsError> {
+        let links = self.node.read().record.links.get();
+        match self.node.kind {
+            _ if links == 0 => self.free(),
+            // The mapping goes, and with it the knowledge of what was stored through it.
+            Kind::File => self.sync(),
+            Kind::Dir | Kind::Symlink => Ok(()),
+        }
+    }
+
+    /// Frees all pages and the number, in one transaction. What is pinned goes to limbo.
+    fn free(&self) -> Result<(), FsError> {
+        let store = &self.node.core.store;
+        let mut broken = self.break_layout(FileIndex(0), END, FreePolicy::Defer)?;
+        let vacant = Vacant::take(store, &mut broken);
+        let mut state = self.node.write();
+        let mut txn = Txn::new(store);
+        let mut next = state.clone();
+        if !state.tree.is_empty() {
+            let cut = state.tree.clear(store, FileIndex(0)..END)?.flush(store)?.fence(store)?;
+            next.tree = txn.cut(cut, vacant)?;
+        }
+        next.record = next.record.freed().sealed();
+        txn.write(self.node.slot()?, &next.record);
+        txn.commit()?;
+        *state = next;
+        drop(state);
+        drop(broken);
+        self.node.core.itable.release(self.node.ino);
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! Filling holes: pages are allocated, written out of place, made durable and then published
+//! together with the size, so that a crash shows all of it or nothing.
+
+use std::ops::Range;
+
+use udax_mm::units::PAGE_BYTES;
+use udax_mm::{FileIndex, Pages};
+
+use super::{Inode, Node, State, pages_holding};
+use crate::FsError;
+use crate::alloc::Goal;
+use crate::num::{to_u64, to_usize};
+use crate::stored::{Data, Dirty, Stored};
+use crate::tree::{Lookup, Tree};
+use crate::txn::Txn;
+
+/// Bytes of a file that go into one transaction; a multiple of 2 MiB, so that every chunk but the
+/// first and the last is made of whole 2 MiB blocks.
+pub(super) const CHUNK: u64 = 4 << 20;
+
+/// New pages for the holes of a file, not yet in its tree.
+pub(super) type Pieces = Vec<(FileIndex, Stored<Data, Dirty>)>;
+
+impl Inode {
+    /// Allocates what is a hole in the bytes of `range`, and grows the file to the end of it.
+    ///
+    /// What is new reads as zeros. A file that is 2 MiB or larger gets 2 MiB blocks wherever a
+    /// whole aligned 2 MiB of it is a hole, for as long as there are any.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::NoSpace`] if the pool cannot hold it, before it allocates anything;
+    /// [`FsError::Frozen`], [`FsError::TooLarge`], [`FsError::ReadOnly`] as writing does.
+    pub fn allocate(&self, range: Range<u64>) -> Result<(), FsError> {
+        self.check_can_write(range.end)?;
+        let _writer = self.writer.lock();
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.check_room(&range)?;
+        let mut from = range.start;
+        while from < range.end {
+            let to = range.end.min(next_chunk(from));
+            self.allocate_chunk(from, to)?;
+            from = to;
+        }
+        Ok(())
+    }
+
+    /// Refuses what the pool cannot hold, before a part of it is allocated.
+    fn check_room(&self, range: &Range<u64>) -> Result<(), FsError> {
+        let pages = pages_holding(range.start, range.end);
+        let tree = self.node.read().tree;
+        let runs = tree.runs(&self.node.core.store, pages.clone())?;
+        let there = runs.iter().map(|run| run.pages.0).sum();
+        let wanted = pages.end.since(pages.start) - Pages(there);
+        let free = self.node.core.store.free_pages();
+        if wanted > free { Err(FsError::NoSpace { wanted, free }) } else { Ok(()) }
+    }
+
+    fn allocate_chunk(&self, from: u64, to: u64) -> Result<(), FsError> {
+        let pages = pages_holding(from, to);
+        let grown = {
+            let _faults = self.mapping.faults();
+            let mut state = self.node.write();
+            state.check_not_frozen()?;
+            let size = state.size();
+            if to > size {
+                self.node.zero_tail(&state, to)?;
+            }
+            let pieces = self.node.zeroed(&state.tree, pages.clone())?;
+            self.node.publish(&mut state, pieces, to)?;
+            size..to
+        };
+        self.show(pages, grown);
+        Ok(())
+    }
+
+    /// Lets user mappings see pages that were holes, or that lay past the end.
+    pub(super) fn show(&self, filled: Range<FileIndex>, grown: Range<u64>) {
+        self.mapping.invalidate_holes(filled);
+        if !grown.is_empty() {
+            self.mapping.invalidate_holes(pages_holding(grown.start, grown.end));
+        }
+    }
+}
+
+impl Node {
+    /// Fills the holes of `pages` with zeros.
+    pub(super) fn fill(&self, state: &mut State, pages: Range<FileIndex>) -> Result<(), FsError> {
+        let pieces = self.zeroed(&state.tree, pages)?;
+        let size = state.size();
+        self.publish(state, pieces, size)
+    }
+
+    /// Hangs `pieces` into the tree and grows the file to `size` bytes, in one transaction.
+    #[track_caller]
+    pub(super) fn publish(
+        &self,
+        state: &mut State,
+        pieces: Pieces,
+        size: u64,
+    ) -> Result<(), FsError> {
+        let store = &self.core.store;
+        let mut next = state.clone();
+        let mut txn = Txn::new(store);
+        if pieces.is_empty() {
+            // What was written in place is durable before the size that shows it.
+            store.fence()?;
+        } else {
+            let graft = state.tree.insert(store, pieces)?.flush(store)?.fence(store)?;
+            next.tree = txn.publish(graft);
+        }
+        next.record.size.set(size.max(state.size()));
+        next.touch();
+        self.commit(state, next, txn)
+    }
+
+    /// New zeroed pages for the holes of `pages`.
+    fn zeroed(&self, tree: &Tree, pages: Range<FileIndex>) -> Result<Pieces, FsError> {
+        self.new_pages(tree, pages, |_| (0, &[]))
+    }
+
+    /// New pages for the holes of `pages`, which hold `bytes` from byte `at` of the file on.
+    pub(super) fn written(
+        &self,
+        tree: &Tree,
+        bytes: &[u8],
+        at: u64,
+    ) -> Result<Pieces, FsError> {
+        let end = at + to_u64(bytes.len());
+        self.new_pages(tree, pages_holding(at, end), |piece| {
+            let from = piece.start.byte().max(at);
+            let to = piece.end.byte().min(end);
+            (from - piece.start.byte(), &bytes[to_usize(from - at)..to_usize(to - at)])
+        })
+    }
+
+    /// Allocates the holes of `pages`; `content` says what to write into each piece, and where.
+    fn new_pages<'b>(
+        &self,
+        tree: &Tree,
+        pages: Range<FileIndex>,
+        content: impl Fn(&Range<FileIndex>) -> (u64, &'b [u8]),
+    ) -> Result<Pieces, FsError> {
+        let store = &self.core.store;
+        let mut pieces = Vec::new();
+        for hole in self.holes(tree, pages)? {
+            let goal = self.goal(tree, hole.start)?;
+            for (index, fresh) in store.allocate_range(hole, goal)? {
+                let (offset, bytes) = content(&(index..index + fresh.extent().pages));
+                pieces.push((index, Stored::data(store, fresh, offset, bytes)?));
+            }
+        }
+        Ok(pieces)
+    }
+
+    /// The holes in `pages`, in order.
+    fn holes(
+        &self,
+        tree: &Tree,
+        pages: Range<FileIndex>,
+    ) -> Result<Vec<Range<FileIndex>>, FsError> {
+        let mut holes = Vec::new();
+        let mut next = pages.start;
+        for run in tree.runs(&self.core.store, pages.clone())? {
+            if next < run.index {
+                holes.push(next..run.index);
+            }
+            next = run.index + run.pages;
+        }
+        if next < pages.end {
+            holes.push(next..pages.end);
+        }
+        Ok(holes)
+    }
+
+    /// Continues where the page before `index` lies.
+    fn goal(&self, tree: &Tree, index: FileIndex) -> Result<Goal, FsError> {
+        let Some(before) = index.0.checked_sub(1).map(FileIndex) else { return Ok(Goal::Packed) };
+        match tree.lookup(&self.core.store, before, before..index)? {
+            Lookup::Run(run) => Ok(Goal::At(run.device + index.since(run.index))),
+            Lookup::Hole(_) => Ok(Goal::Packed),
+        }
+    }
+
+    /// Zeros the bytes from the end of the file to the end of its last page, or to byte `to`: a
+    /// mapped store may have left something there, and growing must not show it.
+    ///
+    /// The zeros are durable with the next fence, which comes before the new size.
+    #[track_caller]
+    pub(super) fn zero_tail(&self, state: &State, to: u64) -> Result<(), FsError> {
+        let size = state.size();
+        let end = size.next_multiple_of(PAGE_BYTES).min(to);
+        if end <= size {
+            return Ok(());
+        }
+        let index = FileIndex::of_byte(size);
+        match state.tree.lookup(&self.core.store, index, index..index + Pages(1))? {
+            Lookup::Hole(_) => Ok(()),
+            Lookup::Run(run) => {
+                let at = run.device.byte() + size % PAGE_BYTES;
+                self.core.store.zero_in_place(at, end - size)
+            }
+        }
+    }
+}
+
+/// Where the chunk that holds byte `from` ends.
+pub(super) fn next_chunk(from: u64) -> u64 {
+    (from / CHUNK + 1) * CHUNK
+}

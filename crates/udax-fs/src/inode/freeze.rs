@@ -1,0 +1,175 @@
+//! Freezing: a file whose bytes can never change again, and the bytes of one as a slice.
+
+use udax_mapping::LayoutBroken;
+use udax_mm::vma::FrozenBytes;
+use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, PgmapOff, PinInfo, Wait};
+
+use super::iomap::spans;
+use super::{END, Inode};
+use crate::FsError;
+use crate::format::FLAG_FROZEN;
+use crate::inode::FreePolicy;
+use crate::num::to_usize;
+use crate::proof::Txn;
+
+impl Inode {
+    /// Makes the bytes of the file immutable, durably and for ever; it can still be removed.
+    ///
+    /// Holes are allocated, so that the bytes can be borrowed whole. Mappings to write keep what
+    /// they stored and can store no more. Freezing a frozen file does nothing.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the pins of the file as `wait` says, because a device might write through them.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Layout`] with the holders of pins if the wait runs out, and
+    /// [`FsError::NoSpace`] if the holes do not fit. The file is not frozen then.
+    pub fn freeze(&self, wait: Wait) -> Result<(), FsError> {
+        match self.check_can_write(0) {
+            Err(FsError::Frozen) => return Ok(()),
+            other => other?,
+        }
+        loop {
+            self.allocate(0..self.node.read().size())?;
+            self.sync()?;
+            let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
+            if self.freeze_broken(broken)? {
+                return Ok(());
+            }
+            // Somebody punched a hole meanwhile.
+        }
+    }
+
+    /// Sets the flag, while nobody maps or pins the file. False if it has a hole.
+    fn freeze_broken(&self, broken: LayoutBroken<'_>) -> Result<bool, FsError> {
+        let store = &self.node.core.store;
+        let mut state = self.node.write();
+        let runs = state.tree.runs(store, FileIndex(0)..END)?;
+        let filled: u64 = runs.iter().map(|run| run.pages.0).sum();
+        if filled < state.end().0 {
+            return Ok(false);
+        }
+        // Stores through a mapping after the sync above were not written back with the entries
+        // that the break removed.
+        for run in &runs {
+            store.flush(run.device.byte(), run.pages.bytes())?;
+        }
+        self.node.zero_tail(&state, u64::MAX)?;
+        store.fence()?;
+        let mut next = state.clone();
+        next.record.flags.set(next.record.flags.get() | FLAG_FROZEN);
+        next.touch_attributes();
+        self.node.commit(&mut state, next, Txn::new(store))?;
+        drop(state);
+        drop(broken);
+        Ok(true)
+    }
+
+    /// The bytes of a frozen file, without a copy. `info` says in whose name they are pinned.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::NotFrozen`], and [`FsError::Layout`] if pages are pinned by something
+    /// other than the bytes of a frozen file.
+    pub fn frozen_bytes(&self, info: PinInfo) -> Result<FrozenBytes, FsError> {
+        self.node.core.check_open()?;
+        self.check_file()?;
+        if !self.node.read().record.is_frozen() {
+            return Err(FsError::NotFrozen);
+        }
+        let folios = match self.frozen_before(&info)? {
+            Some(folios) => folios,
+            None => self.freeze_folios(&info)?,
+        };
+        let len = to_usize(self.node.read().size());
+        FrozenBytes::map(folios, len).map_err(FsError::Map)
+    }
+
+    /// More handles of folios that somebody froze before; `None` if one of them is not frozen.
+    fn frozen_before(&self, info: &PinInfo) -> Result<Option<Vec<FrozenFolio>>, FsError> {
+        let _faults = self.mapping.faults();
+        let store = &self.node.core.store;
+        let tree = self.node.read().tree;
+        let mut folios = Vec::new();
+        for (_, span) in spans(store, tree.runs(store, FileIndex(0)..END)?)? {
+            let end = span.at() + span.pages();
+            let mut at = span.at();
+            while at < end {
+                let Some(folio) = FrozenFolio::get(span.pgmap(), at, info.clone()) else {
+                    return Ok(None);
+                };
+                at = folio.pages().end;
+                folios.push(folio);
+            }
+        }
+        Ok(Some(folios))
+    }
+
+    /// Takes every translation back and freezes the folios behind the file.
+    fn freeze_folios(&self, info: &PinInfo) -> Result<Vec<FrozenFolio>, FsError> {
+        let mut broken = self.mapping.break_layout(FileIndex(0)..END, Wait::Never)?;
+        let mut folios = Vec::new();
+        for span in broken.take_idle() {
+            freeze_span(span, info, &mut folios)?;
+        }
+        drop(broken);
+        Ok(folios)
+    }
+}
+
+/// Freezes a span in the largest folios that fit.
+fn freeze_span(
+    span: IdleSpan,
+    info: &PinInfo,
+    folios: &mut Vec<FrozenFolio>,
+) -> Result<(), FsError> {
+    let mut rest = Some(span);
+    while let Some(span) = rest.take() {
+        let pages = span.pages();
+        let (order, end) = first_folios(pages.start, pages.end);
+        let span = if end < pages.end {
+            let (first, after) = span.split(end);
+            rest = Some(after);
+            first
+        } else {
+            span
+        };
+        match FrozenFolio::freeze(span, order, info) {
+            Ok(frozen) => folios.extend(frozen),
+            Err((_, error)) => return Err(udax_mapping::FaultError::from(error).into()),
+        }
+    }
+    Ok(())
+}
+
+/// The order of the first folio of `start..end`, and how far folios of that order go.
+fn first_folios(start: PgmapOff, end: PgmapOff) -> (Order, PgmapOff) {
+    let huge = Order::Pmd.pages();
+    let aligned = PgmapOff(start.0.next_multiple_of(huge.0));
+    if start < aligned {
+        return (Order::Base, aligned.min(end));
+    }
+    let whole = end.align_down(Order::Pmd);
+    if whole > start { (Order::Pmd, whole) } else { (Order::Base, end) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_2_mib_freeze_as_one_folio() {
+        let cases = [
+            ((0, 512), (Order::Pmd, 512)),
+            ((0, 1300), (Order::Pmd, 1024)),
+            ((1024, 1300), (Order::Base, 1300)),
+            ((3, 1300), (Order::Base, 512)),
+            ((3, 100), (Order::Base, 100)),
+        ];
+        for ((start, end), (order, to)) in cases {
+            assert_eq!(first_folios(PgmapOff(start), PgmapOff(end)), (order, PgmapOff(to)));
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Mapping, pinning and syncing a file, and where its bytes lie.
+
+use std::ops::{Deref, Range};
+
+use udax_mapping::{FilePin, PinnedRange, Populate, UserMapping};
+use udax_mm::sync::Arc;
+use udax_mm::{Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord};
+
+use super::iomap::spans;
+use super::{END, Inode};
+use crate::FsError;
+use crate::proof::Txn;
+
+/// Adjacent pages of a file that are adjacent on the device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FileExtent {
+    /// The first page of the file.
+    pub index: FileIndex,
+    /// Where it lies on the device.
+    pub device: DeviceOff,
+    /// How many.
+    pub pages: Pages,
+    /// The order of the folios that the extent is made of.
+    pub order: Order,
+}
+
+/// A user mapping of a file, which it keeps open. Dropping it unmaps.
+#[derive(Debug)]
+pub struct FileMapping {
+    // Dropped before the inode, which the fault handler asks where bytes lie.
+    user: UserMapping,
+    inode: Arc<Inode>,
+}
+
+impl FileMapping {
+    /// The file.
+    pub fn inode(&self) -> &Arc<Inode> {
+        &self.inode
+    }
+}
+
+impl Deref for FileMapping {
+    type Target = UserMapping;
+
+    fn deref(&self) -> &UserMapping {
+        &self.user
+    }
+}
+
+impl Inode {
+    /// Maps `pages` pages from `start` on into this process.
+    ///
+    /// A touch past the end of the file is a SIGBUS, as with any mapped file, until the file grows.
+    /// A store to a hole allocates a page.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Frozen`] and [`FsError::ReadOnly`] for a mapping to write of what cannot
+    /// be written, and [`FsError::Fault`] if the host refuses the mapping.
+    pub fn map(
+        self: &Arc<Inode>,
+        start: FileIndex,
+        pages: Pages,
+        access: Access,
+        populate: Populate,
+    ) -> Result<FileMapping, FsError> {
+        self.check_access(access)?;
+        let user = self.mapping.map(start, pages, access, populate)?;
+        Ok(FileMapping { user, inode: Arc::clone(self) })
+    }
+
+    /// Pins the pages of `range`: they stay where they are until the pin is dropped, whatever
+    /// happens to the file. Holes are allocated first.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Fault`] for a range that reaches past the end, and what
+    /// [`Inode::map`] returns.
+    pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<PinnedRange, FsError> {
+        let access = match info.kind {
+            udax_mm::PinKind::Read => Access::Read,
+            udax_mm::PinKind::Write => Access::Write,
+        };
+        self.check_access(access)?;
+        Ok(self.mapping.pin(range, info)?)
+    }
+
+    /// The pins that cover pages of this file, oldest first.
+    pub fn pins(&self) -> Vec<FilePin> {
+        let _faults = self.mapping.faults();
+        let store = &self.node.core.store;
+        let tree = self.node.read().tree;
+        let found = tree.runs(store, FileIndex(0)..END).and_then(|runs| spans(store, runs));
+        // A device that is gone has no pins to list by file; the device lists them.
+        let mut pins: Vec<FilePin> = Vec::new();
+        for (index, span) in found.unwrap_or_default() {
+            for record in span.pgmap().pins_in(span.at().span(span.pages())) {
+                add_pin(&mut pins, index, &span, record);
+            }
+        }
+        pins.sort_by_key(|pin| pin.info.since);
+        pins
+    }
+
+    /// Makes everything stored so far durable: by writes, and through mappings.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Device`] if the device fails.
+    pub fn sync(&self) -> Result<(), FsError> {
+        self.node.core.check_open()?;
+        let core = &self.node.core;
+        if core.check_writable().is_err() {
+            return Ok(());
+        }
+        self.mapping.writeback(FileIndex(0)..END)?;
+        let mut state = self.node.write();
+        if state.has_lazy_times {
+            let next = state.clone();
+            self.node.commit(&mut state, next, Txn::new(&core.store))?;
+        }
+        drop(state);
+        core.store.fence()
+    }
+
+    /// Where the bytes lie, in order.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Corrupt`] if the tree of the file cannot be read.
+    pub fn extents(&self) -> Result<Vec<FileExtent>, FsError> {
+        self.node.core.check_open()?;
+        let _faults = self.mapping.faults();
+        let tree = self.node.read().tree;
+        let runs = tree.runs(&self.node.core.store, FileIndex(0)..END)?;
+        let extent = |run: crate::tree::Run| FileExtent {
+            index: run.index,
+            device: run.device,
+            pages: run.pages,
+            order: run.order,
+        };
+        Ok(runs.into_iter().map(extent).collect())
+    }
+
+    fn check_access(&self, access: Access) -> Result<(), FsError> {
+        match access {
+            Access::Write => self.check_can_write(0),
+            Access::Read => {
+                self.node.core.check_open()?;
+                self.check_file()
+            }
+        }
+    }
+}
+
+/// Adds a pin of pages of a span, or makes the pin before it longer: one pin of a range is recorded
+/// once for each folio.
+fn add_pin(
+    pins: &mut Vec<FilePin>,
+    index: FileIndex,
+    span: &udax_dev::DaxSpan,
+    record: PinRecord,
+) {
+    let first = record.pages.start.max(span.at());
+    let last = record.pages.end.min(span.at() + span.pages());
+    let start = index + first.since(span.at());
+    let range = start..start + last.since(first);
+    let continues = |pin: &&mut FilePin| {
+        pin.range.end == range.start
+            && pin.info.since == record.info.since
+            && pin.info.owner == record.info.owner
+    };
+    match pins.iter_mut().find(continues) {
+        Some(pin) => pin.range.end = range.end,
+        None => pins.push(FilePin { range, info: record.info }),
+    }
+}

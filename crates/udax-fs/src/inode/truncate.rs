@@ -1,0 +1,132 @@
+//! Changing the size of a file.
+
+use udax_mapping::{BreakError, LayoutBroken};
+use udax_mm::{FileIndex, Wait};
+
+use super::{END, Inode, end_of};
+use crate::FsError;
+use crate::proof::{Txn, Vacant};
+
+/// What to do with pages that are pinned while their blocks are freed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FreePolicy {
+    /// Wait for the pins; when time runs out, nothing has changed and the error names them.
+    Wait(Wait),
+    /// Do not wait: the file loses the pages at once, and the blocks come back with the last put.
+    Defer,
+}
+
+impl Inode {
+    /// Sets the size of the file. Bytes that come into being are zeros, also where a mapping wrote
+    /// past the old end.
+    ///
+    /// # Blocking
+    ///
+    /// Shrinking waits for pins as `policy` says, and holds no lock of the file meanwhile: whoever
+    /// holds the pin can read, write and fault.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Layout`] with the first pinned index and its holders if the wait runs
+    /// out; the file is unchanged then. Returns what [`Inode::write_at`] returns for files that
+    /// cannot be written.
+    pub fn truncate(&self, size: u64, policy: FreePolicy) -> Result<(), FsError> {
+        self.check_can_write(size)?;
+        loop {
+            if self.node.read().size() <= size {
+                let _writer = self.writer.lock();
+                if self.grow(size)? {
+                    return Ok(());
+                }
+            } else {
+                let broken = self.break_layout(end_of(size), END, policy)?;
+                if self.shrink_broken(size, broken)? {
+                    return Ok(());
+                }
+            }
+            // The size has passed `size` meanwhile, so this is the other case.
+        }
+    }
+
+    /// Shrinks the file to `to` bytes: the pages of `broken` are freed with `txn`.
+    ///
+    /// The proof is held until the transaction has committed, so nobody can map, pin or add a page
+    /// in the range before it is gone. Returns whether the file was larger than `to`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Frozen`], and [`FsError::Device`] if the device fails; nothing has
+    /// changed then.
+    pub fn shrink(
+        &self,
+        mut txn: Txn<'_>,
+        to: u64,
+        mut broken: LayoutBroken<'_>,
+    ) -> Result<bool, FsError> {
+        let store = &self.node.core.store;
+        let mut state = self.node.write();
+        state.check_not_frozen()?;
+        if state.size() <= to {
+            return Ok(false);
+        }
+        assert!(broken.range().start <= end_of(to), "the layout is broken from the new end on (I-50)");
+        let vacant = Vacant::take(store, &mut broken);
+        let mut next = state.clone();
+        let cut = state.tree.clear(store, end_of(to)..END)?.flush(store)?.fence(store)?;
+        next.tree = txn.cut(cut, vacant)?;
+        next.record.size.set(to);
+        next.touch();
+        self.node.commit(&mut state, next, txn)?;
+        // What a reader of the last page sees past the end is zero for as long as nobody stores
+        // there. Growing zeros it again, so a crash before these stores are durable does no harm.
+        self.node.zero_tail(&state, u64::MAX)?;
+        drop(state);
+        drop(broken);
+        Ok(true)
+    }
+
+    fn shrink_broken(&self, to: u64, broken: LayoutBroken<'_>) -> Result<bool, FsError> {
+        self.shrink(Txn::new(&self.node.core.store), to, broken)
+    }
+
+    /// Takes back what an append could not complete. The caller holds the writer lock.
+    pub(super) fn truncate_locked(&self, size: u64) -> Result<(), FsError> {
+        let broken = self.break_layout(end_of(size), END, FreePolicy::Defer)?;
+        self.shrink_broken(size, broken)?;
+        Ok(())
+    }
+
+    /// Breaks the layout of pages `from..to`, as the policy says.
+    pub(super) fn break_layout(
+        &self,
+        from: FileIndex,
+        to: FileIndex,
+        policy: FreePolicy,
+    ) -> Result<LayoutBroken<'_>, BreakError> {
+        match policy {
+            FreePolicy::Wait(wait) => self.mapping.break_layout(from..to, wait),
+            FreePolicy::Defer => {
+                self.mapping.break_layout_deferred(from..to, &self.node.core.limbo())
+            }
+        }
+    }
+
+    /// Grows the file to `size`, or leaves it. False if it is larger. The caller holds the writer
+    /// lock.
+    fn grow(&self, size: u64) -> Result<bool, FsError> {
+        let old = {
+            let _faults = self.mapping.faults();
+            let mut state = self.node.write();
+            state.check_not_frozen()?;
+            let old = state.size();
+            if old > size {
+                return Ok(false);
+            }
+            self.node.zero_tail(&state, size)?;
+            self.node.publish(&mut state, Vec::new(), size)?;
+            old
+        };
+        self.show(FileIndex(0)..FileIndex(0), old..size);
+        Ok(true)
+    }
+}

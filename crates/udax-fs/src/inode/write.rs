@@ -1,0 +1,121 @@
+//! Writing bytes: in place where there are pages, out of place where there are none.
+
+use udax_mm::FileIndex;
+
+use super::fill::next_chunk;
+use super::{Inode, Node, State, pages_holding};
+use crate::FsError;
+use crate::format::MAX_FILE_BYTES;
+use crate::num::{to_u64, to_usize};
+
+impl Inode {
+    /// Writes `bytes` at `at`, and returns how many: all, unless the pool becomes full or the
+    /// device fails in the middle.
+    ///
+    /// What was written is durable at return. Bytes that exist are overwritten in place, 8 at a
+    /// time; what is new (holes, and everything past the end) appears at once, together with the
+    /// size. A write that crosses a multiple of 4 MiB is several such steps, in order. The time of
+    /// a write that only overwrites is durable with the next [`Inode::sync`].
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::NoSpace`] if not even the first step fits; nothing has changed then.
+    /// Returns [`FsError::Frozen`], [`FsError::ReadOnly`], [`FsError::TooLarge`],
+    /// [`FsError::IsADirectory`] and [`FsError::NotAFile`] for what cannot be written.
+    pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<usize, FsError> {
+        self.check_can_write(at.saturating_add(to_u64(bytes.len())))?;
+        let _writer = self.writer.lock();
+        self.write_chunks(bytes, at)
+    }
+
+    /// Writes `bytes` at the end of the file, wherever that is when nobody else writes, and returns
+    /// where they went.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inode::write_at`]. If not all bytes fit, none of them is kept.
+    pub fn append(&self, bytes: &[u8]) -> Result<u64, FsError> {
+        self.check_can_write(to_u64(bytes.len()))?;
+        let _writer = self.writer.lock();
+        let at = self.node.read().size();
+        self.check_can_write(at.saturating_add(to_u64(bytes.len())))?;
+        let done = self.write_chunks(bytes, at)?;
+        if done < bytes.len() {
+            let wanted = pages_holding(at + to_u64(done), at + to_u64(bytes.len()));
+            self.truncate_locked(at)?;
+            let free = self.node.core.store.free_pages();
+            return Err(FsError::NoSpace { wanted: wanted.end.since(wanted.start), free });
+        }
+        Ok(at)
+    }
+
+    /// Refuses what cannot be written at all, or not up to byte `end`.
+    pub(super) fn check_can_write(&self, end: u64) -> Result<(), FsError> {
+        self.node.core.check_writable()?;
+        self.check_file()?;
+        self.node.read().check_not_frozen()?;
+        if end > MAX_FILE_BYTES {
+            return Err(FsError::TooLarge { max: MAX_FILE_BYTES });
+        }
+        Ok(())
+    }
+
+    fn write_chunks(&self, bytes: &[u8], at: u64) -> Result<usize, FsError> {
+        let mut done = 0;
+        while done < bytes.len() {
+            let from = at + to_u64(done);
+            let len = to_usize(next_chunk(from) - from).min(bytes.len() - done);
+            match self.write_chunk(&bytes[done..done + len], from) {
+                Ok(()) => done += len,
+                Err(error) if done == 0 => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes bytes that lie in one chunk.
+    fn write_chunk(&self, bytes: &[u8], at: u64) -> Result<(), FsError> {
+        let end = at + to_u64(bytes.len());
+        let pages = pages_holding(at, end);
+        let layout = self.mapping.faults();
+        let mut state = self.node.write();
+        state.check_not_frozen()?;
+        let size = state.size();
+        let pieces = self.node.written(&state.tree, bytes, at)?;
+        let is_overwrite = pieces.is_empty() && end <= size;
+        if size < at {
+            self.node.zero_tail(&state, at)?;
+        }
+        self.node.overwrite(&state, bytes, at)?;
+        if is_overwrite {
+            self.node.core.store.fence()?;
+            state.touch();
+            state.has_lazy_times = true;
+            return Ok(());
+        }
+        self.node.publish(&mut state, pieces, end)?;
+        drop(state);
+        drop(layout);
+        self.show(pages, size..end.max(size));
+        Ok(())
+    }
+}
+
+impl Node {
+    /// Writes the part of `bytes` for which there are pages. Durable with the next fence.
+    #[track_caller]
+    fn overwrite(&self, state: &State, bytes: &[u8], at: u64) -> Result<(), FsError> {
+        let end = at + to_u64(bytes.len());
+        for run in state.tree.runs(&self.core.store, pages_holding(at, end))? {
+            let run_end: FileIndex = run.index + run.pages;
+            let from = run.index.byte().max(at);
+            let to = run_end.byte().min(end);
+            let device = run.device.byte() + (from - run.index.byte());
+            self.core
+                .store
+                .write_in_place(device, &bytes[to_usize(from - at)..to_usize(to - at)])?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,154 @@
+//! One walk over the inode table and all trees, shared by mounting, checking and verifying.
+//!
+//! It reserves every page it meets in a store whose pages are all free, and so finds pages that are
+//! used twice. It reports what is wrong and goes on; it writes nothing and never panics on what it
+//! reads.
+
+use udax_mm::{DeviceOff, FileIndex, Pages};
+
+use crate::format::{ITABLE_INO, InodeRecord};
+use crate::inode::end_of;
+use crate::itable::{Table, read_record};
+use crate::store::Store;
+use crate::tree::{Run, Tree, Visit};
+use crate::alloc::Extent;
+use crate::txn::Slot;
+use crate::{FsError, Ino, Kind};
+
+/// What the walk found.
+#[derive(Debug)]
+pub(crate) struct Scan {
+    pub(crate) table: Table,
+    /// Every inode in use, by number, as far as its record can be read.
+    pub(crate) inodes: Vec<Scanned>,
+    /// Numbers whose record or tree contradicts itself, with what was found. Their pages are not
+    /// known, so nothing may be allocated while there is one.
+    pub(crate) corrupt: Vec<(Ino, String)>,
+}
+
+/// An inode in use.
+#[derive(Clone, Debug)]
+pub(crate) struct Scanned {
+    pub(crate) ino: Ino,
+    pub(crate) kind: Kind,
+    pub(crate) record: InodeRecord,
+}
+
+impl Scanned {
+    /// Whether the inode has no name and only waits to be freed.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.record.links.get() == 0
+    }
+}
+
+impl Scan {
+    /// Walks the whole of `store`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Corrupt`] if the inode table itself cannot be read, and
+    /// [`FsError::Device`] if the medium fails.
+    pub(crate) fn of(store: &Store) -> Result<Scan, FsError> {
+        let table = scan_table(store)?;
+        let mut scan = Scan { table, inodes: Vec::new(), corrupt: Vec::new() };
+        for ino in scan.table.inos() {
+            scan.add(store, ino)?;
+        }
+        Ok(scan)
+    }
+
+    /// Walks one inode.
+    fn add(&mut self, store: &Store, ino: Ino) -> Result<(), FsError> {
+        let slot = self.table.slot(ino).expect("the number is one of the table's");
+        let record = read_record(store, slot)?;
+        let kind = match record.examine(ino) {
+            Ok(Some(kind)) => kind,
+            Ok(None) => {
+                self.table.free.insert(ino.0);
+                return Ok(());
+            }
+            Err(found) => {
+                self.corrupt.push((ino, found));
+                return Ok(());
+            }
+        };
+        let found = scan_tree(store, &record)?;
+        self.corrupt.extend(found.into_iter().map(|found| (ino, found)));
+        self.inodes.push(Scanned { ino, kind, record });
+        Ok(())
+    }
+}
+
+/// Reads the record and the tree of the inode table.
+fn scan_table(store: &Store) -> Result<Table, FsError> {
+    let corrupt = |found: String| FsError::corrupt("the inode table", found);
+    let record = read_record(store, Slot::record(store.geometry().itable.byte()))?;
+    match record.examine(ITABLE_INO) {
+        Ok(Some(Kind::File)) => (),
+        Ok(_) => return Err(corrupt("its record is that of something else".into())),
+        Err(found) => return Err(corrupt(found)),
+    }
+    let found = scan_tree(store, &record)?;
+    if let Some(found) = found.into_iter().next() {
+        return Err(corrupt(found));
+    }
+    let mut pages: Vec<DeviceOff> = Vec::new();
+    for run in Tree::of(&record)?.runs(store, FileIndex(0)..end_of(record.size.get()))? {
+        if run.index != FileIndex(crate::num::to_u64(pages.len())) {
+            return Err(corrupt(format!("page {} is missing", pages.len())));
+        }
+        pages.extend((0..run.pages.0).map(|page| run.device + Pages(page)));
+    }
+    Ok(Table { record, pages, free: std::collections::BTreeSet::new() })
+}
+
+/// Walks the tree of one inode and reserves its pages. Returns what is wrong with it.
+pub(crate) fn scan_tree(store: &Store, record: &InodeRecord) -> Result<Vec<String>, FsError> {
+    let tree = match Tree::of(record) {
+        Ok(tree) => tree,
+        Err(FsError::Corrupt { found, .. }) => return Ok(vec![found]),
+        Err(error) => return Err(error),
+    };
+    let mut walk = TreeWalk { store, end: end_of(record.size.get()), pages: 0, found: Vec::new() };
+    tree.walk(store, &mut |visit| walk.visit(visit))?;
+    let TreeWalk { pages, mut found, .. } = walk;
+    if found.is_empty() && pages != record.pages.get() {
+        found.push(format!("it has {pages} pages and counts {}", record.pages.get()));
+    }
+    Ok(found)
+}
+
+/// The walk of one tree.
+struct TreeWalk<'s> {
+    store: &'s Store,
+    /// No data lies here or later.
+    end: FileIndex,
+    pages: u64,
+    found: Vec<String>,
+}
+
+impl TreeWalk<'_> {
+    fn visit(&mut self, visit: Visit) -> Result<(), FsError> {
+        match visit {
+            Visit::Node(page) => self.reserve(Extent { start: page, pages: Pages(1) }),
+            Visit::Data(run) => self.data(&run),
+            Visit::Bad(FsError::Corrupt { found, .. }) => self.found.push(found),
+            Visit::Bad(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn data(&mut self, run: &Run) {
+        if run.index + run.pages > self.end {
+            self.found.push(format!("data at index {}, past the end", run.index));
+        }
+        self.reserve(Extent { start: run.device, pages: run.pages });
+    }
+
+    fn reserve(&mut self, extent: Extent) {
+        self.pages += extent.pages.0;
+        if let Err(double) = self.store.reserve(extent) {
+            self.found.push(format!("page {} is used twice", double.0));
+        }
+    }
+}

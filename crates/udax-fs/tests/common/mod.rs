@@ -1,0 +1,139 @@
+//! Pools on a memfd, for the tests of this crate.
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::ffi::OsStr;
+use std::time::Instant;
+
+use udax_dev::PgmapDevice;
+use udax_fs::{Filesystem, FormatOptions, Inode, Kind, MountMode, Name, Recovered};
+use udax_mm::media::FileMedia;
+use udax_mm::sync::Arc;
+use udax_mm::{
+    Media, MediaRange, MemoryType, Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm,
+};
+
+pub(crate) const KIB: u64 = 1 << 10;
+pub(crate) const MIB: u64 = 1 << 20;
+
+/// A medium that outlives the devices made of it, as a file outlives processes.
+pub(crate) struct Pool {
+    pub(crate) media: Arc<FileMedia>,
+    pages: Pages,
+}
+
+impl Pool {
+    /// An empty filesystem of `bytes` bytes.
+    pub(crate) fn new(bytes: u64) -> Pool {
+        let pool = Pool::raw(bytes);
+        Filesystem::format(pool.device(), &FormatOptions::default()).unwrap();
+        pool
+    }
+
+    /// Zeros.
+    pub(crate) fn raw(bytes: u64) -> Pool {
+        let media = Arc::new(FileMedia::memfd("udax-fs-test", bytes).unwrap());
+        Pool { media, pages: Pages::holding(bytes) }
+    }
+
+    /// A pool with the same bytes.
+    pub(crate) fn copy(&self) -> Pool {
+        let copy = Pool::raw(self.pages.bytes());
+        let mut buffer = vec![0; 1 << 20];
+        let mut at = 0;
+        while at < self.pages.bytes() {
+            self.media.read(at, &mut buffer).unwrap();
+            copy.media.write(at, &buffer).unwrap();
+            at += 1 << 20;
+        }
+        copy
+    }
+
+    /// A device over all of it.
+    pub(crate) fn device(&self) -> Arc<PgmapDevice> {
+        self.device_of(self.pages)
+    }
+
+    /// A device over the first `pages` pages.
+    pub(crate) fn device_of(&self, pages: Pages) -> Arc<PgmapDevice> {
+        let media = Arc::clone(&self.media);
+        let ranges = vec![MediaRange { media, start: 0, pages }];
+        Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()))
+    }
+
+    pub(crate) fn mount(&self) -> Arc<Filesystem> {
+        self.mount_saying().0
+    }
+
+    pub(crate) fn mount_saying(&self) -> (Arc<Filesystem>, Recovered) {
+        Filesystem::mount(self.device(), MountMode::ReadWrite, None).unwrap()
+    }
+
+    /// Checks that the medium is sound.
+    pub(crate) fn check(&self) {
+        let report = Filesystem::check(self.device()).unwrap();
+        assert_eq!(report.problems, []);
+    }
+}
+
+pub(crate) fn name(name: &str) -> Name {
+    Name::new(OsStr::new(name)).unwrap()
+}
+
+pub(crate) fn create(fs: &Filesystem, called: &str) -> Arc<Inode> {
+    fs.create(&fs.root().unwrap(), &name(called), Kind::File, 0o644, 0, 0).unwrap()
+}
+
+pub(crate) fn mkdir(fs: &Filesystem, dir: &Arc<Inode>, called: &str) -> Arc<Inode> {
+    fs.create(dir, &name(called), Kind::Dir, 0o755, 0, 0).unwrap()
+}
+
+pub(crate) fn lookup(fs: &Filesystem, called: &str) -> Arc<Inode> {
+    fs.lookup(&fs.root().unwrap(), &name(called)).unwrap()
+}
+
+pub(crate) fn unlink(fs: &Filesystem, called: &str) {
+    fs.unlink(&fs.root().unwrap(), &name(called)).unwrap();
+}
+
+/// All bytes of a file.
+pub(crate) fn contents(file: &Inode) -> Vec<u8> {
+    let size = usize::try_from(file.attr().size).unwrap();
+    let mut bytes = vec![0xaa; size];
+    assert_eq!(file.read_at(&mut bytes, 0).unwrap(), size);
+    bytes
+}
+
+/// Bytes that differ from page to page and from seed to seed.
+pub(crate) fn pattern(seed: u64, len: u64) -> Vec<u8> {
+    let word = |at: u64| (at ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    let mut bytes: Vec<u8> = (0..len.div_ceil(8)).flat_map(word).collect();
+    bytes.truncate(usize::try_from(len).unwrap());
+    bytes
+}
+
+pub(crate) fn names(fs: &Filesystem, dir: &Arc<Inode>) -> Vec<String> {
+    let entries = fs.read_dir(dir, 0, usize::MAX).unwrap();
+    let mut names: Vec<String> = entries.iter().map(|entry| entry.name.to_string()).collect();
+    names.sort();
+    names
+}
+
+/// A pin of this process.
+pub(crate) fn pin_info(label: &str, kind: PinKind) -> PinInfo {
+    PinInfo {
+        owner: PinOwner { process: 1, connection: 0, label: label.into() },
+        since: Instant::now(),
+        kind,
+        term: PinTerm::Long,
+    }
+}
+
+/// Whether two pools hold the same bytes.
+pub(crate) fn same_bytes(one: &Pool, other: &Pool) -> bool {
+    let (mut left, mut right) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    (0..one.pages.bytes()).step_by(1 << 20).all(|at| {
+        one.media.read(at, &mut left).unwrap();
+        other.media.read(at, &mut right).unwrap();
+        left == right
+    })
+}
