@@ -10,9 +10,10 @@ use crate::tree::Tree;
 use crate::txn::Txn;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, PgmapDevice};
-use udax_mm::media::{FileMedia, Media, MediaRange};
+use udax_mm::media::{FileMedia, Media, MediaError, MediaFacts, MediaRange, Site};
 use udax_mm::sync::Arc;
-use udax_mm::{DeviceOff, FileIndex, MemoryType, Pages, Pgmap};
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
+use udax_mm::{FileIndex, MemoryType, Pages, Pgmap};
 use zerocopy::FromZeros;
 
 pub(crate) const UUID: [u8; 16] = *b"a pool for tests";
@@ -95,7 +96,55 @@ pub(crate) fn clear(store: &Arc<Store>, tree: &Tree, range: Range<u64>) -> Tree 
     tree
 }
 
-/// The first data page of the device.
-pub(crate) fn first_page(store: &Store) -> DeviceOff {
-    store.geometry().data
+/// Memory whose flushes fail once it is told to.
+#[derive(Debug)]
+pub(crate) struct Failing {
+    inner: FileMedia,
+    fails: AtomicBool,
+}
+
+impl Failing {
+    /// Zeros that do not fail yet.
+    pub(crate) fn new(pages: Pages) -> Arc<Failing> {
+        let inner = FileMedia::memfd("failing", pages.bytes()).unwrap();
+        Arc::new(Failing { inner, fails: AtomicBool::new(false) })
+    }
+
+    /// Lets every flush from here on fail, or none.
+    pub(crate) fn set(&self, fails: bool) {
+        self.fails.store(fails, Ordering::Relaxed);
+    }
+}
+
+impl Media for Failing {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+    fn facts(&self) -> MediaFacts {
+        self.inner.facts()
+    }
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        self.inner.read(at, into)
+    }
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.inner.write(at, bytes)
+    }
+    fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        self.inner.zero(at, len)
+    }
+    fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
+        self.inner.load_u64(at)
+    }
+    fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
+        self.inner.store_u64(at, value)
+    }
+    fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError> {
+        if self.fails.load(Ordering::Relaxed) {
+            return Err(MediaError::Fault { at });
+        }
+        self.inner.flush(at, len, site)
+    }
+    fn fence(&self, site: Site) -> Result<(), MediaError> {
+        self.inner.fence(site)
+    }
 }

@@ -189,3 +189,7 @@ fn check_cells(slot: Slot<Cell>, bytes: u64) {
     assert!(bytes.is_multiple_of(CELL_BYTES), "format: cells have 64 bytes");
     assert!(slot.at % PAGE_BYTES + bytes <= PAGE_BYTES, "format: an entry stays in one page");
 }
+
+#[cfg(test)]
+#[path = "txn_tests.rs"]
+mod tests;

@@ -141,3 +141,7 @@ fn locate(store: &Store, span: IdleSpan) -> Vec<(Extent, IdleSpan)> {
     }
     located
 }
+
+#[cfg(test)]
+#[path = "vacant_tests.rs"]
+mod tests;
