@@ -255,3 +255,6 @@ impl Slot {
 pub(crate) fn indices(range: &Range<FileIndex>) -> impl Iterator<Item = FileIndex> + use<> {
     (range.start.0..range.end.0).map(FileIndex)
 }
+
+#[cfg(test)]
+mod tests;

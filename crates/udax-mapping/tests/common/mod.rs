@@ -1,0 +1,303 @@
+//! A small owner of one file: a list of blocks over a page map, without a filesystem.
+
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+
+use std::ops::Range;
+use std::time::Instant;
+use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
+use udax_mapping::{BreakError, Iomap, IomapError, IomapOps, LayoutBroken, Mapping};
+use udax_mm::media::FileMedia;
+use udax_mm::sync::{Arc, Mutex, Weak};
+use udax_mm::{
+    Access, DeviceOff, FaultService, FileIndex, IdleSpan, LimboSink, Media, MediaRange, MemoryType,
+    Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm, Wait,
+};
+
+pub const PAGE: u64 = 4096;
+
+/// A hook that a test runs while the owner answers.
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// One file on one device.
+pub struct TestFile {
+    pub device: Arc<dyn DaxDevice>,
+    pub mapping: Arc<Mapping>,
+    pub sink: Arc<dyn LimboSink>,
+    returned: Arc<Returned>,
+    blocks: Mutex<Blocks>,
+    /// Run after the next answer to `iomap` is known, before it is given.
+    hook: Mutex<Option<Hook>>,
+    /// Run at the next call of `spans`, with the layout lock held exclusively.
+    spans_hook: Mutex<Option<Hook>>,
+}
+
+#[derive(Default)]
+struct Blocks {
+    /// The block of each page of the file; `None` is a hole.
+    pages: Vec<Option<u64>>,
+    /// Blocks that no file has, in the order in which they are given out.
+    free: Vec<u64>,
+}
+
+/// Where limbo delivers.
+#[derive(Default)]
+struct Returned(Mutex<Vec<IdleSpan>>);
+
+impl LimboSink for Returned {
+    fn returned(&self, span: IdleSpan) {
+        self.0.lock().push(span);
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no block is free")]
+pub struct NoSpace;
+
+impl TestFile {
+    /// A file with these blocks, on a device of `device_pages` pages of memory.
+    pub fn new(device_pages: u64, pages: &[Option<u64>]) -> Arc<TestFile> {
+        let media = FileMedia::memfd("test", Pages(device_pages).bytes());
+        TestFile::on(Arc::new(media.expect("memory for a test")), pages, None)
+    }
+
+    /// The same, with faults answered by userfaultfd; `None` where the host does not permit it.
+    pub fn lazy(device_pages: u64, pages: &[Option<u64>]) -> Option<Arc<TestFile>> {
+        let service = FaultService::new().ok()?;
+        let media = FileMedia::memfd("test", Pages(device_pages).bytes());
+        let media = Arc::new(media.expect("memory for a test"));
+        Some(TestFile::on(media, pages, Some(Arc::new(service))))
+    }
+
+    /// The same, on a given medium.
+    pub fn on(
+        media: Arc<dyn Media>,
+        pages: &[Option<u64>],
+        service: Option<Arc<FaultService>>,
+    ) -> Arc<TestFile> {
+        let all = Pages::holding(media.len());
+        let range = MediaRange { media, start: 0, pages: all };
+        let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).expect("one range");
+        let used = |block: &u64| pages.contains(&Some(*block));
+        let free = (0..all.0).rev().filter(|block| !used(block)).collect();
+        let returned = Arc::new(Returned::default());
+        Arc::new_cyclic(|weak: &Weak<TestFile>| TestFile {
+            device: Arc::new(PgmapDevice::new(pgmap)),
+            mapping: Mapping::new(weak.clone(), service),
+            sink: returned.clone(),
+            returned,
+            blocks: Mutex::new(Blocks { pages: pages.to_vec(), free }),
+            hook: Mutex::new(None),
+            spans_hook: Mutex::new(None),
+        })
+    }
+
+    pub fn pgmap(&self) -> Pgmap {
+        self.device.pgmaps().remove(0)
+    }
+
+    /// Fills page `block` of the device with one byte.
+    pub fn fill_block(&self, block: u64, byte: u8) {
+        let bytes = DaxBytes::new(Arc::clone(&self.device));
+        bytes.write(block * PAGE, &[byte; 4096]).expect("the device lives");
+    }
+
+    /// The first byte of page `block` of the device.
+    pub fn byte_of_block(&self, block: u64) -> u8 {
+        let mut byte = [0];
+        let bytes = DaxBytes::new(Arc::clone(&self.device));
+        bytes.read(block * PAGE, &mut byte).expect("the device lives");
+        byte[0]
+    }
+
+    /// The block of each page.
+    pub fn blocks(&self) -> Vec<Option<u64>> {
+        self.blocks.lock().pages.clone()
+    }
+
+    pub fn free_blocks(&self) -> usize {
+        self.blocks.lock().free.len()
+    }
+
+    /// Runs `hook` after the next answer to `iomap` is known, before it is given.
+    pub fn hook_next_iomap(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock() = Some(Box::new(hook));
+    }
+
+    /// Runs `hook` when a layout is broken the next time, with the layout lock held exclusively.
+    pub fn hook_next_spans(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.spans_hook.lock() = Some(Box::new(hook));
+    }
+
+    /// Gives a hole a block, as a write to the file does.
+    pub fn allocate(&self, index: u64) {
+        self.blocks.lock().allocate(&self.device, index).expect("a block is free");
+        self.mapping.invalidate_holes(range(index, index + 1));
+    }
+
+    /// Makes the file longer by holes.
+    pub fn grow(&self, pages: usize) {
+        let old = self.blocks().len();
+        self.blocks.lock().pages.resize(pages, None);
+        self.mapping.invalidate_holes(range(count(old), count(pages)));
+    }
+
+    /// Makes the file shorter, and frees its blocks when nobody pins them.
+    pub fn truncate(&self, pages: usize, wait: Wait) -> Result<(), BreakError> {
+        let broken = self.mapping.break_layout(range(count(pages), u64::MAX), wait)?;
+        self.cut(pages, broken);
+        Ok(())
+    }
+
+    /// The same, but leaves what is pinned to limbo.
+    pub fn truncate_deferred(&self, pages: usize) -> Result<(), BreakError> {
+        let range = range(count(pages), u64::MAX);
+        let broken = self.mapping.break_layout_deferred(range, &self.sink)?;
+        self.cut(pages, broken);
+        Ok(())
+    }
+
+    /// Turns pages into holes, and frees their blocks when nobody pins them.
+    pub fn punch(&self, range: Range<FileIndex>, wait: Wait) -> Result<(), BreakError> {
+        let mut broken = self.mapping.break_layout(range.clone(), wait)?;
+        let mut blocks = self.blocks.lock();
+        blocks.free_idle(broken.take_idle());
+        for index in range.start.0..range.end.0 {
+            blocks.pages[to_usize(index)] = None;
+        }
+        Ok(())
+    }
+
+    /// Frees what limbo has delivered, and says how many blocks that were.
+    pub fn collect_limbo(&self) -> usize {
+        let spans = std::mem::take(&mut *self.returned.0.lock());
+        let mut blocks = self.blocks.lock();
+        let before = blocks.free.len();
+        blocks.free_idle(spans);
+        blocks.free.len() - before
+    }
+
+    #[track_caller]
+    pub fn verify(&self) {
+        self.mapping.verify().expect("the mapping keeps its invariants");
+        self.pgmap().verify().expect("the page map keeps its invariants");
+    }
+
+    fn cut(&self, pages: usize, mut broken: LayoutBroken<'_>) {
+        let mut blocks = self.blocks.lock();
+        blocks.free_idle(broken.take_idle());
+        blocks.pages.truncate(pages);
+    }
+}
+
+impl Blocks {
+    fn allocate(&mut self, device: &Arc<dyn DaxDevice>, index: u64) -> Result<(), NoSpace> {
+        let slot = &mut self.pages[to_usize(index)];
+        if slot.is_none() {
+            let block = self.free.pop().ok_or(NoSpace)?;
+            let bytes = DaxBytes::new(Arc::clone(device));
+            bytes.zero(block * PAGE, PAGE).expect("the device lives");
+            *slot = Some(block);
+        }
+        Ok(())
+    }
+
+    fn free_idle(&mut self, spans: Vec<IdleSpan>) {
+        for span in spans {
+            let pages = span.pages();
+            self.free.extend(pages.start.0..pages.end.0);
+        }
+    }
+
+    /// The contiguous run of blocks around a page that has one, as (first page, first block, len).
+    fn run(&self, index: u64) -> (u64, u64, u64) {
+        let block_of = |index: u64| self.pages.get(to_usize(index)).copied().flatten();
+        let block = block_of(index).expect("the page has a block");
+        let mut start = index;
+        while start > 0 && block > index - start {
+            if block_of(start - 1) != Some(block - (index - start) - 1) {
+                break;
+            }
+            start -= 1;
+        }
+        let mut end = index + 1;
+        while block_of(end) == Some(block + (end - index)) {
+            end += 1;
+        }
+        (start, block - (index - start), end - start)
+    }
+
+    fn hole_len(&self, index: u64) -> u64 {
+        count(self.pages[to_usize(index)..].iter().take_while(|page| page.is_none()).count())
+    }
+}
+
+impl IomapOps for TestFile {
+    fn iomap(&self, index: FileIndex, access: Access) -> Result<Iomap, IomapError> {
+        let mut blocks = self.blocks.lock();
+        let answer = match blocks.pages.get(to_usize(index.0)).copied() {
+            None => Iomap::PastEnd,
+            Some(None) if access == Access::Read => {
+                Iomap::Hole { pages: Pages(blocks.hole_len(index.0)) }
+            }
+            Some(_) => {
+                blocks.allocate(&self.device, index.0).map_err(|error| IomapError(error.into()))?;
+                let (start, block, pages) = blocks.run(index.0);
+                let span = self.device.direct_access(DeviceOff(block), Pages(pages));
+                let span = span.map_err(|error| IomapError(error.into()))?;
+                Iomap::Data { span, start: FileIndex(start) }
+            }
+        };
+        drop(blocks);
+        let hook = self.hook.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        Ok(answer)
+    }
+
+    fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {
+        let hook = self.spans_hook.lock().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        let blocks = self.blocks.lock();
+        let mut spans = Vec::new();
+        let mut index = range.start.0;
+        let end = range.end.0.min(count(blocks.pages.len()));
+        while index < end {
+            if blocks.pages[to_usize(index)].is_none() {
+                index += 1;
+                continue;
+            }
+            let (start, block, pages) = blocks.run(index);
+            let pages = (start + pages).min(end) - index;
+            let at = DeviceOff(block + (index - start));
+            let span = self.device.direct_access(at, Pages(pages));
+            spans.push((FileIndex(index), span.map_err(|error| IomapError(error.into()))?));
+            index += pages;
+        }
+        Ok(spans)
+    }
+}
+
+pub fn range(from: u64, to: u64) -> Range<FileIndex> {
+    FileIndex(from)..FileIndex(to)
+}
+
+/// A contiguous file: `pages` pages from block `block` on.
+pub fn data(block: u64, pages: u64) -> Vec<Option<u64>> {
+    (block..block + pages).map(Some).collect()
+}
+
+pub fn info(label: &str, kind: PinKind) -> PinInfo {
+    let owner = PinOwner { process: std::process::id(), connection: 0, label: label.into() };
+    PinInfo { owner, since: Instant::now(), kind, term: PinTerm::Long }
+}
+
+fn to_usize(index: u64) -> usize {
+    usize::try_from(index).unwrap_or(usize::MAX)
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).expect("a test file is short")
+}

@@ -1,0 +1,138 @@
+//! Pins: all or nothing, listed by range and owner, and indifferent to what becomes of the file.
+
+mod common;
+
+use common::{PAGE, TestFile, data, info, range};
+use udax_mapping::FaultError;
+use udax_mm::{FileIndex, Order, PgmapOff, PinKind, Wait};
+
+#[test]
+fn pinned_bytes_are_the_bytes_of_the_file() {
+    let file = TestFile::new(8, &[Some(5), Some(2), Some(3)]);
+    file.fill_block(5, 50);
+    file.fill_block(2, 20);
+    file.fill_block(3, 30);
+
+    let pin = file.mapping.pin(range(0, 3), info("test", PinKind::Read)).unwrap();
+
+    let mut bytes = vec![0; 2 * 4096];
+    pin.read(PAGE - 1, &mut bytes).unwrap();
+    assert_eq!((bytes[0], bytes[1], bytes[4096], bytes[4097]), (50, 20, 20, 30));
+    file.verify();
+}
+
+#[test]
+fn stores_through_a_pin_are_in_the_file() {
+    let file = TestFile::new(8, &[Some(5), Some(2)]);
+    let pin = file.mapping.pin(range(0, 2), info("test", PinKind::Write)).unwrap();
+
+    pin.write(PAGE - 2, &[7; 4]).unwrap();
+
+    assert_eq!(file.byte_of_block(2), 7);
+    assert!(pin.write(2 * PAGE - 2, &[7; 4]).is_err(), "outside the range");
+    assert!(pin.read(u64::MAX, &mut [0]).is_err());
+}
+
+#[test]
+fn a_pin_is_listed_with_its_range_and_owner_until_it_is_dropped() {
+    let file = TestFile::new(8, &data(0, 4));
+    let first = file.mapping.pin(range(1, 3), info("first", PinKind::Read)).unwrap();
+    let second = file.mapping.pin(range(2, 4), info("second", PinKind::Write)).unwrap();
+
+    let listed: Vec<_> = file.mapping.pins();
+    assert_eq!(listed.len(), 2);
+    assert_eq!((listed[0].range.clone(), &*listed[0].info.owner.label), (range(1, 3), "first"));
+    assert_eq!((listed[1].range.clone(), &*listed[1].info.owner.label), (range(2, 4), "second"));
+
+    drop(first);
+    assert_eq!(file.mapping.pins()[0].range, range(2, 4));
+    drop(second);
+    assert!(file.mapping.pins().is_empty());
+    assert!(file.pgmap().pins().is_empty(), "I-58: unpin returns what pin took");
+    file.verify();
+}
+
+#[test]
+fn a_hole_is_allocated_even_for_a_pin_that_reads() {
+    let file = TestFile::new(8, &[Some(0), None]);
+
+    let pin = file.mapping.pin(range(0, 2), info("test", PinKind::Read)).unwrap();
+
+    let block = file.blocks()[1].expect("the hole got a block");
+    assert_eq!(pin.folios()[1].head(), PgmapOff(block));
+    file.verify();
+}
+
+#[test]
+fn a_pin_past_the_end_pins_nothing() {
+    let file = TestFile::new(8, &data(0, 2));
+
+    let error = file.mapping.pin(range(0, 3), info("test", PinKind::Read)).unwrap_err();
+
+    assert!(matches!(error, FaultError::PastEnd(FileIndex(2))), "{error}");
+    assert!(file.mapping.pins().is_empty());
+    assert!(file.pgmap().pins().is_empty());
+    file.truncate(0, Wait::Never).unwrap();
+}
+
+#[test]
+fn a_pin_that_finds_no_space_pins_nothing() {
+    let file = TestFile::new(2, &[Some(0), None, None]);
+
+    let error = file.mapping.pin(range(0, 3), info("test", PinKind::Write)).unwrap_err();
+
+    assert_eq!(error.to_string(), "no block is free");
+    assert!(file.pgmap().pins().is_empty());
+    file.verify();
+}
+
+#[test]
+fn an_empty_range_is_refused() {
+    let file = TestFile::new(2, &data(0, 2));
+
+    let error = file.mapping.pin(range(1, 1), info("test", PinKind::Read)).unwrap_err();
+
+    assert!(matches!(error, FaultError::Empty));
+}
+
+#[test]
+fn a_whole_block_is_one_folio() {
+    let file = TestFile::new(2048, &data(512, 1024));
+
+    let pin = file.mapping.pin(range(0, 1024), info("test", PinKind::Read)).unwrap();
+
+    let folios: Vec<_> = pin.folios().iter().map(|folio| (folio.head(), folio.order())).collect();
+    assert_eq!(folios, [(PgmapOff(512), Order::Pmd), (PgmapOff(1024), Order::Pmd)]);
+    assert_eq!(file.mapping.fallbacks().huge, 2);
+    file.verify();
+}
+
+#[test]
+fn a_part_of_a_block_that_is_counted_as_a_whole_shares_its_folio() {
+    let file = TestFile::new(2048, &data(512, 512));
+    file.fill_block(512 + 7, 77);
+    let _whole = file.mapping.pin(range(0, 512), info("whole", PinKind::Read)).unwrap();
+
+    let part = file.mapping.pin(range(7, 9), info("part", PinKind::Read)).unwrap();
+
+    assert_eq!(part.folios().len(), 1);
+    assert_eq!(part.folios()[0].head(), PgmapOff(512));
+    let mut byte = [0];
+    part.read(0, &mut byte).unwrap();
+    assert_eq!(byte, [77]);
+    file.verify();
+}
+
+#[test]
+fn pinned_bytes_outlive_the_file() {
+    let file = TestFile::new(8, &data(3, 2));
+    file.fill_block(3, 33);
+    let pin = file.mapping.pin(range(0, 2), info("test", PinKind::Read)).unwrap();
+
+    file.truncate_deferred(0).unwrap();
+    drop(file);
+
+    let mut bytes = [0; 2];
+    pin.read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [33; 2]);
+}
