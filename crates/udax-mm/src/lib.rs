@@ -8,14 +8,12 @@
 
 #![warn(clippy::undocumented_unsafe_blocks)]
 
-pub mod bytes;
 pub mod folio;
 pub mod frozen;
 pub mod idle;
 pub mod image;
 pub mod limbo;
 pub mod media;
-pub mod persist;
 pub mod pgmap;
 pub mod pin;
 pub mod recorder;
@@ -25,9 +23,14 @@ pub mod vma;
 pub mod wait;
 
 mod access;
+mod bytes;
+mod faults;
 mod live;
+mod persist;
 mod ranges;
+mod reserve;
 mod table;
+mod uffd;
 mod verify;
 mod word;
 
@@ -39,5 +42,5 @@ pub use media::{Media, MediaError, MediaFacts, MediaRange};
 pub use pgmap::{Dead, MemoryType, Pgmap, PgmapError, PgmapRef, RequestError, StillBusy};
 pub use pin::{PinInfo, PinKind, PinOwner, PinRecord, PinTerm, PinnedFolio};
 pub use units::{DeviceOff, FileIndex, Order, PAGE_SIZE, Pages, PgmapOff, VmaOff};
-pub use vma::{Access, FaultService, FaultSink, Vma};
+pub use vma::{Access, FaultService, FaultSink, FrozenBytes, Vma};
 pub use wait::Wait;

@@ -17,9 +17,9 @@ use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::persist::Persist;
+use crate::reserve::{Reservation, Sharing};
 use crate::sync::Arc;
 use crate::units::{PAGE_SIZE, Pages};
-use crate::vma::{Reservation, Sharing};
 
 /// The source line that asked for a flush or a fence. The recorder names it, and a test of crash
 /// consistency leaves it out.

@@ -1,236 +1,592 @@
-//! Reserved addresses: real virtual memory that pages of media are mapped into.
-use crate::bytes::Window;
-use crate::sync::Arc;
-use crate::*;
-use rustix::mm::{Advice, MapFlags, ProtFlags};
-use std::ffi::c_void;
+//! User mappings: real virtual memory that pages of media are mapped into.
+//!
+//! This file owns what lies at each address of a [`Vma`], and keeps rule 16 of docs/protocol.md (a
+//! zap is atomic). It does not know what belongs where: a file mapping does, and it holds the
+//! references of the folios that it maps here.
+//!
+//! A lazy vma is a range registered with a userfaultfd. A page that is missing stops the thread
+//! that touches it until the sink has mapped media over it, as a shared mapping of the medium's
+//! file. A page of a hole is a page of zeros that is protected against writing, so that the first
+//! store stops the thread as well. Where nothing belongs, past the end of a file, an empty file is
+//! mapped, which makes a touch a SIGBUS as with any file.
+//!
+//! A zap has to make the range missing in one step: unmapping, mapping anew and registering would
+//! show zeros to a thread that touches the page in between. So a fresh range is mapped and
+//! registered elsewhere, and moved over the old one. The registration moves along
+//! (`UFFD_FEATURE_EVENT_REMAP`); in return mremap waits until the fault service has read a message
+//! about it.
+
+use std::fmt;
 use std::io;
-use std::os::fd::BorrowedFd;
-use std::ptr::{self, NonNull};
+use std::ops::{Deref, Range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// How a file is mapped.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Sharing {
-    /// `MAP_SHARED`.
-    Shared,
-    /// `MAP_SHARED_VALIDATE | MAP_SYNC`: refused by all but persistent memory.
-    Synchronous,
-}
+use rustix::io::Errno;
 
-/// Addresses of this process that are mapped and unmapped as a whole.
-///
-/// # Invariants
-///
-/// 1. The addresses of `window` were reserved by this value, and only its drop gives them back.
-/// 2. No Rust reference covers them, except those of [`FrozenBytes`], which maps them read-only.
-#[derive(Debug)]
-pub(crate) struct Reservation {
-    window: Window,
-}
+use crate::folio::FolioRef;
+use crate::frozen::FrozenFolio;
+use crate::media::MediaError;
+use crate::reserve::{Reservation, Sharing};
+use crate::sync::{Arc, Mutex};
+use crate::units::{PAGE_SIZE, Pages, PgmapOff, VmaOff};
 
-impl Reservation {
-    /// Reserves `len` bytes that nobody may touch, a positive multiple of the page size.
-    ///
-    /// The first address is aligned to the largest host page that fits into `len`, so that huge
-    /// pages of media can be mapped at congruent addresses.
-    pub(crate) fn new(len: usize) -> io::Result<Reservation> {
-        let align = [Order::Pud, Order::Pmd, Order::Base]
-            .map(|order| usize::try_from(order.pages().bytes()).expect("at most 1 GiB"))
-            .into_iter()
-            .find(|&size| size <= len)
-            .ok_or(io::ErrorKind::InvalidInput)?;
-        let slack = align - PAGE_SIZE;
-        let reserved = len.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
-        let (protection, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
-        // SAFETY: without MAP_FIXED the kernel chooses addresses that nobody uses.
-        let first =
-            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), reserved, protection, flags) }?;
-        let before = first.addr().wrapping_neg() % align;
-        let start = first.wrapping_byte_add(before);
-        unmap(first, before);
-        unmap(start.wrapping_byte_add(len), slack - before);
-        let start = NonNull::new(start.cast()).expect("the kernel maps nothing at zero");
-        // SAFETY: the addresses were just reserved; invariant 2 holds because nobody has them.
-        let window = unsafe { Window::new(start, len) };
-        // INVARIANT: 1 by the mmap above, of which only the slack was given back.
-        Ok(Reservation { window })
-    }
+pub use crate::faults::{FaultService, FaultSink};
 
-    /// Access to the bytes.
-    pub(crate) fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// Maps a file over a range of bytes, from its byte `offset` on.
-    pub(crate) fn map_file(
-        &self,
-        at: Range<usize>,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        access: Access,
-        sharing: Sharing,
-    ) -> io::Result<()> {
-        let address = self.address(&at);
-        let protection = match access {
-            Access::Read => ProtFlags::READ,
-            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
-        };
-        let flags = match sharing {
-            Sharing::Shared => MapFlags::SHARED,
-            Sharing::Synchronous => MapFlags::SHARED_VALIDATE | MapFlags::SYNC,
-        };
-        let flags = flags | MapFlags::FIXED;
-        // SAFETY: the range is inside the reservation (invariant 1), so what it replaces is ours.
-        unsafe { rustix::mm::mmap(address, at.len(), protection, flags, file, offset) }?;
-        Ok(())
-    }
-
-    /// Asks for huge pages, which the host may refuse.
-    pub(crate) fn advise_huge(&self) {
-        let start = self.window.start().as_ptr().cast();
-        // SAFETY: the range is ours by invariant 1, and the advice changes no bytes.
-        let _ = unsafe { rustix::mm::madvise(start, self.window.len(), Advice::LinuxHugepage) };
-    }
-
-    /// The address of a range of bytes, which lies inside the reservation.
-    fn address(&self, at: &Range<usize>) -> *mut c_void {
-        assert!(at.start < at.end, "vma: a range of addresses has a length");
-        assert!(at.end <= self.window.len(), "vma: a range lies inside its reservation");
-        self.window.start().as_ptr().wrapping_add(at.start).cast()
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        unmap(self.window.start().as_ptr().cast(), self.window.len());
-    }
-}
-
-/// Gives addresses back that the caller has reserved and that nobody uses.
-fn unmap(start: *mut c_void, len: usize) {
-    if len == 0 {
-        return;
-    }
-    // SAFETY: the only callers are the constructor of a reservation, for what it reserved too
-    // much, and its drop.
-    let unmapped = unsafe { rustix::mm::munmap(start, len) };
-    unmapped.expect("vma: a reservation can be given back");
-}
-
-use std::ops::Range;
-/// x
+/// What a thread wants to do with a page, or may do with a mapped one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Access {
-    /// x
+    /// Loads.
     Read,
-    /// x
+    /// Loads and stores.
     Write,
 }
-/// Resolves a fault of a lazily populated Vma; called on the service's thread with no lock held. It maps something (pages, a hole or
-/// `map_void`) over the page; the service wakes the faulting thread afterwards.
-pub trait FaultSink: Send + Sync {
-    /// x
-    fn fault(&self, at: VmaOff, access: Access);
-}
-/// The threads that answer userfaultfd; one per pool. `new` fails where userfaultfd is not permitted.
+
+/// A range of addresses that pages are mapped into.
+///
+/// It begins at a multiple of 2 MiB (1 GiB) if it is that long, so that huge pages of media can be
+/// mapped where [`VmaOff`] and medium are congruent. Dropping it unmaps everything. No child of
+/// this process has any of it.
+///
+/// Methods that change the range take offsets inside it.
+///
+/// # Panics
+///
+/// They panic if a range of pages is empty or lies outside the vma: a mapping knows its own size.
+///
+/// # Examples
+///
+/// ```
+/// use udax_mm::{Access, MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, Vma, VmaOff};
+/// use udax_mm::{media::FileMedia, sync::Arc};
+///
+/// let media = Arc::new(FileMedia::memfd("example", 1 << 20)?);
+/// let range = MediaRange { media, start: 0, pages: Pages(256) };
+/// let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?.try_get_live().expect("it is new");
+/// pgmap.write(0x7000, b"hello")?;
+/// let folio = pgmap.request_folio(PgmapOff(7), Order::Base)?;
+///
+/// let vma = Vma::reserve(Pages(4))?;
+/// vma.map(VmaOff(1), folio.borrow(), folio.pages(), Access::Read)?;
+/// let mut bytes = [0; 5];
+/// vma.read(0x1000, &mut bytes)?;
+/// assert_eq!(&bytes, b"hello");
+///
+/// vma.zap(VmaOff(1), Pages(1))?;
+/// assert!(vma.read(0x1000, &mut bytes).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub struct FaultService(());
-impl FaultService {
-    /// x
-    pub fn new() -> std::io::Result<FaultService> {
-        todo!()
-    }
+pub struct Vma {
+    space: Arc<Space>,
 }
-/// A reserved range of addresses (aligned to 2 MiB when it is that long). Drop unmaps it. `Sync`.
-#[derive(Debug)]
-pub struct Vma(());
-#[allow(unused_variables)]
+
 impl Vma {
-    /// Reserves, faults are errors (SIGBUS) until something is mapped.
-    pub fn reserve(pages: Pages) -> std::io::Result<Vma> {
-        todo!()
+    /// Reserves addresses. A touch is SIGBUS until something is mapped.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error if there are not that many addresses, or none were asked for.
+    pub fn reserve(pages: Pages) -> io::Result<Vma> {
+        let space = Space::new(pages, None)?;
+        space.reservation.map_void(space.whole())?;
+        Ok(Vma { space: Arc::new(space) })
     }
-    /// Reserves; the first touch of each page asks `sink`.
+
+    /// Reserves addresses whose pages `sink` maps when they are first touched.
+    ///
+    /// # Errors
+    ///
+    /// As [`Vma::reserve`].
     pub fn reserve_lazy(
         pages: Pages,
         service: &FaultService,
         sink: Arc<dyn FaultSink>,
-    ) -> std::io::Result<Vma> {
-        todo!()
+    ) -> io::Result<Vma> {
+        let lazy = Lazy { service: service.clone(), sink, fault: Mutex::new(None) };
+        let space = Arc::new(Space::new(pages, Some(lazy))?);
+        space.reservation.map_missing(space.whole(), service.uffd())?;
+        service.add(&space);
+        Ok(Vma { space })
     }
-    /// x
+
+    /// The number of pages.
     pub fn pages(&self) -> Pages {
-        todo!()
+        Pages::holding(wide(self.space.whole().end))
     }
-    /// x
+
+    /// Whether pages are mapped when they are touched.
     pub fn is_lazy(&self) -> bool {
-        todo!()
+        self.space.lazy.is_some()
     }
-    /// first address
+
+    /// The first address.
     pub fn addr(&self) -> usize {
-        todo!()
+        self.space.first_address()
     }
-    /// Maps the pages of a folio, or of a part of it, at `at` (mmap MAP_FIXED|MAP_SHARED). `pages` lies inside the folio.
+
+    /// Maps pages of a folio at `at`. They replace what was there, in one step.
+    ///
+    /// The caller keeps the folio counted until it has zapped the pages, and maps with
+    /// [`Access::Write`] where stores are permitted at all: a store through [`Access::Read`] is
+    /// SIGSEGV and does not ask the sink, because the host reports no such fault for files.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`io::ErrorKind::PermissionDenied`] if a frozen folio would become
+    /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file, or the host's error.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `pages` reach outside the folio.
     pub fn map(
         &self,
         at: VmaOff,
         folio: FolioRef<'_>,
         pages: Range<PgmapOff>,
         access: Access,
-    ) -> std::io::Result<()> {
-        todo!()
+    ) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages.end.since(pages.start));
+        if access == Access::Write && folio.is_frozen() {
+            let message = format!("page {} is frozen and cannot be mapped writable", pages.start);
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+        }
+        map_pages(&self.space.reservation, bytes.clone(), folio, &pages, access)?;
+        self.space.answered(&bytes, |_| true);
+        Ok(())
     }
-    /// Zeros to read; the first store asks the sink (lazy) or is SIGSEGV (not lazy).
-    pub fn map_hole(&self, at: VmaOff, pages: Pages) -> std::io::Result<()> {
-        todo!()
+
+    /// Makes pages read as zeros. The first store asks the sink; it is SIGSEGV if the vma is not
+    /// lazy.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error. Part of the range may be zapped then.
+    pub fn map_hole(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        let reservation = &self.space.reservation;
+        let Some(lazy) = &self.space.lazy else {
+            return reservation.map_zeros(bytes);
+        };
+        match reservation.fill_hole(bytes.clone(), lazy.service.uffd()) {
+            // Something else is mapped in the range.
+            Err(Errno::NOENT) => {
+                self.zap(at, pages)?;
+                reservation.fill_hole(bytes.clone(), lazy.service.uffd())?;
+            }
+            filled => filled?,
+        }
+        self.space.answered(&bytes, |wanted| wanted == Access::Read);
+        Ok(())
     }
-    /// A touch is SIGBUS.
-    pub fn map_void(&self, at: VmaOff, pages: Pages) -> std::io::Result<()> {
-        todo!()
+
+    /// Makes a touch of pages SIGBUS.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn map_void(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        self.space.reservation.map_void(bytes.clone())?;
+        self.space.answered(&bytes, |_| true);
+        Ok(())
     }
-    /// Takes the translations back, atomically: the next touch asks the sink (lazy) or is SIGBUS (not lazy).
-    pub fn zap(&self, at: VmaOff, pages: Pages) -> std::io::Result<()> {
-        todo!()
+
+    /// Takes pages back: the next touch asks the sink; it is SIGBUS if the vma is not lazy.
+    ///
+    /// No thread sees anything else in between. When this returns nobody reaches what was mapped.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the fault service to read a message, never for a sink.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error; then everything is as it was.
+    pub fn zap(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        match &self.space.lazy {
+            Some(lazy) => self.space.reservation.map_missing(bytes, lazy.service.uffd()),
+            None => self.space.reservation.map_void(bytes),
+        }
     }
-    /// SIGBUS-safe copies through the user addresses (they fault like any access). byte offsets from the start.
+
+    /// Copies bytes out through the addresses, faulting as any load does.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the sink where a page is missing: rule 15 of docs/protocol.md.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::Fault`] with the first byte that could not be loaded, or
+    /// [`MediaError::OutOfRange`].
     pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), MediaError> {
-        todo!()
+        self.space.reservation.window().read(from, into)
     }
-    /// x
+
+    /// Copies bytes in through the addresses, faulting as any store does.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Vma::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Vma::read`].
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        todo!()
+        self.space.reservation.window().write(at, bytes)
     }
-    /// aligned atomic ops through the addresses
+
+    /// Loads an aligned little-endian word atomically, with acquire ordering.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Vma::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Vma::read`], and [`MediaError::Misaligned`].
     pub fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
-        todo!()
+        self.space.reservation.window().load_u64(at)
     }
-    /// x
+
+    /// Stores an aligned little-endian word atomically, with release ordering.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Vma::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Vma::load_u64`].
     pub fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
-        todo!()
+        self.space.reservation.window().store_u64(at, value)
     }
-    /// x
+
+    /// Stores `new` in an aligned little-endian word if it holds `current`, atomically and
+    /// sequentially consistent. Returns what it held: `Ok` if that was `current`, else `Err`.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Vma::read`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Vma::load_u64`].
     pub fn compare_exchange_u64(
         &self,
         at: u64,
         current: u64,
         new: u64,
     ) -> Result<Result<u64, u64>, MediaError> {
-        todo!()
+        self.space.reservation.window().compare_exchange_u64(at, current, new)
     }
 }
-/// Bytes that cannot change: a read-only mapping of pinned, frozen pages; derefs to [u8].
+
+impl Drop for Vma {
+    fn drop(&mut self) {
+        if let Some(lazy) = &self.space.lazy {
+            lazy.service.remove(&self.space);
+        }
+        // A fault that is being answered keeps the addresses reserved for a moment longer, so what
+        // is mapped there goes here. If the host refuses, it goes with the addresses.
+        let _ = self.space.reservation.forbid(self.space.whole());
+    }
+}
+
+/// The addresses of a vma, and who answers their faults.
 #[derive(Debug)]
-pub struct FrozenBytes(());
-#[allow(unused_variables)]
-impl FrozenBytes {
-    /// see docs: every page must be frozen (PgmapRef::freeze) for as long as this lives
-    pub fn map(pages: Vec<frozen::FrozenFolio>, len: usize) -> std::io::Result<FrozenBytes> {
-        todo!()
+pub(crate) struct Space {
+    reservation: Reservation,
+    lazy: Option<Lazy>,
+}
+
+/// What a lazy space has more.
+struct Lazy {
+    service: FaultService,
+    sink: Arc<dyn FaultSink>,
+    /// The fault that the service is having answered.
+    fault: Mutex<Option<PendingFault>>,
+}
+
+/// A fault whose sink has not returned.
+#[derive(Debug)]
+struct PendingFault {
+    page: Range<usize>,
+    access: Access,
+    is_answered: bool,
+}
+
+impl Space {
+    fn new(pages: Pages, lazy: Option<Lazy>) -> io::Result<Space> {
+        let len = pages.0.checked_mul(wide(PAGE_SIZE)).and_then(|len| usize::try_from(len).ok());
+        let reservation = Reservation::new(len.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        Ok(Space { reservation, lazy })
+    }
+
+    /// The first address.
+    pub(crate) fn first_address(&self) -> usize {
+        self.reservation.window().start().addr().get()
+    }
+
+    /// Whether an address is one of this space.
+    pub(crate) fn holds(&self, address: usize) -> bool {
+        address.checked_sub(self.first_address()).is_some_and(|at| self.whole().contains(&at))
+    }
+
+    /// Has the sink map the page of a fault, and maps a void if it does not.
+    pub(crate) fn answer(&self, address: usize, access: Access) {
+        let lazy = self.lazy.as_ref().expect("vma: only lazy spaces are registered");
+        let at = VmaOff::of_byte(wide(address - self.first_address()));
+        let page = self.bytes(at, Pages(1));
+        *lazy.fault.lock() = Some(PendingFault { page: page.clone(), access, is_answered: false });
+        // A sink that panics has said so; the threads that wait must not pay for it.
+        let _ = catch_unwind(AssertUnwindSafe(|| lazy.sink.fault(at, access)));
+        let fault = lazy.fault.lock().take();
+        if fault.is_some_and(|fault| !fault.is_answered) {
+            // If the host refuses this too, the thread faults again, and is answered again.
+            let _ = self.reservation.map_void(page);
+        }
+    }
+
+    /// Notes that the fault being answered got what it wanted, if it is in `bytes`.
+    fn answered(&self, bytes: &Range<usize>, satisfies: impl Fn(Access) -> bool) {
+        let Some(lazy) = &self.lazy else { return };
+        if let Some(fault) = &mut *lazy.fault.lock()
+            && bytes.contains(&fault.page.start)
+            && satisfies(fault.access)
+        {
+            fault.is_answered = true;
+        }
+    }
+
+    /// All bytes.
+    fn whole(&self) -> Range<usize> {
+        0..self.reservation.window().len()
+    }
+
+    /// The bytes of `pages` pages from `at` on.
+    fn bytes(&self, at: VmaOff, pages: Pages) -> Range<usize> {
+        let end =
+            at.0.checked_add(pages.0)
+                .filter(|&end| at.0 < end && end <= Pages::holding(wide(self.whole().end)).0);
+        let end = end.expect("vma: a range of pages is not empty and lies inside the vma");
+        let byte = |page: u64| usize::try_from(page).expect("the vma has that many") * PAGE_SIZE;
+        byte(at.0)..byte(end)
     }
 }
-impl std::ops::Deref for FrozenBytes {
+
+impl fmt::Debug for Lazy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lazy").field("fault", &self.fault).finish_non_exhaustive()
+    }
+}
+
+/// Bytes that cannot change: frozen pages, mapped for reading.
+///
+/// They are one slice, whatever their order on the medium. As long as this lives the pages stay
+/// frozen and pinned.
+///
+/// A program that changes the medium behind udax's back (another process, or this one through the
+/// file or the [`Media`](crate::Media) itself instead of a page map) changes these bytes, too; the
+/// pool's file is to be kept from those. If the host loses the memory under them (somebody
+/// truncates the file), a load is SIGBUS.
+///
+/// # Invariants
+///
+/// 1. The first `len` bytes of `mapping` map pages of `frozen`, for reading, until drop; without a
+///    mapping `len` is zero.
+/// 2. `frozen` keeps everybody who goes through a page map from storing to those pages.
+#[derive(Debug)]
+pub struct FrozenBytes {
+    // Unmapped first: a field is dropped before those that follow it.
+    mapping: Option<Reservation>,
+    len: usize,
+    frozen: Vec<FrozenFolio>,
+}
+
+impl FrozenBytes {
+    /// Maps folios one after the other; `len` bytes of them count.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`io::ErrorKind::InvalidInput`] if the folios have fewer than `len`
+    /// bytes, [`io::ErrorKind::Unsupported`] if a medium has no file, or the host's error.
+    pub fn map(pages: Vec<FrozenFolio>, len: usize) -> io::Result<FrozenBytes> {
+        let frozen = pages;
+        let sizes: Option<Vec<usize>> = frozen.iter().map(size).collect();
+        let total =
+            sizes.iter().flatten().try_fold(0, |total: usize, &size| total.checked_add(size));
+        let (Some(sizes), Some(total)) = (sizes, total) else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        if len > total {
+            let message = format!("{len} bytes do not fit into {total} bytes of frozen pages");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        if len == 0 {
+            return Ok(FrozenBytes { mapping: None, len, frozen });
+        }
+        let mapping = Reservation::new(total)?;
+        let mut at = 0;
+        for (folio, size) in frozen.iter().zip(sizes) {
+            let bytes = at..at + size;
+            map_pages(&mapping, bytes, folio.borrow(), &folio.pages(), Access::Read)?;
+            at += size;
+        }
+        // INVARIANT: 1 by the loop, 2 by the type of `frozen`.
+        Ok(FrozenBytes { mapping: Some(mapping), len, frozen })
+    }
+
+    /// The pages, in order.
+    pub fn folios(&self) -> &[FrozenFolio] {
+        &self.frozen
+    }
+}
+
+impl Deref for FrozenBytes {
     type Target = [u8];
+
     fn deref(&self) -> &[u8] {
-        todo!()
+        let Some(mapping) = &self.mapping else { return &[] };
+        let start = mapping.window().start().as_ptr();
+        // SAFETY: the bytes are mapped for as long as `self` is borrowed (invariant 1) and nobody
+        // changes them (invariant 2); the length is at most that of a mapping.
+        unsafe { std::slice::from_raw_parts(start, self.len) }
+    }
+}
+
+impl AsRef<[u8]> for FrozenBytes {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// The bytes of a folio.
+fn size(folio: &FrozenFolio) -> Option<usize> {
+    let pages = folio.pages();
+    usize::try_from(pages.end.since(pages.start).bytes()).ok()
+}
+
+/// Maps pages of a folio over a range of reserved bytes.
+fn map_pages(
+    reservation: &Reservation,
+    bytes: Range<usize>,
+    folio: FolioRef<'_>,
+    pages: &Range<PgmapOff>,
+    access: Access,
+) -> io::Result<()> {
+    let inside = folio.pages();
+    assert!(inside.start <= pages.start, "vma: the pages begin inside the folio");
+    assert!(pages.end <= inside.end, "vma: the pages end inside the folio");
+    let (media, byte) = folio.pgmap().locate(pages.start);
+    let Some((file, first)) = media.backing() else {
+        let message = "the medium has no file that could be mapped";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    };
+    reservation.map_file(bytes.clone(), file, first + byte, access, Sharing::Shared)?;
+    reservation.keep_from_children(bytes)
+}
+
+/// An address or a length in the unit of media.
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).expect("usize has at most 64 bits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Access, FaultService, FaultSink, PAGE_SIZE, Pages, Vma, VmaOff};
+    use crate::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
+    use std::io;
+    use std::os::fd::AsRawFd;
+    use std::thread::{self, JoinHandle};
+
+    /// Says that it was entered, and maps a hole when it is told to go on.
+    struct Gate {
+        vma: OnceLock<Weak<Vma>>,
+        entered: mpsc::Sender<()>,
+        go_on: Mutex<mpsc::Receiver<()>>,
+    }
+
+    impl FaultSink for Gate {
+        fn fault(&self, at: VmaOff, _access: Access) {
+            let _ = self.entered.send(());
+            let _ = self.go_on.lock().recv();
+            if let Some(vma) = self.vma.get().and_then(Weak::upgrade) {
+                vma.map_hole(at, Pages(1)).unwrap();
+            }
+        }
+    }
+
+    /// A lazy vma, what is received when its sink is entered, and what lets it go on.
+    fn gated() -> (Arc<Vma>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((entered, has_entered), (release, go_on)) = (mpsc::channel(), mpsc::channel());
+        let gate = Gate { vma: OnceLock::new(), entered, go_on: Mutex::new(go_on) };
+        let gate = Arc::new(gate);
+        let service = FaultService::new().unwrap();
+        let vma = Vma::reserve_lazy(Pages(4), &service, gate.clone()).unwrap();
+        let vma = Arc::new(vma);
+        gate.vma.set(Arc::downgrade(&vma)).unwrap();
+        (vma, has_entered, release)
+    }
+
+    /// Has the kernel load a byte of a page in a system call.
+    fn load_in_system_call(vma: &Vma, page: usize) -> JoinHandle<io::Result<()>> {
+        let address = vma.addr() + page * PAGE_SIZE;
+        thread::spawn(move || {
+            let (_reader, writer) = io::pipe()?;
+            let byte = std::ptr::with_exposed_provenance(address);
+            // SAFETY: the kernel checks the address.
+            let written = unsafe { libc::write(writer.as_raw_fd(), byte, 1) };
+            if written == 1 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        })
+    }
+
+    #[test]
+    fn a_system_call_faults_as_a_thread_does() {
+        let (vma, _, release) = gated();
+        drop(release);
+        load_in_system_call(&vma, 1).join().unwrap().unwrap();
+        vma.map_void(VmaOff(1), Pages(1)).unwrap();
+        load_in_system_call(&vma, 1).join().unwrap().unwrap_err();
+    }
+
+    #[test]
+    fn a_vma_may_be_dropped_while_its_faults_are_queued() {
+        let (vma, has_entered, release) = gated();
+        let answered = load_in_system_call(&vma, 0);
+        has_entered.recv().unwrap();
+        let queued = load_in_system_call(&vma, 1);
+
+        drop(vma);
+        drop(release);
+
+        // Nobody maps anything, and nobody waits for ever.
+        answered.join().unwrap().unwrap_err();
+        queued.join().unwrap().unwrap_err();
+        assert!(has_entered.recv().is_err(), "no fault reaches the sink, which is gone");
+    }
+
+    #[test]
+    fn dropping_a_vma_unmaps_it_though_a_fault_is_being_answered() {
+        let (vma, has_entered, release) = gated();
+        vma.map_hole(VmaOff(2), Pages(1)).unwrap();
+        let answered = load_in_system_call(&vma, 0);
+        has_entered.recv().unwrap();
+        load_in_system_call(&vma, 2).join().unwrap().unwrap();
+
+        let space = Arc::clone(&vma.space);
+        drop(vma);
+        let address = space.first_address() + 2 * PAGE_SIZE;
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| {
+            let (range, _) = line.split_once(' ').unwrap();
+            let (start, end) = range.split_once('-').unwrap();
+            let bound = |text| usize::from_str_radix(text, 16).unwrap();
+            (bound(start)..bound(end)).contains(&address)
+        });
+        assert!(line.is_some_and(|line| line.contains("---p")), "{line:?}");
+        drop(release);
+        answered.join().unwrap().unwrap_err();
     }
 }

@@ -1,5 +1,7 @@
 //! File media: what a program sees of a mapped file, and what happens when the host takes it away.
 
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::panic::Location;
@@ -23,8 +25,8 @@ fn other_handle(path: &PathBuf) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
-fn assert_fault<T: std::fmt::Debug>(result: Result<T, MediaError>, byte: u64) {
-    assert!(matches!(result, Err(MediaError::Fault { at }) if at == byte), "{result:?}");
+fn assert_fault<T: std::fmt::Debug>(result: &Result<T, MediaError>, byte: u64) {
+    assert!(matches!(result, Err(MediaError::Fault { at }) if *at == byte), "{result:?}");
 }
 
 #[test]
@@ -141,25 +143,28 @@ fn an_unaligned_word_is_refused() {
 fn copies_of_every_alignment_change_their_bytes_only() {
     let media = FileMedia::memfd("alignments", PAGE).unwrap();
     let bytes: Vec<u8> = (1..=255).chain(1..=255).collect();
-    for start in 0..8_u64 {
+    for start in 0..8_usize {
         for len in (0..40).chain([255, 256, 257, 400]) {
-            let end = start + u64::try_from(len).unwrap();
+            let at = u64::try_from(start).unwrap();
+            let mut page = vec![0; PAGE_SIZE];
+            let mut expected = page.clone();
+            expected[start..start + len].copy_from_slice(&bytes[..len]);
+
             media.zero(0, PAGE).unwrap();
-            media.write(start, &bytes[..len]).unwrap();
+            media.write(at, &bytes[..len]).unwrap();
+            media.read(0, &mut page).unwrap();
+            assert_eq!(page, expected, "{len} bytes to {start}");
+
             let mut copy = vec![0xee; len];
-            media.read(start, &mut copy).unwrap();
-            assert_eq!(copy, bytes[..len], "{len} bytes from {start} on");
+            media.read(at, &mut copy).unwrap();
+            assert_eq!(copy, bytes[..len], "{len} bytes from {start}");
 
-            let mut around = vec![0; PAGE_SIZE];
-            media.read(0, &mut around).unwrap();
-            let stored = around.iter().filter(|&&byte| byte != 0).count();
-            assert_eq!(stored, len, "{len} bytes from {start} on");
-
-            media.write(0, &[0xff; 500]).unwrap();
-            media.zero(start, end - start).unwrap();
-            media.read(0, &mut around).unwrap();
-            let zeroed = around[..500].iter().filter(|&&byte| byte == 0).count();
-            assert_eq!(zeroed, len, "{len} zeros from {start} on");
+            expected.fill(0xff);
+            media.write(0, &expected).unwrap();
+            expected[start..start + len].fill(0);
+            media.zero(at, u64::try_from(len).unwrap()).unwrap();
+            media.read(0, &mut page).unwrap();
+            assert_eq!(page, expected, "{len} zeros from {start}");
         }
     }
 }
@@ -172,16 +177,16 @@ fn a_copy_of_a_truncated_file_names_the_first_byte_that_is_gone() {
     other_handle(&path).set_len(2 * PAGE).unwrap();
 
     let mut bytes = vec![0; 4 * PAGE_SIZE];
-    assert_fault(media.read(PAGE - 3, &mut bytes), 2 * PAGE);
+    assert_fault(&media.read(PAGE - 3, &mut bytes), 2 * PAGE);
     assert!(bytes[..PAGE_SIZE + 3].iter().all(|&byte| byte == 5));
-    assert_fault(media.read(2 * PAGE + 7, &mut bytes[..3]), 2 * PAGE + 7);
-    assert_fault(media.read(2 * PAGE + 8, &mut bytes), 2 * PAGE + 8);
-    assert_fault(media.write(2 * PAGE - 50, &[1; 90]), 2 * PAGE);
-    assert_fault(media.write(2 * PAGE - 50, &[1; 9000]), 2 * PAGE);
-    assert_fault(media.zero(1, 63 * PAGE), 2 * PAGE);
-    assert_fault(media.zero(2 * PAGE + 1, 3), 2 * PAGE + 1);
-    assert_fault(media.load_u64(2 * PAGE), 2 * PAGE);
-    assert_fault(media.store_u64(3 * PAGE, 1), 3 * PAGE);
+    assert_fault(&media.read(2 * PAGE + 7, &mut bytes[..3]), 2 * PAGE + 7);
+    assert_fault(&media.read(2 * PAGE + 8, &mut bytes), 2 * PAGE + 8);
+    assert_fault(&media.write(2 * PAGE - 50, &[1; 90]), 2 * PAGE);
+    assert_fault(&media.write(2 * PAGE - 50, &[1; 9000]), 2 * PAGE);
+    assert_fault(&media.zero(1, 63 * PAGE), 2 * PAGE);
+    assert_fault(&media.zero(2 * PAGE + 1, 3), 2 * PAGE + 1);
+    assert_fault(&media.load_u64(2 * PAGE), 2 * PAGE);
+    assert_fault(&media.store_u64(3 * PAGE, 1), 3 * PAGE);
 
     media.read(PAGE, &mut bytes[..PAGE_SIZE]).unwrap();
 }
@@ -196,7 +201,7 @@ fn faults_in_many_threads_are_errors_in_each() {
             let media = &media;
             scope.spawn(move || {
                 for _ in 0..500 {
-                    assert_fault(media.read(byte, &mut [0; 100]), byte);
+                    assert_fault(&media.read(byte, &mut [0; 100]), byte);
                 }
             });
         }
@@ -247,7 +252,7 @@ fn a_file_in_memory_cannot_promise_to_survive_power_loss() {
 #[test]
 fn discard_gives_memory_back_and_touches_whole_pages_only() {
     let media = FileMedia::memfd("discard", 8 * PAGE).unwrap();
-    media.write(0, &[1; 8 * PAGE_SIZE]).unwrap();
+    media.write(0, &vec![1; 8 * PAGE_SIZE]).unwrap();
     let file = File::from(media.backing().unwrap().0.try_clone_to_owned().unwrap());
     let before = file.metadata().unwrap().blocks();
 
@@ -281,7 +286,7 @@ fn a_fence_writes_what_was_flushed_when_power_loss_is_to_be_survived() {
     };
     let path = path.to_str().unwrap();
     let here = Location::caller();
-    media.write(0, &[1; 16 * PAGE_SIZE]).unwrap();
+    media.write(0, &vec![1; 16 * PAGE_SIZE]).unwrap();
     media.flush(0, 16 * PAGE, here).unwrap();
     media.fence(here).unwrap();
     assert_eq!(dirty_kilobytes(path), 0);

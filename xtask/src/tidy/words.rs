@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 const UNSAFE_FILES: &[&str] = &[
     "crates/udax-mm/src/bytes.rs",
-    "crates/udax-mm/src/media.rs",
     "crates/udax-mm/src/persist.rs",
+    "crates/udax-mm/src/reserve.rs",
     "crates/udax-mm/src/vma.rs",
 ];
 

@@ -1,0 +1,375 @@
+//! Reserved addresses, and the calls to the host's memory management.
+//!
+//! This file owns ranges of addresses of this process: which are taken, what is mapped there, and
+//! the userfaultfd that the lazy ones are registered with. It does not know why: file media and
+//! user mappings do.
+//!
+//! Everything that changes the address space is here, so that it can be seen in one place that
+//! only addresses of a [`Reservation`] are ever mapped over.
+
+use std::ffi::{c_int, c_void};
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+
+use rustix::fs::MemfdFlags;
+use rustix::io::Errno;
+use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
+
+use crate::bytes::Window;
+use crate::sync::OnceLock;
+use crate::uffd;
+use crate::units::{Order, PAGE_SIZE};
+use crate::vma::Access;
+
+/// How a file is mapped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Sharing {
+    /// `MAP_SHARED`.
+    Shared,
+    /// `MAP_SHARED_VALIDATE | MAP_SYNC`: refused by all but persistent memory.
+    Synchronous,
+}
+
+/// Addresses of this process that are mapped and unmapped as a whole.
+///
+/// # Invariants
+///
+/// 1. The addresses of `window` were reserved by this value, and only its drop gives them back.
+/// 2. No Rust reference covers them, but those of [`FrozenBytes`](crate::FrozenBytes), which maps
+///    them for reading only.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    window: Window,
+}
+
+impl Reservation {
+    /// Reserves `len` bytes that nobody may touch, a positive multiple of the page size.
+    ///
+    /// The first address is aligned to the largest host page that fits into `len`, so that huge
+    /// pages of media can be mapped at congruent addresses.
+    pub(crate) fn new(len: usize) -> io::Result<Reservation> {
+        let align = [Order::Pud, Order::Pmd, Order::Base]
+            .map(|order| usize::try_from(order.pages().bytes()).expect("at most 1 GiB"))
+            .into_iter()
+            .find(|&size| size <= len)
+            .ok_or(io::ErrorKind::InvalidInput)?;
+        let slack = align - PAGE_SIZE;
+        let reserved = len.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
+        let (protection, flags) = (ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: without MAP_FIXED the kernel chooses addresses that nobody uses.
+        let first =
+            unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), reserved, protection, flags) }?;
+        let before = first.addr().wrapping_neg() % align;
+        let start = first.wrapping_byte_add(before);
+        unmap(first, before);
+        unmap(start.wrapping_byte_add(len), slack - before);
+        let start = NonNull::new(start.cast()).expect("the kernel maps nothing at zero");
+        // SAFETY: the addresses were just reserved; invariant 2 holds because nobody has them.
+        let window = unsafe { Window::new(start, len) };
+        // INVARIANT: 1 by the mmap above, of which only the slack was given back.
+        Ok(Reservation { window })
+    }
+
+    /// Access to the bytes.
+    pub(crate) fn window(&self) -> &Window {
+        &self.window
+    }
+
+    /// Maps a file over a range of bytes, from its byte `offset` on.
+    pub(crate) fn map_file(
+        &self,
+        at: Range<usize>,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        access: Access,
+        sharing: Sharing,
+    ) -> io::Result<()> {
+        let address = self.address(&at);
+        let protection = match access {
+            Access::Read => ProtFlags::READ,
+            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
+        };
+        let flags = match sharing {
+            Sharing::Shared => MapFlags::SHARED,
+            Sharing::Synchronous => MapFlags::SHARED_VALIDATE | MapFlags::SYNC,
+        };
+        let flags = flags | MapFlags::FIXED;
+        // SAFETY: the range is inside the reservation (invariant 1), so what it replaces is ours.
+        unsafe { rustix::mm::mmap(address, at.len(), protection, flags, file, offset) }?;
+        Ok(())
+    }
+
+    /// Maps nothing over a range: a touch is SIGBUS.
+    pub(crate) fn map_void(&self, at: Range<usize>) -> io::Result<()> {
+        self.map_file(at, empty_file()?, 0, Access::Write, Sharing::Shared)
+    }
+
+    /// Maps zeros over a range, for reading: a store is SIGSEGV.
+    pub(crate) fn map_zeros(&self, at: Range<usize>) -> io::Result<()> {
+        self.map_anonymous(at, ProtFlags::READ)
+    }
+
+    /// Forbids every access to a range: a touch is SIGSEGV.
+    pub(crate) fn forbid(&self, at: Range<usize>) -> io::Result<()> {
+        self.map_anonymous(at, ProtFlags::empty())
+    }
+
+    /// Makes every page of a range missing, in one step: a touch stops the thread until the page
+    /// was mapped and the thread woken.
+    ///
+    /// # Blocking
+    ///
+    /// Waits until somebody has read a message from `uffd`.
+    pub(crate) fn map_missing(&self, at: Range<usize>, uffd: &Uffd) -> io::Result<()> {
+        let target = self.address(&at);
+        let fresh = Fresh::new(at.len())?;
+        uffd.register(&fresh)?;
+        let flags = MremapFlags::MAYMOVE;
+        // SAFETY: nobody has the fresh range, and the target is inside the reservation
+        // (invariant 1), so what it replaces is ours.
+        unsafe { rustix::mm::mremap_fixed(fresh.start, fresh.len, fresh.len, flags, target) }?;
+        fresh.moved_away();
+        Ok(())
+    }
+
+    /// Fills the missing pages of a range with zeros that are protected against writing: a store
+    /// stops the thread as a missing page does. Wakes nobody.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Errno::NOENT`] if part of the range was not made missing in one piece.
+    pub(crate) fn fill_hole(&self, at: Range<usize>, uffd: &Uffd) -> Result<(), Errno> {
+        let first = self.address(&at).addr();
+        let mut done = 0;
+        while done < at.len() {
+            match uffd.copy_zeros(first + done, (at.len() - done).min(ZEROS.len())) {
+                Ok(copied) => done += copied,
+                // The page is part of a hole already.
+                Err(Errno::EXIST) => done += PAGE_SIZE,
+                // Another thread is moving a range; it is about to finish.
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a range out of the children of this process, where no zap would reach it.
+    pub(crate) fn keep_from_children(&self, at: Range<usize>) -> io::Result<()> {
+        let address = self.address(&at);
+        // SAFETY: the range is ours by invariant 1, and the advice changes no bytes here.
+        unsafe { rustix::mm::madvise(address, at.len(), Advice::LinuxDontFork) }?;
+        Ok(())
+    }
+
+    /// Asks for huge pages, which the host may refuse.
+    pub(crate) fn advise_huge(&self) {
+        let start = self.window.start().as_ptr().cast();
+        // SAFETY: the range is ours by invariant 1, and the advice changes no bytes.
+        let _ = unsafe { rustix::mm::madvise(start, self.window.len(), Advice::LinuxHugepage) };
+    }
+
+    /// Maps anonymous memory over a range.
+    fn map_anonymous(&self, at: Range<usize>, protection: ProtFlags) -> io::Result<()> {
+        let address = self.address(&at);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
+        // SAFETY: the range is inside the reservation (invariant 1), so what it replaces is ours.
+        unsafe { rustix::mm::mmap_anonymous(address, at.len(), protection, flags) }?;
+        Ok(())
+    }
+
+    /// The address of a range of bytes, which lies inside the reservation.
+    fn address(&self, at: &Range<usize>) -> *mut c_void {
+        assert!(at.start < at.end, "vma: a range of addresses has a length");
+        assert!(at.end <= self.window.len(), "vma: a range lies inside its reservation");
+        self.window.start().as_ptr().wrapping_add(at.start).cast()
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        unmap(self.window.start().as_ptr().cast(), self.window.len());
+    }
+}
+
+/// Gives addresses back that the caller has reserved and that nobody uses.
+fn unmap(start: *mut c_void, len: usize) {
+    if len == 0 {
+        return;
+    }
+    // SAFETY: the only callers are the constructor of a reservation, for what it reserved too
+    // much, its drop, and the drop of a fresh range, so nobody else has the addresses.
+    let unmapped = unsafe { rustix::mm::munmap(start, len) };
+    unmapped.expect("vma: a reservation can be given back");
+}
+
+/// A file without bytes, to be mapped where a touch is SIGBUS.
+fn empty_file() -> io::Result<BorrowedFd<'static>> {
+    static EMPTY: OnceLock<OwnedFd> = OnceLock::new();
+    if EMPTY.get().is_none() {
+        let file = rustix::fs::memfd_create("udax-void", MemfdFlags::CLOEXEC)?;
+        // Another thread may have been faster; its file is as good.
+        let _ = EMPTY.set(file);
+    }
+    Ok(EMPTY.get().expect("it was set above").as_fd())
+}
+
+/// Anonymous memory on its way to a reservation.
+///
+/// # Invariants
+///
+/// 1. `start..start + len` was mapped by this value, and nobody else knows it.
+struct Fresh {
+    start: *mut c_void,
+    len: usize,
+}
+
+impl Fresh {
+    fn new(len: usize) -> io::Result<Fresh> {
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: without MAP_FIXED the kernel chooses addresses that nobody uses.
+        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, flags) }?;
+        // INVARIANT: 1 by the line above; from here on drop unmaps it.
+        let fresh = Fresh { start, len };
+        // SAFETY: the range is ours by invariant 1, and the advice changes no bytes.
+        unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontFork) }?;
+        Ok(fresh)
+    }
+
+    /// Forgets the addresses: mremap has given them back.
+    fn moved_away(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        unmap(self.start, self.len);
+    }
+}
+
+/// A userfaultfd.
+///
+/// # Invariants
+///
+/// 1. `fd` is a userfaultfd of this process, and speaks [`uffd::UFFD_API`] with the features
+///    `PAGEFAULT_FLAG_WP` and `EVENT_REMAP`.
+#[derive(Debug)]
+pub(crate) struct Uffd {
+    fd: OwnedFd,
+}
+
+/// What a hole is filled with, a piece at a time.
+static ZEROS: [u8; 16 * PAGE_SIZE] = [0; 16 * PAGE_SIZE];
+
+impl Uffd {
+    /// Opens one that sees the faults of system calls too: by the system call if this process may
+    /// use it, else by the device.
+    pub(crate) fn open() -> io::Result<Uffd> {
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        // SAFETY: the descriptor is used by this type only.
+        let opened = unsafe { rustix::mm::userfaultfd(flags) };
+        let fd = match opened {
+            Err(Errno::PERM) => Uffd::open_by_device().map_err(|error| refused(&error))?,
+            opened => opened.map_err(|errno| refused(&errno.into()))?,
+        };
+        let features = uffd::UFFD_FEATURE_PAGEFAULT_FLAG_WP | uffd::UFFD_FEATURE_EVENT_REMAP;
+        let mut api = uffd::Api { version: uffd::UFFD_API, features, ioctls: 0 };
+        // SAFETY: UFFDIO_API takes this structure.
+        unsafe { ioctl(fd.as_fd(), uffd::UFFDIO_API, &raw mut api) }
+            .map_err(|errno| refused(&errno.into()))?;
+        // INVARIANT: 1 by the handshake above.
+        Ok(Uffd { fd })
+    }
+
+    fn open_by_device() -> io::Result<OwnedFd> {
+        let device = File::options().read(true).write(true).open("/dev/userfaultfd")?;
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: the request takes its flags by value and returns a descriptor.
+        let fd = unsafe { libc::ioctl(device.as_raw_fd(), uffd::USERFAULTFD_IOC_NEW, flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given this descriptor to us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// The descriptor to read messages from.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Wakes the threads that wait for a page of the range; they look again.
+    pub(crate) fn wake(&self, start: usize, len: usize) {
+        let mut range = uffd::Region { start: wide(start), len: wide(len) };
+        // SAFETY: UFFDIO_WAKE takes this structure, and changes no memory of any address.
+        let woken = unsafe { ioctl(self.as_fd(), uffd::UFFDIO_WAKE, &raw mut range) };
+        woken.expect("reserve: a page of this process can be woken");
+    }
+
+    /// Has faults in a range of missing or protected pages reported here.
+    fn register(&self, fresh: &Fresh) -> Result<(), Errno> {
+        let range = uffd::Region { start: wide(fresh.start.addr()), len: wide(fresh.len) };
+        let mode = uffd::UFFDIO_REGISTER_MODE_MISSING | uffd::UFFDIO_REGISTER_MODE_WP;
+        let mut register = uffd::Register { range, mode, ioctls: 0 };
+        // SAFETY: UFFDIO_REGISTER takes this structure, and the range is anonymous memory that
+        // only its owner knows.
+        unsafe { ioctl(self.as_fd(), uffd::UFFDIO_REGISTER, &raw mut register) }
+    }
+
+    /// Makes missing pages from `start` on pages of zeros that are protected against writing.
+    /// Returns the bytes done: at least one page, maybe less than `len`.
+    fn copy_zeros(&self, start: usize, len: usize) -> Result<usize, Errno> {
+        let mut copy = uffd::Copy {
+            dst: wide(start),
+            src: wide(ZEROS.as_ptr().addr()),
+            len: wide(len),
+            mode: uffd::UFFDIO_COPY_MODE_DONTWAKE | uffd::UFFDIO_COPY_MODE_WP,
+            result: 0,
+        };
+        // SAFETY: UFFDIO_COPY takes this structure. It fills missing pages only, and only in
+        // ranges that were registered, which are those of reservations.
+        let result = unsafe { ioctl(self.as_fd(), uffd::UFFDIO_COPY, &raw mut copy) };
+        match (usize::try_from(copy.result), result) {
+            (Ok(copied), _) if copied > 0 => Ok(copied),
+            (_, Ok(())) => Ok(len),
+            (_, Err(error)) => Err(error),
+        }
+    }
+}
+
+/// Makes a request of a userfaultfd.
+///
+/// # Safety
+///
+/// `argument` points to the structure that `request` takes, and what the request does to the
+/// address space is sound.
+unsafe fn ioctl<T>(
+    fd: BorrowedFd<'_>,
+    request: libc::Ioctl,
+    argument: *mut T,
+) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    let result: c_int = unsafe { libc::ioctl(fd.as_raw_fd(), request, argument) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).expect("the error of a system call has a number"))
+}
+
+/// Says what a program needs that is refused a userfaultfd.
+fn refused(error: &io::Error) -> io::Error {
+    let cure = "run as root, set the sysctl vm.unprivileged_userfaultfd to 1, or permit \
+                /dev/userfaultfd";
+    io::Error::new(error.kind(), format!("no userfaultfd for lazy mappings: {error} ({cure})"))
+}
+
+/// An address or a length in the type of the kernel's structures.
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).expect("usize has at most 64 bits")
+}
