@@ -4,6 +4,7 @@
 //! the threads that come later go on with what the invariants still hold. [`Arc`] is always the
 //! real one, because trait objects live in it; loom checks the atomics and the locks.
 
+use std::sync::PoisonError;
 use std::time::Instant;
 
 pub use std::sync::{Arc, OnceLock, Weak, mpsc};
@@ -43,7 +44,7 @@ impl<T> Mutex<T> {
 
     /// Locks, waiting for the holder.
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(imp::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,12 +60,12 @@ impl<T> RwLock<T> {
 
     /// Locks shared.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.0.read().unwrap_or_else(imp::PoisonError::into_inner)
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks exclusively.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap_or_else(imp::PoisonError::into_inner)
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,7 +91,7 @@ impl Condvar {
 
     /// Releases the lock, sleeps until woken, and locks again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).unwrap_or_else(imp::PoisonError::into_inner)
+        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Like [`Condvar::wait`], but at the latest until `deadline`. Returns whether it is still
@@ -105,7 +106,7 @@ impl Condvar {
             return (guard, false);
         }
         let (guard, timeout) =
-            self.0.wait_timeout(guard, left).unwrap_or_else(imp::PoisonError::into_inner);
+            self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
         (guard, !timeout.timed_out())
     }
 }

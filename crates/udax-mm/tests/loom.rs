@@ -1,0 +1,332 @@
+//! The races of page words, live references, pins and limbo, in every order that threads can take.
+//!
+//! Run with `cargo xtask loom`. The page maps are tiny; what a race needs is two or three threads.
+
+#![cfg(loom)]
+
+use loom::model;
+use std::ops::Range;
+use std::time::Instant;
+use udax_mm::media::{Persistence, Site};
+use udax_mm::sync::atomic::{AtomicU64, Ordering};
+use udax_mm::sync::thread::{JoinHandle, spawn};
+use udax_mm::sync::{Arc, Mutex};
+use udax_mm::{
+    Folio, FrozenFolio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange, MemoryType,
+    Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm, RequestError,
+    Wait,
+};
+
+const PAGE: PgmapOff = PgmapOff(0);
+const NEXT: PgmapOff = PgmapOff(1);
+const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
+
+/// Counts stores instead of keeping bytes.
+#[derive(Debug, Default)]
+struct Counter(AtomicU64);
+
+impl Counter {
+    fn stores(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Media for Counter {
+    fn len(&self) -> u64 {
+        u64::MAX
+    }
+    fn facts(&self) -> MediaFacts {
+        let persistence = Persistence::Volatile;
+        MediaFacts { persistence, host_page: 4096, is_registrable: false, is_writable: true }
+    }
+    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), MediaError> {
+        Ok(())
+    }
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.zero(at, u64::try_from(bytes.len()).unwrap())
+    }
+    fn zero(&self, _: u64, _: u64) -> Result<(), MediaError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    fn load_u64(&self, _: u64) -> Result<u64, MediaError> {
+        Ok(0)
+    }
+    fn store_u64(&self, at: u64, _: u64) -> Result<(), MediaError> {
+        self.zero(at, 8)
+    }
+    fn flush(&self, _: u64, _: u64, _: Site) -> Result<(), MediaError> {
+        Ok(())
+    }
+    fn fence(&self, _: Site) -> Result<(), MediaError> {
+        Ok(())
+    }
+}
+
+/// Keeps what comes back.
+#[derive(Default)]
+struct Kept(Mutex<Vec<IdleSpan>>);
+
+impl LimboSink for Kept {
+    fn returned(&self, span: IdleSpan) {
+        self.0.lock().push(span);
+    }
+}
+
+fn pgmap_on(media: &Arc<Counter>, pages: u64) -> PgmapRef {
+    let media = Arc::clone(media) as Arc<dyn Media>;
+    let ranges = vec![MediaRange { media, start: 0, pages: Pages(pages) }];
+    Pgmap::new(ranges, MemoryType::FsDax).unwrap().try_get_live().unwrap()
+}
+
+fn pgmap(pages: u64) -> PgmapRef {
+    pgmap_on(&Arc::default(), pages)
+}
+
+fn request(pgmap: &PgmapRef, at: PgmapOff) -> Folio {
+    pgmap.request_folio(at, Order::Base).unwrap()
+}
+
+fn page(at: PgmapOff) -> Range<PgmapOff> {
+    at..PgmapOff(at.0 + 1)
+}
+
+fn info() -> PinInfo {
+    let owner = PinOwner { process: 1, connection: 0, label: "loom".into() };
+    PinInfo { owner, since: Instant::now(), kind: PinKind::Read, term: PinTerm::Short }
+}
+
+fn with<T: 'static>(pgmap: &PgmapRef, run: impl FnOnce(PgmapRef) -> T + 'static) -> JoinHandle<T> {
+    let pgmap = pgmap.clone();
+    spawn(move || run(pgmap))
+}
+
+#[track_caller]
+fn verify(pgmap: &PgmapRef) {
+    assert_eq!(pgmap.pgmap().verify(), Ok(()));
+}
+
+/// Rule 1: a page has one claim.
+///
+/// Kills: `claim` as a load and a store.
+#[test]
+fn one_of_two_claims_of_a_page_wins() {
+    model(|| {
+        let pgmap = pgmap(2);
+        let claims = [(); 2].map(|()| with(&pgmap, |pgmap| pgmap.claim(page(PAGE))));
+
+        let claims = claims.map(|claim| claim.join().unwrap());
+
+        assert_eq!(claims.iter().filter(|claim| claim.is_ok()).count(), 1);
+        drop(claims);
+        verify(&pgmap);
+        assert!(pgmap.claim(PAGE..PgmapOff(2)).is_ok());
+    });
+}
+
+/// Rule 4: the block is raised before the page, so it is never seen idle above a busy page.
+///
+/// Kills: raising the parent after the child.
+#[test]
+fn a_claim_of_a_block_and_a_request_of_a_page_in_it_exclude_each_other() {
+    let mut long = model::Builder::new();
+    // A claim that is refused looks at each page of the block for the busy one.
+    long.max_branches = 10_000;
+    long.check(|| {
+        let pgmap = pgmap(512);
+        let block = with(&pgmap, |pgmap| pgmap.claim(BLOCK));
+
+        let folio = pgmap.request_folio(PAGE, Order::Base);
+
+        let block = block.join().unwrap();
+        assert!(folio.is_ok() != block.is_ok());
+        drop((folio, block));
+        assert!(pgmap.claim(BLOCK).is_ok());
+    });
+}
+
+/// Rule 4: while the last page of a block is put, another page of it can be requested.
+///
+/// Kills: a grandparent lowered for a parent that was raised again; a parent raised twice and
+/// lowered once.
+#[test]
+fn a_block_counts_its_busy_pages_while_they_come_and_go() {
+    model(|| {
+        let pgmap = pgmap(2);
+        let folio = request(&pgmap, PAGE);
+        let put = spawn(move || drop(folio));
+
+        let next = request(&pgmap, NEXT);
+
+        put.join().unwrap();
+        verify(&pgmap);
+        drop(next);
+        verify(&pgmap);
+    });
+}
+
+/// Rule 2: a get finds a count, or it finds none; it does not revive a page that was put last.
+///
+/// Kills: `try_get` that adds and then looks.
+#[test]
+fn a_get_that_meets_the_last_put_keeps_the_page_or_finds_none() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let put = spawn(move || drop(folio));
+
+        let got = pgmap.get_folio(PAGE);
+
+        assert!(got.is_none() || pgmap.claim(page(PAGE)).is_err());
+        put.join().unwrap();
+        verify(&pgmap);
+        drop(got);
+        verify(&pgmap);
+        assert!(pgmap.claim(page(PAGE)).is_ok());
+    });
+}
+
+/// T-4: of several puts exactly one is the last.
+///
+/// Kills: `put` that subtracts and then looks whether zero is left.
+#[test]
+fn one_of_two_puts_makes_the_page_idle() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let put = spawn({
+            let folio = folio.clone();
+            move || drop(folio)
+        });
+
+        drop(folio);
+
+        put.join().unwrap();
+        verify(&pgmap);
+        assert!(pgmap.claim(page(PAGE)).is_ok());
+    });
+}
+
+/// A deferred page comes back exactly once: at once, or with the last put.
+///
+/// Kills: LIMBO set without looking whether somebody still counts the page; a sink registered
+/// after the bit is set and the lock is released.
+#[test]
+fn a_page_deferred_while_it_is_put_comes_back_once() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let kept = Arc::new(Kept::default());
+        let sink = Arc::clone(&kept) as Arc<dyn LimboSink>;
+        let put = spawn(move || drop(folio));
+
+        let (idle, limbo) = pgmap.claim_or_defer(page(PAGE), &sink).unwrap();
+
+        put.join().unwrap();
+        let returned = std::mem::take(&mut *kept.0.lock());
+        assert_eq!((idle.len() + returned.len(), limbo.len()), (1, returned.len()));
+        assert_eq!(pgmap.claim(page(PAGE)).unwrap_err(), RequestError::Busy(PAGE));
+        drop((idle, returned));
+        verify(&pgmap);
+    });
+}
+
+/// Rule 3: a request that found the page map live is waited for by its end (T-2).
+///
+/// Kills: a token given out after the phase was read and the lock released.
+#[test]
+fn a_kill_waits_for_the_request_that_came_before_it() {
+    model(|| {
+        let owner = pgmap(1).pgmap().clone();
+        let killer = spawn({
+            let owner = owner.clone();
+            move || owner.kill(Wait::Forever).map(drop).is_ok()
+        });
+
+        let folio = owner.try_get_live().map(|pgmap| request(&pgmap, PAGE));
+
+        drop(folio);
+        assert!(killer.join().unwrap());
+        assert!(owner.try_get_live().is_none());
+        assert_eq!(owner.verify(), Ok(()));
+    });
+}
+
+/// I-14: the last unpin wakes who sleeps, and who does not sleep yet sees it.
+///
+/// Kills: waking without taking the lock of the queue; WAITERS set outside of it; no wake.
+#[test]
+fn the_last_unpin_is_not_missed_by_who_waits_for_it() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let pins = [folio.pin(info()), folio.pin(info())];
+        let unpins = pins.map(|pin| spawn(move || drop(pin)));
+
+        assert_eq!(pgmap.wait_unpinned(page(PAGE), Wait::Forever), Ok(()));
+
+        unpins.into_iter().for_each(|unpin| unpin.join().unwrap());
+        verify(&pgmap);
+    });
+}
+
+/// Frozen bytes do not change, not even by a store that was under way.
+///
+/// Kills: no wait for stores in `freeze`; a store that looks at the page word before it takes its
+/// shard.
+#[test]
+fn no_store_lands_in_a_page_once_it_is_frozen() {
+    model(|| {
+        let media = Arc::new(Counter::default());
+        let pgmap = pgmap_on(&media, 1);
+        let store = with(&pgmap, |pgmap| drop(pgmap.store_u64(0, 1)));
+
+        let span = pgmap.claim(page(PAGE)).unwrap();
+        let frozen = FrozenFolio::freeze(span, Order::Base, &info()).unwrap();
+
+        let stores = media.stores();
+        store.join().unwrap();
+        assert_eq!(media.stores(), stores);
+        drop(frozen);
+    });
+}
+
+/// A second handle of a frozen page is no earlier than the first one.
+///
+/// Kills: no wait for stores in `FrozenFolio::get`.
+#[test]
+fn no_store_lands_in_a_frozen_page_that_somebody_else_is_freezing() {
+    model(|| {
+        let media = Arc::new(Counter::default());
+        let pgmap = pgmap_on(&media, 1);
+        let store = with(&pgmap, |pgmap| drop(pgmap.store_u64(0, 1)));
+        let freeze = with(&pgmap, |pgmap| {
+            FrozenFolio::freeze(pgmap.claim(page(PAGE)).unwrap(), Order::Base, &info()).unwrap()
+        });
+
+        if let Some(_frozen) = FrozenFolio::get(&pgmap, PAGE, info()) {
+            let stores = media.stores();
+            store.join().unwrap();
+            assert_eq!(media.stores(), stores);
+        }
+        drop(freeze.join().unwrap());
+    });
+}
+
+/// Poison sticks, whatever happens to the page meanwhile.
+///
+/// Kills: a put that forgets POISONED; `poison` that gives up when the word changed.
+#[test]
+fn a_page_poisoned_while_it_is_put_is_not_given_out_again() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let put = spawn(move || drop(folio));
+
+        pgmap.poison(PAGE);
+
+        put.join().unwrap();
+        verify(&pgmap);
+        assert_eq!(pgmap.claim(page(PAGE)).unwrap_err(), RequestError::Poisoned(PAGE));
+    });
+}
