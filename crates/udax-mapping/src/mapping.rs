@@ -194,7 +194,7 @@ impl Mapping {
     /// Takes back every translation of pages in `range`.
     pub(crate) fn zap(&self, range: &Range<FileIndex>) {
         for user in self.users.lock().iter() {
-            user.table().zap(&user.part(range));
+            user.zap(range);
         }
     }
 

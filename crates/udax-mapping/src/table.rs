@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use udax_mm::sync::Mutex;
-use udax_mm::{Access, Folio, Order, Pages, PgmapOff, Vma, VmaOff};
+use udax_mm::{Access, Folio, Pages, PgmapOff, Vma, VmaOff};
 
 /// What a leaf shows.
 #[derive(Clone, Debug)]
@@ -51,18 +51,6 @@ impl Leaf {
         self.at.span(self.pages)
     }
 
-    /// The addresses of all pages that the leaf keeps counted: a folio is counted as a whole.
-    fn counted(&self) -> Range<VmaOff> {
-        match &self.target {
-            Target::Folio { folio, first, .. } => {
-                let before = first.since(folio.head());
-                let start = VmaOff(self.at.0.saturating_sub(before.0));
-                start..self.at + (folio.order().pages() - before)
-            }
-            _ => self.range(),
-        }
-    }
-
     fn is_folio(&self) -> bool {
         matches!(self.target, Target::Folio { .. })
     }
@@ -77,7 +65,8 @@ impl Table {
         &self.vma
     }
 
-    /// Shows `pages` pages of a folio at `at`, on top of what was there.
+    /// Shows pages of a folio at `at`, on top of what was there. They are mapped again if they are
+    /// shown already: a fault that came late has to be answered too.
     pub(crate) fn map_folio(
         &self,
         at: VmaOff,
@@ -86,13 +75,14 @@ impl Table {
         access: Access,
     ) -> io::Result<()> {
         let mut leaves = self.leaves.lock();
-        let count = pages.end.since(pages.start);
-        if leaves.is_closed || leaves.shows_folio(at) {
+        if leaves.is_closed {
             return Ok(());
         }
         self.vma.map(at, folio.borrow(), pages.clone(), access)?;
         let target = Target::Folio { folio: folio.clone(), first: pages.start, access };
-        leaves.replace(Leaf { at, pages: count, target });
+        let hidden = leaves.replace(Leaf { at, pages: pages.end.since(pages.start), target });
+        drop(leaves);
+        drop(hidden);
         Ok(())
     }
 
@@ -115,15 +105,22 @@ impl Table {
             Target::PastEnd | Target::Failed => self.vma.map_void(leaf.at, leaf.pages)?,
             Target::Folio { .. } => unreachable!("a folio is mapped by map_folio"),
         }
-        leaves.replace(leaf);
+        let hidden = leaves.replace(leaf);
+        drop(leaves);
+        drop(hidden);
         Ok(true)
     }
 
-    /// Takes back every translation in `range`, and of a folio of order 9 all of them in its block,
-    /// so that the folio can become idle.
-    pub(crate) fn zap(&self, range: &Range<VmaOff>) {
+    /// Takes back what `part` shows of no folio, and every leaf in `around` of a folio that is
+    /// `counted_in` what has to become idle.
+    pub(crate) fn zap(
+        &self,
+        part: &Range<VmaOff>,
+        around: &Range<VmaOff>,
+        counted_in: impl Fn(&Leaf) -> bool,
+    ) {
         let mut leaves = self.leaves.lock();
-        let Some(hull) = leaves.hull(range) else { return };
+        let Some(hull) = leaves.hull(part, around, counted_in) else { return };
         let zapped = self.unmap(&mut leaves, &hull);
         drop(leaves);
         drop(zapped);
@@ -132,7 +129,8 @@ impl Table {
     /// Takes back everything, for good.
     pub(crate) fn close(&self) {
         self.leaves.lock().is_closed = true;
-        self.zap(&VmaOff(0).span(self.vma.pages()));
+        let all = VmaOff(0).span(self.vma.pages());
+        self.zap(&all, &all, |_| true);
     }
 
     /// Takes back translations in `range` that show nothing of a folio.
@@ -189,10 +187,6 @@ impl Table {
 }
 
 impl Leaves {
-    fn shows_folio(&self, at: VmaOff) -> bool {
-        self.covering(at).is_some_and(Leaf::is_folio)
-    }
-
     fn covering(&self, at: VmaOff) -> Option<&Leaf> {
         let (_, leaf) = self.by_start.range(..=at).next_back()?;
         leaf.range().contains(&at).then_some(leaf)
@@ -206,25 +200,31 @@ impl Leaves {
         self.by_start.range(start..range.end).map(|(_, leaf)| leaf.clone()).collect()
     }
 
-    /// What has to be unmapped so that no folio of `range` stays counted by this table.
-    fn hull(&self, range: &Range<VmaOff>) -> Option<Range<VmaOff>> {
-        let block = Order::Pmd.pages();
-        let near = VmaOff(range.start.0.saturating_sub(block.0))
-            ..VmaOff(range.end.0.saturating_add(block.0));
-        let taken = self.overlapping(&near).into_iter().filter_map(|leaf| {
-            let counted = leaf.counted();
-            let is_taken = counted.start < range.end && range.start < counted.end;
+    /// One range that holds all that has to be unmapped.
+    fn hull(
+        &self,
+        part: &Range<VmaOff>,
+        around: &Range<VmaOff>,
+        counted_in: impl Fn(&Leaf) -> bool,
+    ) -> Option<Range<VmaOff>> {
+        let taken = self.overlapping(around).into_iter().filter_map(|leaf| {
             let whole = leaf.range();
-            let part = whole.start.max(range.start)..whole.end.min(range.end);
-            is_taken.then_some(if leaf.is_folio() { whole } else { part })
+            if leaf.is_folio() {
+                return counted_in(&leaf).then_some(whole);
+            }
+            let inside = whole.start.max(part.start)..whole.end.min(part.end);
+            (inside.start < inside.end).then_some(inside)
         });
         taken.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
     }
 
-    fn replace(&mut self, leaf: Leaf) {
+    /// Puts a leaf in the place of others. A folio is hidden only by itself.
+    fn replace(&mut self, leaf: Leaf) -> Vec<Leaf> {
         let hidden = self.carve(&leaf.range());
-        assert!(!hidden.iter().any(Leaf::is_folio), "I-38: a leaf of a folio is zapped first");
+        let is_fine = |old: &Leaf| !old.is_folio() || (old.at, old.pages) == (leaf.at, leaf.pages);
+        assert!(hidden.iter().all(is_fine), "I-38: a leaf of a folio is zapped first");
         self.by_start.insert(leaf.at, leaf);
+        hidden
     }
 
     /// Removes `range` from every leaf. A leaf of a folio lies in the range as a whole.

@@ -26,11 +26,14 @@ pub enum Populate {
 /// A range of a file, mapped at real addresses. Dropping it unmaps them.
 ///
 /// A touch past the end of the file, or of a page that cannot be had, is SIGBUS, as with any file;
-/// [`last_fault_error`](UserMapping::last_fault_error) tells why. Copies through
-/// [`vma`](UserMapping::vma) return an error instead.
+/// [`last_fault_error`](UserMapping::last_fault_error) tells why the latter could not. Copies
+/// through [`vma`](UserMapping::vma) return an error instead.
 ///
 /// An eager mapping cannot wait for a fault. Where a layout change takes pages back from it, and
 /// in the 2 MiB block around, a touch may be SIGBUS until the change is done.
+///
+/// Dropping it waits for a fault that is being served, so a thread does not drop it while it has
+/// the layout lock of the file.
 #[derive(Debug)]
 pub struct UserMapping {
     mapping: Arc<Mapping>,
@@ -146,6 +149,31 @@ impl User {
         let end = range.end.min(self.range.end).max(start);
         let off = |index: FileIndex| VmaOff(index.since(self.range.start).0);
         if start > self.range.end { VmaOff(0)..VmaOff(0) } else { off(start)..off(end) }
+    }
+
+    /// Takes back every translation of pages in `range`, and of a larger folio that covers any of
+    /// them all translations in its block: it is counted as a whole.
+    pub(crate) fn zap(&self, range: &Range<FileIndex>) {
+        let near = Order::Pmd.pages().0;
+        let around = FileIndex(range.start.0.saturating_sub(near))
+            ..FileIndex(range.end.0.saturating_add(near));
+        self.table.zap(&self.part(range), &self.part(&around), |leaf| {
+            let counted = self.counted(leaf);
+            counted.start < range.end && range.start < counted.end
+        });
+    }
+
+    /// The pages of the file that a leaf keeps counted.
+    fn counted(&self, leaf: &Leaf) -> Range<FileIndex> {
+        let index = self.index(leaf.at);
+        match &leaf.target {
+            Target::Folio { folio, first, .. } => {
+                let before = first.since(folio.head());
+                let end = index + (folio.order().pages() - before);
+                FileIndex(index.0.saturating_sub(before.0))..end
+            }
+            _ => index.span(leaf.pages),
+        }
     }
 
     /// The pages from `at` to the end of the mapping.
