@@ -1,8 +1,8 @@
 //! The check of a whole filesystem that nobody has mounted: a walk over everything, without writes.
 //!
 //! This file owns what a sound filesystem is above its trees: every name leads to an inode in use,
-//! every inode is named as often as it counts, every directory hangs below the root. [`scan`]
-//! (crate::scan) owns what is below: records, trees, and pages used twice.
+//! every inode is named as often as it counts, every directory hangs below the root. What is below
+//! (records, trees, and pages used twice) is the scan's.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -11,7 +11,7 @@ use udax_mm::sync::Arc;
 use udax_mm::{FileIndex, PAGE_SIZE};
 
 use crate::dir::Cell;
-use crate::dir::cell::decode_page;
+use crate::dir::cell::{Numbered, decode_page};
 use crate::format::ROOT_INO;
 use crate::inode::end_of;
 use crate::num::to_u64;
@@ -206,7 +206,7 @@ impl<'s> Check<'s> {
     }
 
     /// Every cell of a directory, by number, read page by page.
-    fn read_cells(&mut self, dir: Ino) -> Result<Vec<(u64, Result<Cell, String>)>, FsError> {
+    fn read_cells(&mut self, dir: Ino) -> Result<Vec<Numbered>, FsError> {
         let mut cells = Vec::new();
         let mut page = [0; PAGE_SIZE];
         let mut next = FileIndex(0);

@@ -61,8 +61,7 @@ impl Core {
 
     /// Where pages go that are freed while somebody still uses them.
     pub(crate) fn limbo(&self) -> Arc<dyn LimboSink> {
-        let store = Arc::clone(&self.store);
-        store
+        Arc::<Store>::clone(&self.store)
     }
 
     /// Refuses once the filesystem is closed.

@@ -50,14 +50,11 @@ pub(crate) fn cells_for(name: &Name) -> usize {
     cells_of_len(name.as_bytes().len())
 }
 
+/// The number of an entry's first cell, with the entry or with what is wrong with it.
+pub(crate) type Numbered = (u64, Result<Cell, String>);
+
 /// Reads the entries of one page of directory `dir`, which is page `page` of its file.
-///
-/// Yields the number of each entry's first cell with the entry, or with what is wrong with it.
-pub(crate) fn decode_page(
-    dir: Ino,
-    page: u64,
-    bytes: &[u8],
-) -> Vec<(u64, Result<Cell, String>)> {
+pub(crate) fn decode_page(dir: Ino, page: u64, bytes: &[u8]) -> Vec<Numbered> {
     let mut found = Vec::new();
     let mut at = 0;
     while at < CELLS_PER_PAGE {

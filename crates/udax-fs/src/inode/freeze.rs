@@ -35,7 +35,7 @@ impl Inode {
             self.allocate(0..self.node.read().size())?;
             self.sync()?;
             let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
-            if self.freeze_broken(broken)? {
+            if self.freeze_broken(&broken)? {
                 return Ok(());
             }
             // Somebody punched a hole meanwhile.
@@ -43,7 +43,7 @@ impl Inode {
     }
 
     /// Sets the flag, while nobody maps or pins the file. False if it has a hole.
-    fn freeze_broken(&self, broken: LayoutBroken<'_>) -> Result<bool, FsError> {
+    fn freeze_broken(&self, _broken: &LayoutBroken<'_>) -> Result<bool, FsError> {
         let store = &self.node.core.store;
         let mut state = self.node.write();
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
@@ -62,8 +62,6 @@ impl Inode {
         next.record.flags.set(next.record.flags.get() | FLAG_FROZEN);
         next.touch_attributes();
         self.node.commit(&mut state, next, Txn::new(store))?;
-        drop(state);
-        drop(broken);
         Ok(true)
     }
 

@@ -57,6 +57,10 @@ impl Inode {
     ///
     /// Returns [`FsError::Frozen`], and [`FsError::Device`] if the device fails; nothing has
     /// changed then.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the proof is one of another range.
     pub fn shrink(
         &self,
         mut txn: Txn<'_>,

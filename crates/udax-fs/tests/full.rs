@@ -1,0 +1,101 @@
+//! A full pool: what does not fit is undone.
+
+mod common;
+
+use common::{KIB, MIB, Pool, create, name, pattern};
+use udax_fs::{Filesystem, FreePolicy, FsError, Inode, Kind};
+use udax_mm::sync::Arc;
+use udax_mm::{Pages, Wait};
+
+/// A pool in which `left` pages are free.
+fn nearly_full(left: u64) -> (Pool, Arc<Filesystem>, Arc<Inode>) {
+    let pool = Pool::new(4 * MIB);
+    let fs = pool.mount();
+    let file = create(&fs, "filler");
+    loop {
+        let free = fs.usage().free.0;
+        if free <= left {
+            break;
+        }
+        let len = ((free - left) * 4 * KIB).min(256 * KIB);
+        if file.append(&pattern(1, len)).is_err() {
+            file.append(&[1; 4096]).unwrap();
+        }
+    }
+    assert_eq!(fs.usage().free, Pages(left));
+    (pool, fs, file)
+}
+
+/// Runs `call`, which must find the pool full and leave everything as it was.
+fn refused<T>(pool: &Pool, fs: &Filesystem, call: impl FnOnce() -> Result<T, FsError>) {
+    let before = fs.usage();
+    match call() {
+        Err(FsError::NoSpace { .. }) => (),
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("it fitted"),
+    }
+    assert_eq!(fs.usage(), before);
+    fs.verify().unwrap();
+    pool.check();
+}
+
+#[test]
+fn a_write_that_does_not_fit_changes_nothing() {
+    let (pool, fs, file) = nearly_full(5);
+    let other = create(&fs, "other");
+    refused(&pool, &fs, || other.write_at(&pattern(2, 64 * KIB), 0));
+    refused(&pool, &fs, || other.append(&pattern(2, 64 * KIB)));
+    refused(&pool, &fs, || file.append(&pattern(2, 64 * KIB)));
+    refused(&pool, &fs, || other.allocate(0..64 * KIB));
+    assert_eq!(other.attr().size, 0);
+    assert_eq!(other.write_at(&[1; 4096], 0).unwrap(), 4096);
+}
+
+#[test]
+fn a_long_write_keeps_the_steps_that_fitted() {
+    let pool = Pool::new(12 * MIB);
+    let fs = pool.mount();
+    let file = create(&fs, "a");
+    let bytes = pattern(3, 20 * MIB);
+    let done = file.write_at(&bytes, 0).unwrap() as u64;
+    assert_eq!(done, 8 * MIB);
+    assert_eq!(file.attr().size, done);
+    refused(&pool, &fs, || file.append(&bytes));
+}
+
+#[test]
+fn names_that_do_not_fit_change_nothing() {
+    let (pool, fs, file) = nearly_full(0);
+    let root = fs.root().unwrap();
+    let before = fs.usage().inodes;
+    let mut made = 0;
+    let refusal = loop {
+        let called = name(&format!("{made:0>200}"));
+        match fs.create(&root, &called, Kind::File, 0, 0, 0) {
+            Ok(_) => made += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refusal, FsError::NoSpace { .. }), "{refusal}");
+    assert_eq!(fs.usage().inodes, before + made);
+    let long = name(&"l".repeat(255));
+    refused(&pool, &fs, || fs.create(&root, &long, Kind::Dir, 0, 0, 0));
+    refused(&pool, &fs, || fs.symlink(&root, &name("s"), b"t", 0, 0));
+    refused(&pool, &fs, || fs.link(&file, &root, &long));
+    fs.unlink(&root, &name(&format!("{:0>200}", 0))).unwrap();
+    fs.verify().unwrap();
+}
+
+#[test]
+fn a_full_pool_can_be_emptied() {
+    let (pool, fs, file) = nearly_full(0);
+    file.punch(100 * KIB..200 * KIB, FreePolicy::Wait(Wait::Never)).unwrap();
+    fs.verify().unwrap();
+    drop(file);
+    fs.unlink(&fs.root().unwrap(), &name("filler")).unwrap();
+    fs.verify().unwrap();
+    fs.unmount().unwrap();
+    pool.check();
+    let fs = pool.mount();
+    assert_eq!(create(&fs, "again").write_at(&pattern(1, MIB), 0).unwrap() as u64, MIB);
+}
