@@ -80,10 +80,13 @@ impl Filesystem {
             return Err(FsError::NeedsRecovery);
         }
         let mut report = check_store(&store)?;
-        if copy == Source::Mirror {
-            let found = "it is damaged, its mirror was used".to_owned();
-            report.problems.insert(0, Problem { object: "superblock".to_owned(), found });
-        }
+        let found = match copy {
+            Source::Mirror => "it is damaged, its mirror was used",
+            Source::Primary if !superblock.is_mirrored(&bytes) => "its mirror is damaged",
+            Source::Primary => return Ok(report),
+        };
+        let problem = Problem { object: "superblock".to_owned(), found: found.to_owned() };
+        report.problems.insert(0, problem);
         Ok(report)
     }
 }

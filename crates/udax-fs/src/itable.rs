@@ -168,10 +168,7 @@ impl Itable {
 }
 
 /// Reads one record.
-pub(crate) fn read_record(
-    store: &Store,
-    slot: Slot<InodeRecord>,
-) -> Result<InodeRecord, FsError> {
+pub(crate) fn read_record(store: &Store, slot: Slot<InodeRecord>) -> Result<InodeRecord, FsError> {
     let mut record = InodeRecord::new_zeroed();
     store.read(slot.byte(), record.as_mut_bytes())?;
     Ok(record)

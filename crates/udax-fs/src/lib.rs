@@ -17,6 +17,8 @@ mod cache;
 mod check;
 mod core;
 mod cut;
+#[cfg(test)]
+mod damage_tests;
 mod dir;
 mod entry;
 mod error;
@@ -49,10 +51,10 @@ mod verify;
 /// that a reader finds their rules, and so that tests can show what does not compile.
 pub mod proof {
     pub use crate::alloc::Extent;
-    pub use crate::store::{Fresh, Store, Vacant};
-    pub use crate::stored::{Data, Dirty, Durable, Flushed, Object, Stored};
     pub use crate::cut::Cut;
     pub use crate::graft::Graft;
+    pub use crate::store::{Fresh, Store, Vacant};
+    pub use crate::stored::{Data, Dirty, Durable, Flushed, Object, Stored};
     pub use crate::tree::Tree;
     pub use crate::txn::Txn;
 }

@@ -73,12 +73,7 @@ impl Filesystem {
 }
 
 /// Notes the owner of the pins whose first page lies in `run`.
-fn note_owner(
-    owners: &mut [Option<(Ino, FileIndex)>],
-    pins: &[DevicePin],
-    ino: Ino,
-    run: &Run,
-) {
+fn note_owner(owners: &mut [Option<(Ino, FileIndex)>], pins: &[DevicePin], ino: Ino, run: &Run) {
     let first = pins.partition_point(|pin| pin.at < run.device);
     let last = pins.partition_point(|pin| pin.at < run.device + run.pages);
     for at in first..last {

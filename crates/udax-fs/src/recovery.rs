@@ -44,7 +44,7 @@ pub(crate) fn open(device: Arc<dyn DaxDevice>, mode: MountMode) -> Result<Opened
     recovered.corrupt = corrupt_inos(&scan);
     if mode == MountMode::ReadWrite {
         refuse_corrupt(&scan)?;
-        if copy == Source::Mirror {
+        if copy == Source::Mirror || !superblock.is_mirrored(&bytes) {
             superblock.write(&bytes)?;
         }
         Session::open(&bytes)?;

@@ -6,12 +6,12 @@
 
 use udax_mm::{DeviceOff, FileIndex, Pages};
 
+use crate::alloc::Extent;
 use crate::format::{ITABLE_INO, InodeRecord};
 use crate::inode::end_of;
 use crate::itable::{Table, read_record};
 use crate::store::Store;
 use crate::tree::{Run, Tree, Visit};
-use crate::alloc::Extent;
 use crate::txn::Slot;
 use crate::{FsError, Ino, Kind};
 

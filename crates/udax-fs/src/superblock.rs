@@ -110,6 +110,11 @@ impl Superblock {
         Ok((Superblock::of(&record, size)?, source))
     }
 
+    /// Whether the mirror says the same.
+    pub(crate) fn is_mirrored(&self, bytes: &DaxBytes) -> bool {
+        matches!(find(bytes, self.geometry.end), Found::Intact(mirror) if *mirror == self.record())
+    }
+
     fn of(record: &SuperblockRecord, size: Pages) -> Result<Superblock, FsError> {
         let version = record.version.get();
         if version > FORMAT_VERSION {

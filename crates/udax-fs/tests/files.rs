@@ -248,8 +248,7 @@ fn a_read_only_mount_writes_nothing() {
     }
     let before = pool.copy();
     {
-        let (fs, _) =
-            udax_fs::Filesystem::mount(pool.device(), MountMode::ReadOnly, None).unwrap();
+        let (fs, _) = udax_fs::Filesystem::mount(pool.device(), MountMode::ReadOnly, None).unwrap();
         let file = lookup(&fs, "a");
         assert_eq!(contents(&file), b"bytes");
         assert!(matches!(file.write_at(b"x", 0), Err(FsError::ReadOnly)));

@@ -50,8 +50,9 @@ fn a_directory_lists_what_was_created_in_it() {
     let fs = pool.mount();
     let root = fs.root().unwrap();
     let long = "n".repeat(250);
-    let expected: Vec<String> =
-        (0..300).map(|at| if at % 3 == 0 { format!("{long}{at}") } else { format!("{at}") }).collect();
+    let expected: Vec<String> = (0..300)
+        .map(|at| if at % 3 == 0 { format!("{long}{at}") } else { format!("{at}") })
+        .collect();
     for (at, called) in expected.iter().enumerate() {
         let kind = if at % 7 == 0 { Kind::Dir } else { Kind::File };
         fs.create(&root, &name(called), kind, 0o700, 1, 2).unwrap();

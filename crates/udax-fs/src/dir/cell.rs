@@ -73,8 +73,7 @@ pub(crate) fn decode_page(dir: Ino, page: u64, bytes: &[u8]) -> Vec<Numbered> {
 
 /// Reads the entry that starts `bytes`, which reach to the end of its page.
 fn decode(dir: Ino, number: u64, bytes: &[u8]) -> Result<Cell, String> {
-    let (header, rest) =
-        DirCell::ref_from_prefix(bytes).expect("a cell is larger than its header");
+    let (header, rest) = DirCell::ref_from_prefix(bytes).expect("a cell is larger than its header");
     let name_len = usize::from(header.name_length);
     let len = cells_of_len(name_len) * CELL_BYTES;
     if len > bytes.len() {

@@ -43,9 +43,7 @@ impl Index {
 
     /// Whether both know the same names in the same cells.
     pub(crate) fn agrees_with(&self, other: &Index) -> bool {
-        self.by_name == other.by_name
-            && self.by_cell == other.by_cell
-            && self.used == other.used
+        self.by_name == other.by_name && self.by_cell == other.by_cell && self.used == other.used
     }
 
     /// The entry of `name`.

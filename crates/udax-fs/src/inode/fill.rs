@@ -122,12 +122,7 @@ impl Node {
     }
 
     /// New pages for the holes of `pages`, which hold `bytes` from byte `at` of the file on.
-    pub(super) fn written(
-        &self,
-        tree: &Tree,
-        bytes: &[u8],
-        at: u64,
-    ) -> Result<Pieces, FsError> {
+    pub(super) fn written(&self, tree: &Tree, bytes: &[u8], at: u64) -> Result<Pieces, FsError> {
         let end = at + to_u64(bytes.len());
         self.new_pages(tree, pages_holding(at, end), |piece| {
             let from = piece.start.byte().max(at);

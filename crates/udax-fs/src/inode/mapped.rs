@@ -155,12 +155,7 @@ impl Inode {
 
 /// Adds a pin of pages of a span, or makes the pin before it longer: one pin of a range is recorded
 /// once for each folio.
-fn add_pin(
-    pins: &mut Vec<FilePin>,
-    index: FileIndex,
-    span: &udax_dev::DaxSpan,
-    record: PinRecord,
-) {
+fn add_pin(pins: &mut Vec<FilePin>, index: FileIndex, span: &udax_dev::DaxSpan, record: PinRecord) {
     let first = record.pages.start.max(span.at());
     let last = record.pages.end.min(span.at() + span.pages());
     let start = index + first.since(span.at());

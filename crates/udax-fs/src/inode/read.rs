@@ -1,7 +1,7 @@
 //! Reading bytes, and the target of a symbolic link.
 
-use udax_mm::units::PAGE_BYTES;
 use udax_mm::FileIndex;
+use udax_mm::units::PAGE_BYTES;
 
 use super::{Inode, Node, State, pages_holding};
 use crate::num::{to_u64, to_usize};

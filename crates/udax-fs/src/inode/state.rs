@@ -28,11 +28,7 @@ impl State {
     ///
     /// Returns [`FsError::Stale`] for a number that is not in use or only waits to be freed, and
     /// [`FsError::Corrupt`] if the record is not valid.
-    pub(crate) fn load(
-        store: &Store,
-        itable: &Itable,
-        ino: Ino,
-    ) -> Result<(Kind, State), FsError> {
+    pub(crate) fn load(store: &Store, itable: &Itable, ino: Ino) -> Result<(Kind, State), FsError> {
         let record = itable.read(store, ino)?;
         let kind = record
             .examine(ino)

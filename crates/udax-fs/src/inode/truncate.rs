@@ -73,7 +73,10 @@ impl Inode {
         if state.size() <= to {
             return Ok(false);
         }
-        assert!(broken.range().start <= end_of(to), "the layout is broken from the new end on (I-50)");
+        assert!(
+            broken.range().start <= end_of(to),
+            "the layout is broken from the new end on (I-50)"
+        );
         let vacant = Vacant::take(store, &mut broken);
         let mut next = state.clone();
         let cut = state.tree.clear(store, end_of(to)..END)?.flush(store)?.fence(store)?;

@@ -8,9 +8,7 @@ use udax_dev::PgmapDevice;
 use udax_fs::{Filesystem, FormatOptions, Inode, Kind, MountMode, Name, Recovered};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::Arc;
-use udax_mm::{
-    Media, MediaRange, MemoryType, Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm,
-};
+use udax_mm::{Media, MediaRange, MemoryType, Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm};
 
 pub(crate) const KIB: u64 = 1 << 10;
 pub(crate) const MIB: u64 = 1 << 20;
