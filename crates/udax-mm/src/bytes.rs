@@ -249,15 +249,17 @@ fn done(at: u64, len: usize, left: usize) -> Result<(), MediaError> {
 /// `to` and `from` are addresses of `len` bytes each, which do not overlap. One of them may fault.
 unsafe fn copy(to: *mut u8, from: *const u8, len: usize, aligned: usize) -> usize {
     let Parts { head, words, tail } = Parts::of(aligned, len);
-    // SAFETY: the head lies in the range the caller describes.
-    let left = unsafe { udax_mm_copy_bytes(to, from, head) };
-    if left > 0 {
-        return len - head + left;
+    if head > 0 {
+        // SAFETY: the head lies in the range the caller describes.
+        let left = unsafe { udax_mm_copy_bytes(to, from, head) };
+        if left > 0 {
+            return len - head + left;
+        }
     }
     let (to, from) = (to.wrapping_add(head), from.wrapping_add(head));
     // SAFETY: as above, for the words after the head.
     let left = unsafe { udax_mm_copy_words(to, from, words) };
-    if left > 0 {
+    if left > 0 || tail == 0 {
         return left * WORD + tail;
     }
     let (to, from) = (to.wrapping_add(words * WORD), from.wrapping_add(words * WORD));
@@ -272,15 +274,17 @@ unsafe fn copy(to: *mut u8, from: *const u8, len: usize, aligned: usize) -> usiz
 /// `to` is the address of `len` bytes, which may fault.
 unsafe fn zero(to: *mut u8, len: usize) -> usize {
     let Parts { head, words, tail } = Parts::of(to.addr(), len);
-    // SAFETY: the head lies in the range the caller describes.
-    let left = unsafe { udax_mm_zero_bytes(to, head) };
-    if left > 0 {
-        return len - head + left;
+    if head > 0 {
+        // SAFETY: the head lies in the range the caller describes.
+        let left = unsafe { udax_mm_zero_bytes(to, head) };
+        if left > 0 {
+            return len - head + left;
+        }
     }
     let to = to.wrapping_add(head);
     // SAFETY: as above, for the words after the head.
     let left = unsafe { udax_mm_zero_words(to, words) };
-    if left > 0 {
+    if left > 0 || tail == 0 {
         return left * WORD + tail;
     }
     // SAFETY: as above, for the tail after the words.
@@ -431,7 +435,12 @@ fn take_default_action(signal: c_int, by_instruction: bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::Parts;
+    use super::{MediaError, Parts, Window, install_handler};
+    use crate::{PAGE_SIZE, reserve::Reservation};
+    use std::ffi::{c_int, c_void};
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Command, ExitStatus, Output, exit};
+    use std::ptr;
 
     #[test]
     fn parts_cut_a_range_at_word_boundaries() {
@@ -445,5 +454,91 @@ mod tests {
         check(4099, 5, 5, 0, 0);
         check(4099, 22, 5, 2, 1);
         check(4103, 9, 1, 1, 0);
+    }
+
+    #[test]
+    fn every_write_back_instruction_of_this_processor_takes_a_range_and_faults_as_a_copy_does() {
+        let how = crate::persist::write_back_instruction();
+        let reservation = Reservation::new(2 * PAGE_SIZE).unwrap();
+        reservation.map_zeros(0..PAGE_SIZE).unwrap();
+        let window: &Window = reservation.window();
+        window.write_back(5, 4000, how).unwrap();
+        window.write_back(0, 0, how).unwrap();
+        let fault = window.write_back(4000, 200, how);
+        assert!(matches!(fault, Err(MediaError::Fault { at: 4096 })), "{fault:?}");
+    }
+
+    /// The environment variable that makes this test binary one of the programs below.
+    const PROGRAM: &str = "UDAX_TEST_SIGNAL_PROGRAM";
+
+    /// Runs a program in a process of its own: it changes what signals do, and may die of them.
+    fn run(program: &str) -> Output {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "bytes::tests::signal_program", "--nocapture"]);
+        command.env(PROGRAM, program).output().unwrap()
+    }
+
+    fn exits(program: &str) -> ExitStatus {
+        run(program).status
+    }
+
+    #[test]
+    fn a_fault_elsewhere_reaches_the_handler_that_was_there_before() {
+        assert_eq!(exits("with siginfo").code(), Some(21));
+        assert_eq!(exits("without siginfo").code(), Some(22));
+    }
+
+    #[test]
+    fn a_fault_elsewhere_kills_where_nobody_handles_it() {
+        assert_eq!(exits("default").signal(), Some(libc::SIGSEGV));
+        assert_eq!(exits("ignored").signal(), Some(libc::SIGSEGV));
+    }
+
+    #[test]
+    fn a_signal_that_was_sent_does_what_it_did_before() {
+        assert_eq!(exits("sent, default").signal(), Some(libc::SIGBUS));
+        assert_eq!(exits("sent, ignored").code(), Some(20));
+        assert_eq!(exits("sent, with siginfo").code(), Some(21));
+    }
+
+    extern "C" fn with_siginfo(_: c_int, _: *mut libc::siginfo_t, _: *mut c_void) {
+        exit(21);
+    }
+
+    extern "C" fn without_siginfo(_: c_int) {
+        exit(22);
+    }
+
+    fn set(handler: usize, flags: c_int) {
+        for signal in super::SIGNALS {
+            let mut action = super::current_action(signal);
+            (action.sa_sigaction, action.sa_flags) = (handler, flags);
+            // SAFETY: the handlers have the types their flags ask for.
+            assert_eq!(unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) }, 0);
+        }
+    }
+
+    /// Not a test of its own: the body of the programs that the tests above run.
+    #[test]
+    #[expect(clippy::as_conversions, reason = "the address of a function has no other conversion")]
+    fn signal_program() {
+        let Ok(program) = std::env::var(PROGRAM) else { return };
+        match program.trim_start_matches("sent, ") {
+            "with siginfo" => set(with_siginfo as *const c_void as usize, libc::SA_SIGINFO),
+            "without siginfo" => set(without_siginfo as *const c_void as usize, 0),
+            "ignored" => set(libc::SIG_IGN, 0),
+            _ => set(libc::SIG_DFL, 0),
+        }
+        install_handler();
+        let reservation = Reservation::new(PAGE_SIZE).unwrap();
+        assert!(reservation.window().load_u64(0).is_err());
+        if program.starts_with("sent, ") {
+            // SAFETY: raising a signal is what is tested.
+            unsafe { libc::raise(libc::SIGBUS) };
+            exit(20);
+        }
+        let start = reservation.window().start().as_ptr();
+        // SAFETY: none; the fault is what is tested, and the process ends with it.
+        unsafe { start.read_volatile() };
     }
 }

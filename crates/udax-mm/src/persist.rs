@@ -174,7 +174,7 @@ fn store_fence() {
 
 /// The best instruction of this processor: the first that it has of clwb, clflushopt, clflush.
 #[cfg(target_arch = "x86_64")]
-fn write_back_instruction() -> WriteBack {
+pub(crate) fn write_back_instruction() -> WriteBack {
     // Leaf 7: structured extended features. x86-64 always has leaf 0, which gives the last leaf.
     let last_leaf = std::arch::x86_64::__cpuid(0).eax;
     let features = if last_leaf < 7 { 0 } else { std::arch::x86_64::__cpuid_count(7, 0).ebx };
@@ -187,7 +187,7 @@ fn write_back_instruction() -> WriteBack {
 
 /// The instruction that cleans a line to the point of coherency, where persistent memory is.
 #[cfg(target_arch = "aarch64")]
-fn write_back_instruction() -> WriteBack {
+pub(crate) fn write_back_instruction() -> WriteBack {
     WriteBack::DcCvac
 }
 

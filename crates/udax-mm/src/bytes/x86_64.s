@@ -28,14 +28,15 @@ udax_mm_copy_bytes:
     jmp udax_mm_not_done
 
 // (to, from, words) -> words not done. Each word is one load and one store of eight bytes, also
-// under rep movsq: an interrupt comes between two of them and never inside one.
+// under rep movsq: an interrupt comes between two of them and never inside one. Starting rep movsq
+// takes as long as the loop takes for 64 words or so.
     .p2align 4
     .hidden udax_mm_copy_words
     .globl udax_mm_copy_words
     .type udax_mm_copy_words, @function
 udax_mm_copy_words:
     mov rcx, rdx
-    cmp rcx, 32
+    cmp rcx, 64
     jae 3f
     test rcx, rcx
     jz udax_mm_not_done
@@ -72,7 +73,16 @@ udax_mm_zero_bytes:
 udax_mm_zero_words:
     mov rcx, rsi
     xor eax, eax
-    rep stosq
+    cmp rcx, 64
+    jae 3f
+    test rcx, rcx
+    jz udax_mm_not_done
+2:  mov qword ptr [rdi], rax
+    add rdi, 8
+    dec rcx
+    jnz 2b
+    jmp udax_mm_not_done
+3:  rep stosq
     jmp udax_mm_not_done
 
 // (word, into) -> 1 if not done.
