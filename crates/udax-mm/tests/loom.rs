@@ -74,8 +74,7 @@ impl LimboSink for Kept {
 }
 
 fn pgmap_on(media: &Arc<Counter>, pages: u64) -> PgmapRef {
-    let media = Arc::clone(media) as Arc<dyn Media>;
-    let ranges = vec![MediaRange { media, start: 0, pages: Pages(pages) }];
+    let ranges = vec![MediaRange { media: media.clone(), start: 0, pages: Pages(pages) }];
     Pgmap::new(ranges, MemoryType::FsDax).unwrap().try_get_live().unwrap()
 }
 
@@ -217,7 +216,7 @@ fn a_page_deferred_while_it_is_put_comes_back_once() {
         let pgmap = pgmap(1);
         let folio = request(&pgmap, PAGE);
         let kept = Arc::new(Kept::default());
-        let sink = Arc::clone(&kept) as Arc<dyn LimboSink>;
+        let sink: Arc<dyn LimboSink> = kept.clone();
         let put = spawn(move || drop(folio));
 
         let (idle, limbo) = pgmap.claim_or_defer(page(PAGE), &sink).unwrap();

@@ -56,7 +56,7 @@ fn a_claim_outside_the_pgmap_is_refused() {
 #[test]
 fn a_request_that_is_too_long_for_a_number_is_refused() {
     let pgmap = live(10);
-    let at = PgmapOff(u64::MAX & !511);
+    let at = PgmapOff(u64::MAX).align_down(Order::Pmd);
     assert!(pgmap.request_folios(at, Order::Pmd, u32::MAX).is_err());
 }
 

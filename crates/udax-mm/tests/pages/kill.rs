@@ -7,7 +7,7 @@ use udax_mm::{MemoryType, Order, Pgmap, PgmapOff, StillBusy, Wait};
 const KINDS: [MemoryType; 2] = [MemoryType::FsDax, MemoryType::Generic(Order::Base)];
 
 fn pgmap(kind: MemoryType) -> Pgmap {
-    Pgmap::new(vec![range(&medium(100), 0, 100)], kind).unwrap()
+    Pgmap::new(vec![range(&medium(100), 0, 100)], kind).expect("the range is good")
 }
 
 /// I-02.

@@ -16,21 +16,22 @@ impl LimboSink for Kept {
 }
 
 impl Kept {
-    fn take(&self) -> Vec<Range<u64>> {
+    /// First page and end of each span, which is dropped.
+    fn take(&self) -> Vec<(u64, u64)> {
         let spans = std::mem::take(&mut *self.0.lock());
-        spans.iter().map(|span| span.pages().start.0..span.pages().end.0).collect()
+        spans.iter().map(|span| (span.pages().start.0, span.pages().end.0)).collect()
     }
 }
 
 fn sink() -> (Arc<Kept>, Arc<dyn LimboSink>) {
     let kept = Arc::new(Kept::default());
-    (Arc::clone(&kept), kept)
+    (kept.clone(), kept)
 }
 
 type Outcome = (Vec<Range<PgmapOff>>, Vec<Range<PgmapOff>>);
 
 fn defer(pgmap: &PgmapRef, range: Range<u64>, sink: &Arc<dyn LimboSink>) -> Outcome {
-    let (idle, limbo) = pgmap.claim_or_defer(pages(range), sink).unwrap();
+    let (idle, limbo) = pgmap.claim_or_defer(pages(range), sink).expect("nothing is claimed");
     (idle.iter().map(IdleSpan::pages).collect(), limbo)
 }
 
@@ -45,9 +46,9 @@ fn idle_pages_are_claimed_at_once_and_the_rest_with_the_last_put() {
     assert_eq!(outcome, (vec![pages(10..20), pages(22..30)], vec![pages(20..22)]));
     verify(&pgmap);
     drop(folio);
-    assert_eq!(kept.take(), [21..22]);
+    assert_eq!(kept.take(), [(21, 22)]);
     drop(transient);
-    assert_eq!(kept.take(), [20..21]);
+    assert_eq!(kept.take(), [(20, 21)]);
     verify(&pgmap);
 }
 
@@ -62,7 +63,7 @@ fn nobody_can_request_a_page_between_its_last_put_and_its_sink() {
     }
     let pgmap = live(4);
     let prober = Arc::new(Prober(Mutex::new(Vec::new())));
-    let sink: Arc<dyn LimboSink> = Arc::clone(&prober) as Arc<dyn LimboSink>;
+    let sink: Arc<dyn LimboSink> = prober.clone();
     let pin = pgmap.request_folio(PgmapOff(3), Order::Base).unwrap().pin(pinned_by("dma"));
     drop(pgmap.claim_or_defer(pages(3..4), &sink).unwrap());
     drop(pin);
@@ -87,8 +88,8 @@ fn parts_of_a_folio_go_to_their_sinks_and_the_rest_is_idle() {
         assert!(pgmap.claim(pages(0..5)).is_ok());
         assert!(pgmap.claim(pages(40..511)).is_ok());
         assert_eq!(pgmap.claim(pages(0..41)).unwrap_err(), RequestError::Busy(PgmapOff(5)));
-        assert_eq!(one.take(), [5..9, 511..512]);
-        assert_eq!(two.take(), [9..40]);
+        assert_eq!(one.take(), [(5, 9), (511, 512)]);
+        assert_eq!(two.take(), [(9, 40)]);
         verify(&pgmap);
         assert!(pgmap.request_folio(PgmapOff(0), Order::Pud).is_ok());
     }
@@ -123,7 +124,7 @@ fn a_page_is_deferred_once() {
         assert!(matches!(refused, RequestError::Busy(_)));
     }
     drop(folio);
-    assert_eq!(kept.take(), [10..20]);
+    assert_eq!(kept.take(), [(10, 20)]);
     verify(&pgmap);
 }
 
@@ -136,6 +137,6 @@ fn a_poisoned_page_stays_in_limbo_until_the_poison_is_cleared() {
     assert_eq!(outcome, (vec![pages(3..4), pages(5..6)], vec![pages(4..5)]));
     assert_eq!(kept.take(), []);
     pgmap.clear_poison(PgmapOff(4));
-    assert_eq!(kept.take(), [4..5]);
+    assert_eq!(kept.take(), [(4, 5)]);
     verify(&pgmap);
 }

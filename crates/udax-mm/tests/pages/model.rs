@@ -59,8 +59,16 @@ struct World {
     deferred: BTreeSet<u64>,
 }
 
+fn index(page: u64) -> usize {
+    usize::try_from(page).expect("a small model")
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).expect("a small model")
+}
+
 fn at(holders: &[Holder], page: u64) -> Holder {
-    holders[usize::try_from(page).unwrap()]
+    holders[index(page)]
 }
 
 fn order() -> impl Strategy<Value = Order> {
@@ -102,13 +110,13 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn pick<T>(list: &mut Vec<T>, index: &Index) -> Option<T> {
+fn pick<T>(list: &mut Vec<T>, index: Index) -> Option<T> {
     (!list.is_empty()).then(|| list.swap_remove(index.index(list.len())))
 }
 
 impl World {
     fn new() -> World {
-        let pgmap = pgmap_of(&[FIRST, SIZE - FIRST]).try_get_live().unwrap();
+        let pgmap = pgmap_of(&[FIRST, SIZE - FIRST]).try_get_live().expect("nobody killed it");
         World {
             pgmap,
             sink: Arc::default(),
@@ -122,10 +130,9 @@ impl World {
 
     /// Who holds each page.
     fn holders(&self) -> Vec<Holder> {
-        let mut holders = vec![Holder::Nobody; usize::try_from(SIZE).unwrap()];
+        let mut holders = vec![Holder::Nobody; index(SIZE)];
         let mut mark = |pages: Range<PgmapOff>, holder| {
-            let range =
-                usize::try_from(pages.start.0).unwrap()..usize::try_from(pages.end.0).unwrap();
+            let range = index(pages.start.0)..index(pages.end.0);
             holders[range].fill(holder);
         };
         self.spans.iter().for_each(|span| mark(span.pages(), Holder::Claim));
@@ -156,20 +163,20 @@ impl World {
         match op {
             Op::Claim(range) => self.claim(range),
             Op::Request(at, order, nr) => self.request(at, order, nr),
-            Op::Activate(span, order) => self.activate(&span, order),
-            Op::Split(span, at) => self.split(&span, &at),
-            Op::DropSpan(span) => drop(pick(&mut self.spans, &span)),
+            Op::Activate(span, order) => self.activate(span, order),
+            Op::Split(span, at) => self.split(span, at),
+            Op::DropSpan(span) => drop(pick(&mut self.spans, span)),
             Op::Get(at) => self.get(at),
             Op::Clone(index) => {
-                let folio = pick(&mut self.folios, &index);
+                let folio = pick(&mut self.folios, index);
                 self.folios.extend(folio.into_iter().flat_map(|folio| [folio.clone(), folio]));
             }
-            Op::Put(folio) => drop(pick(&mut self.folios, &folio)),
+            Op::Put(folio) => drop(pick(&mut self.folios, folio)),
             Op::Pin(index) => {
-                let folio = pick(&mut self.folios, &index);
+                let folio = pick(&mut self.folios, index);
                 self.pins.extend(folio.map(|folio| folio.pin(pinned_by("model"))));
             }
-            Op::Unpin(pin) => drop(pick(&mut self.pins, &pin)),
+            Op::Unpin(pin) => drop(pick(&mut self.pins, pin)),
             Op::Defer(range) => self.defer(range),
             Op::Poison(page) => {
                 self.poisoned.insert(page);
@@ -202,7 +209,7 @@ impl World {
         self.folios.extend(requested.into_iter().flat_map(udax_mm::FolioSpan::into_folios));
     }
 
-    fn activate(&mut self, span: &Index, order: Order) {
+    fn activate(&mut self, span: Index, order: Order) {
         let Some(span) = pick(&mut self.spans, span) else { return };
         let range = span.pages().start.0..span.pages().end.0;
         let healthy = self.poisoned.range(range.clone()).next().is_none();
@@ -214,10 +221,10 @@ impl World {
         }
     }
 
-    fn split(&mut self, span: &Index, at: &Index) {
+    fn split(&mut self, span: Index, at: Index) {
         let Some(span) = pick(&mut self.spans, span) else { return };
-        let len = usize::try_from(span.pages().end.since(span.pages().start).0).unwrap();
-        let at = span.pages().start.0 + u64::try_from(at.index(len + 1)).unwrap();
+        let len = index(span.pages().end.since(span.pages().start).0);
+        let at = span.pages().start.0 + number(at.index(len + 1));
         let (before, after) = span.split(PgmapOff(at));
         self.spans.extend([before, after]);
     }
@@ -235,7 +242,7 @@ impl World {
         let later =
             |page: &u64| at(&holders, *page) == Holder::Count || self.poisoned.contains(page);
         let expected: BTreeSet<u64> = range.clone().filter(later).collect();
-        let sink: Arc<dyn LimboSink> = Arc::clone(&self.sink) as Arc<dyn LimboSink>;
+        let sink: Arc<dyn LimboSink> = self.sink.clone();
         let Ok((idle, limbo)) = self.pgmap.claim_or_defer(pages(range.clone()), &sink) else {
             assert!(refused);
             return;
@@ -244,7 +251,7 @@ impl World {
         let limbo: BTreeSet<u64> = limbo.iter().flat_map(|r| r.start.0..r.end.0).collect();
         assert_eq!(limbo, expected);
         let claimed: u64 = idle.iter().map(|s| s.pages().end.since(s.pages().start).0).sum();
-        assert_eq!(claimed + u64::try_from(limbo.len()).unwrap(), range.end - range.start);
+        assert_eq!(claimed + number(limbo.len()), range.end - range.start);
         self.spans.extend(idle);
         self.deferred.extend(limbo);
     }
@@ -276,7 +283,9 @@ proptest! {
         let World { pgmap, spans, folios, pins, poisoned, sink, .. } = world;
         drop((spans, folios, pins));
         sink.0.lock().clear();
-        poisoned.into_iter().for_each(|page| pgmap.clear_poison(PgmapOff(page)));
+        for page in poisoned {
+            pgmap.clear_poison(PgmapOff(page));
+        }
         sink.0.lock().clear();
         verify(&pgmap);
         drop(pgmap.claim(pages(0..SIZE)).expect("every page is idle in the end"));
