@@ -232,7 +232,7 @@ fn an_aligned_extent_is_mapped_with_one_fault() {
 fn check_fallback(file: &TestFile, from: u64, pages: u64, at: u64, reason: Fallback) {
     let mapped = map(file, from, pages, Access::Read, Populate::Eager);
 
-    load(mapped.vma(), at - from).unwrap();
+    load(mapped.vma(), at - from).expect("the page is in the file");
 
     let fallbacks = file.mapping.fallbacks();
     assert!(fallbacks.count(reason) > 0, "{reason:?}: {fallbacks:?}");
@@ -451,7 +451,9 @@ fn stores_race_with_truncates_and_never_reach_a_freed_block() {
                 file.truncate(round % 16, Wait::Forever).expect("nobody pins");
                 let before = file.blocks();
                 let free: Vec<u64> = (0..64).filter(|&b| !before.contains(&Some(b))).collect();
-                free.iter().for_each(|&block| file.fill_block(block, 0));
+                for &block in &free {
+                    file.fill_block(block, 0);
+                }
                 thread::yield_now();
                 let stored = free.into_iter().filter(|&block| file.byte_of_block(block) != 0);
                 let stored: Vec<u64> = stored.collect();

@@ -134,6 +134,28 @@ impl TestFile {
         self.mapping.invalidate_holes(range(index, index + 1));
     }
 
+    /// Gives the 2 MiB from page `index` on one aligned run of blocks, if they are all holes and
+    /// there is such a run.
+    pub fn allocate_huge(&self, index: u64) -> bool {
+        let mut blocks = self.blocks.lock();
+        let holes = &blocks.pages[to_usize(index)..to_usize(index + 512)];
+        if holes.iter().any(Option::is_some) {
+            return false;
+        }
+        let is_free = |head: &u64| (*head..*head + 512).all(|block| blocks.free.contains(&block));
+        let Some(head) = (0..8).map(|huge| huge * 512).find(is_free) else { return false };
+        let run = head..head + 512;
+        blocks.free.retain(|block| !run.contains(block));
+        for (offset, block) in run.enumerate() {
+            blocks.pages[to_usize(index) + offset] = Some(block);
+        }
+        let bytes = DaxBytes::new(Arc::clone(&self.device));
+        bytes.zero(head * PAGE, 512 * PAGE).expect("the device lives");
+        drop(blocks);
+        self.mapping.invalidate_holes(range(index, index + 512));
+        true
+    }
+
     /// Makes the file longer by holes.
     pub fn grow(&self, pages: usize) {
         let old = self.blocks().len();
