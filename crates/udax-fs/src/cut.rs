@@ -7,6 +7,7 @@ use crate::FsError;
 use crate::alloc::Extent;
 use crate::entry::{Entry, Place};
 use crate::graft::{Builder, Grown, Piece};
+use crate::num::to_usize;
 use crate::ranges::Ranges;
 use crate::store::{Fresh, Store};
 use crate::stored::{Dirty, Object, Stored};
@@ -118,7 +119,7 @@ impl Cutter<'_> {
         let mut edits = Vec::new();
         let mut is_changed = false;
         for number in place.children(&self.range) {
-            let raw = &mut entries[usize::try_from(number).expect("a node has 512 entries")];
+            let raw = &mut entries[to_usize(number)];
             match self.cut(*raw, place.child(number))? {
                 After::Same if *raw != 0 => continue,
                 // A hole is written as well, so that what is cut stays one run of zeros.
@@ -133,7 +134,9 @@ impl Cutter<'_> {
             return Ok(After::Hole);
         }
         if is_changed {
-            edits.into_iter().for_each(|(at, raw)| self.builder.grown.publish(at, raw));
+            for (at, raw) in edits {
+                self.builder.grown.publish(at, raw);
+            }
         }
         Ok(After::Same)
     }

@@ -71,6 +71,8 @@ pub struct Usage {
     pub inodes: u64,
     /// 2 MiB blocks that are wholly free.
     pub huge_free: u64,
+    /// How often since mounting a 2 MiB block was wanted and free space was too scattered for one.
+    pub huge_misses: u64,
 }
 
 /// A mounted filesystem.
@@ -231,6 +233,7 @@ impl Filesystem {
             limbo,
             inodes: self.core.itable.used(),
             huge_free: store.huge_free(),
+            huge_misses: store.huge_misses(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::FsError;
 use crate::alloc::Extent;
 use crate::entry::{Entry, Place};
 use crate::format::{FANOUT, Ino, MAX_DATA_LEVEL, MAX_DEPTH, MAX_FILE_BYTES};
+use crate::num::{to_u64, to_usize};
 use crate::store::{Fresh, Store};
 use crate::stored::{Data, Dirty, Object, Stored};
 use crate::tree::{Tree, entry_byte, load_node};
@@ -132,12 +133,12 @@ impl<'s> Builder<'s> {
         if !has_below && let Some(page) = whole(place, pieces) {
             return Ok(Entry::Data(page).encode(&place));
         }
-        let mut entries = vec![0; index(FANOUT)];
+        let mut entries = vec![0; to_usize(FANOUT)];
         if has_below {
             entries[0] = self.build(place.child(0), pieces)?;
         }
         for number in touched(place, pieces) {
-            entries[index(number)] = self.build(place.child(number), pieces)?;
+            entries[to_usize(number)] = self.build(place.child(number), pieces)?;
         }
         let node = self.write_node(&entries)?;
         Ok(Entry::Node(node).encode(&place))
@@ -155,7 +156,7 @@ impl<'s> Builder<'s> {
         let entries = load_node(self.store, node)?;
         for number in touched(place, pieces) {
             let child = place.child(number);
-            match Entry::decode(entries[index(number)], &child, self.store.geometry())? {
+            match Entry::decode(entries[to_usize(number)], &child, self.store.geometry())? {
                 Entry::Hole => {
                     let raw = self.build(child, pieces)?;
                     self.grown.publish(entry_byte(node, number), raw);
@@ -180,7 +181,7 @@ impl Grown {
     /// Adds an entry to publish, to the run that it goes on.
     pub(crate) fn publish(&mut self, at: u64, raw: u64) {
         match self.publish.last_mut() {
-            Some((start, run)) if at == *start + 8 * u64_of(run.len()) => run.push(raw),
+            Some((start, run)) if at == *start + 8 * to_u64(run.len()) => run.push(raw),
             _ => self.publish.push((at, vec![raw])),
         }
     }
@@ -226,12 +227,4 @@ fn depth_for(end: u64) -> Result<u32, FsError> {
     (0..=MAX_DEPTH)
         .find(|&depth| end <= Place::span(depth).0)
         .ok_or(FsError::TooLarge { max: MAX_FILE_BYTES })
-}
-
-fn index(number: u64) -> usize {
-    usize::try_from(number).expect("a node has 512 entries")
-}
-
-fn u64_of(len: usize) -> u64 {
-    u64::try_from(len).expect("a node has 512 entries")
 }

@@ -5,6 +5,7 @@
 //! recovery sees after a crash at each of its steps.
 
 use crate::format::{Geometry, JournalHeader, JournalWrite};
+use crate::num::to_usize;
 use std::ops::Range;
 use udax_dev::{DaxBytes, IoError};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -123,7 +124,7 @@ impl Write<'_> {
 
     fn is_applied(&self, device: &DaxBytes) -> Result<bool, IoError> {
         let range = self.range();
-        let mut found = vec![0; index(range.end - range.start)];
+        let mut found = vec![0; to_usize(range.end - range.start)];
         device.read(range.start, &mut found)?;
         Ok(match *self {
             Write::Bytes(_, bytes) => found == bytes,
@@ -236,7 +237,7 @@ impl Journal {
         if header.uuid != self.uuid || len > self.capacity() {
             return Ok(None);
         }
-        let mut writes = Writes { encoded: vec![0; index(len)] };
+        let mut writes = Writes { encoded: vec![0; to_usize(len)] };
         device.read(self.start + u64::from(HEADER_LEN), &mut writes.encoded)?;
         Ok((header.checksum.get() == checksum(&header, &writes)).then_some((header, writes)))
     }
@@ -271,8 +272,4 @@ fn checksum(header: &JournalHeader, writes: &Writes) -> u32 {
 
 fn len_of(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).expect("a transaction is smaller than 4 GiB")
-}
-
-fn index(len: u64) -> usize {
-    usize::try_from(len).expect("a transaction fits in memory")
 }

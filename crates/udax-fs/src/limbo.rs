@@ -46,7 +46,9 @@ impl Limbo {
 
     /// The transaction that would have freed these pages did not commit.
     pub(crate) fn keep(&mut self, extents: &[Extent]) -> Decided {
-        extents.iter().for_each(|extent| self.kept.insert(extent.range()));
+        for extent in extents {
+            self.kept.insert(extent.range());
+        }
         self.decide()
     }
 

@@ -12,10 +12,11 @@ use crate::format::Geometry;
 use crate::fresh::claim_all;
 use crate::journal::{CommitError, Journal, Writes};
 use crate::limbo::Limbo;
+use crate::num::to_u64;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, IoError};
 use udax_mm::sync::{Arc, Mutex, OnceLock};
-use udax_mm::{DeviceOff, FileIndex, Pages};
+use udax_mm::{DeviceOff, FileIndex, Pages, Pgmap, PgmapOff};
 
 pub use crate::fresh::Fresh;
 pub use crate::vacant::Vacant;
@@ -198,7 +199,7 @@ impl Store {
     pub(crate) fn write_in_place(&self, at: u64, bytes: &[u8]) -> Result<(), FsError> {
         self.check_writable()?;
         self.bytes.write(at, bytes)?;
-        Ok(self.bytes.flush(at, len_of(bytes))?)
+        Ok(self.bytes.flush(at, to_u64(bytes.len()))?)
     }
 
     /// Like [`Store::write_in_place`], with zeros.
@@ -252,7 +253,10 @@ impl Store {
 
     /// Writes bytes of a page that nothing refers to.
     pub(crate) fn write_fresh(&self, to: &Fresh, at: u64, bytes: &[u8]) -> Result<(), FsError> {
-        assert!(at + len_of(bytes) <= to.extent().pages.bytes(), "an object stays in its pages");
+        assert!(
+            at + to_u64(bytes.len()) <= to.extent().pages.bytes(),
+            "an object stays in its pages"
+        );
         Ok(self.bytes.write(to.extent().start.byte() + at, bytes)?)
     }
 
@@ -284,11 +288,6 @@ impl Store {
         Ok(self.journal.lock().needs_recovery(&self.bytes)?)
     }
 
-    /// The bytes of writes that fit in one transaction.
-    pub(crate) fn capacity(&self) -> u64 {
-        self.journal.lock().capacity()
-    }
-
     /// Makes `writes` happen as one.
     pub(crate) fn commit(&self, writes: &Writes) -> Result<(), FsError> {
         self.check_writable()?;
@@ -305,19 +304,15 @@ impl Store {
     }
 }
 
-/// A part of the device, as page maps see it: an extent and its first page there.
+/// From page maps back to the device.
 impl Store {
     /// The extents of the device behind pages of a page map, in order.
-    pub(crate) fn extents_of(
-        &self,
-        pgmap: &udax_mm::Pgmap,
-        pages: Range<udax_mm::PgmapOff>,
-    ) -> Vec<Extent> {
+    pub(crate) fn extents_of(&self, pgmap: &Pgmap, pages: Range<PgmapOff>) -> Vec<Extent> {
         let mut extents: Vec<Extent> = Vec::new();
         for page in pages.start.0..pages.end.0 {
             let at: DeviceOff = self
                 .device()
-                .device_off(pgmap, udax_mm::PgmapOff(page))
+                .device_off(pgmap, PgmapOff(page))
                 .expect("a file's pages lie on the device of its pool");
             match extents.last_mut() {
                 Some(last) if last.end() == at => last.pages = last.pages + Pages(1),
@@ -326,8 +321,4 @@ impl Store {
         }
         extents
     }
-}
-
-fn len_of(bytes: &[u8]) -> u64 {
-    u64::try_from(bytes.len()).expect("a buffer has less than 2^64 bytes")
 }

@@ -4,6 +4,7 @@
 //! is [`Durable`], and that state only comes out of the fence that made it so.
 
 use crate::FsError;
+use crate::num::to_u64;
 use crate::store::{Fresh, Store};
 use std::marker::PhantomData;
 
@@ -56,7 +57,7 @@ impl Stored<Data, Dirty> {
         bytes: &[u8],
     ) -> Result<Stored<Data, Dirty>, FsError> {
         let len = fresh.extent().pages.bytes();
-        let end = offset + u64::try_from(bytes.len()).expect("a buffer has less than 2^64 bytes");
+        let end = offset + to_u64(bytes.len());
         assert!(end <= len, "the bytes of an object fit in its pages");
         store.zero_fresh(&fresh, 0..offset)?;
         store.write_fresh(&fresh, offset, bytes)?;
@@ -134,21 +135,4 @@ impl Object for Data {
     fn fresh(&self) -> &[Fresh] {
         std::slice::from_ref(&self.fresh)
     }
-}
-
-/// Fences once for all of `objects`, and not at all if none has pages.
-///
-/// # Errors
-///
-/// The device's; the pages are given back.
-#[track_caller]
-pub(crate) fn fence_all<T: Object>(
-    store: &Store,
-    objects: Vec<Stored<T, Flushed>>,
-) -> Result<Vec<Stored<T, Durable>>, FsError> {
-    if objects.iter().any(|stored| !stored.object.fresh().is_empty()) {
-        store.fence_all()?;
-    }
-    let durable = |stored: Stored<T, Flushed>| Stored { object: stored.object, state: PhantomData };
-    Ok(objects.into_iter().map(durable).collect())
 }

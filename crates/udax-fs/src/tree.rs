@@ -93,11 +93,6 @@ impl Tree {
         self.root == 0
     }
 
-    /// Pages of data and nodes.
-    pub(crate) fn pages(&self) -> Pages {
-        self.pages
-    }
-
     /// The place of the root entry.
     pub(crate) fn root_place(&self) -> Place {
         Place { ino: self.ino, first: FileIndex(0), level: self.depth }

@@ -1,6 +1,7 @@
 //! Trees against a map from file index to device page.
 
 use super::*;
+use crate::alloc::Extent;
 use crate::ranges::Ranges;
 use crate::stored::Object;
 use crate::testing;
@@ -77,11 +78,11 @@ impl Model {
             Ok(())
         };
         self.tree.walk(&self.store, visit).unwrap();
-        assert_eq!(used.count(), self.tree.pages().0);
+        assert_eq!(used.count(), self.tree.pages.0);
         let geometry = self.store.geometry();
-        let free = self.store.free_extents().into_iter().map(|extent| extent.range());
+        let free = self.store.free_extents().into_iter().map(Extent::range);
         free.for_each(|range| used.insert(range));
-        assert_eq!(used.iter().collect::<Vec<_>>(), [geometry.data.0..geometry.end.0]);
+        assert_eq!(used.first(), Some(geometry.data.0..geometry.end.0));
     }
 }
 
@@ -120,7 +121,7 @@ fn a_whole_aligned_block_is_one_entry() {
     let store = testing::store(Pages(8 * 512));
     let tree = testing::insert(&store, &testing::tree(INO), 0..1024 + 3);
     // Two blocks, one node for the tail and one above; 1027 pages of data.
-    assert_eq!(tree.pages(), Pages(1027 + 2));
+    assert_eq!(tree.pages, Pages(1027 + 2));
     let Lookup::Run(run) = tree.lookup(&store, FileIndex(700), index(512..1024)).unwrap() else {
         panic!("page 700 is data");
     };
@@ -135,7 +136,7 @@ fn punching_into_a_block_splits_it() {
     let free = store.free_pages();
     let tree = testing::clear(&store, &tree, 100..200);
     assert_eq!(store.free_pages(), free + Pages(100 - 1));
-    assert_eq!(tree.pages(), Pages(412 + 1));
+    assert_eq!(tree.pages, Pages(412 + 1));
     let runs = tree.runs(&store, index(0..512)).unwrap();
     let found: Vec<_> = runs.iter().map(|run| (run.index.0, run.pages.0)).collect();
     assert_eq!(found, [(0, 100), (200, 312)]);

@@ -10,6 +10,7 @@ use crate::cut::Cut;
 use crate::format::{CELL_BYTES, INODE_RECORD_BYTES, InodeRecord};
 use crate::graft::Graft;
 use crate::journal::Writes;
+use crate::num::to_u64;
 use crate::ranges::Ranges;
 use crate::store::{Fresh, Store, Vacant};
 use crate::stored::{Durable, Stored};
@@ -58,7 +59,7 @@ impl Slot<Cell> {
 
 impl<T> Slot<T> {
     /// Its first byte on the device.
-    pub(crate) fn byte(&self) -> u64 {
+    pub(crate) fn byte(self) -> u64 {
         self.at
     }
 }
@@ -118,7 +119,7 @@ impl<'s> Txn<'s> {
     ///
     /// Panics if `cells` is not a multiple of 64 bytes, or leaves the page.
     pub(crate) fn write_cells(&mut self, slot: Slot<Cell>, cells: &[u8]) {
-        check_cells(slot, u64::try_from(cells.len()).expect("cells fit in a page"));
+        check_cells(slot, to_u64(cells.len()));
         self.writes.bytes(slot.at, cells);
     }
 
@@ -130,11 +131,6 @@ impl<'s> Txn<'s> {
     pub(crate) fn clear_cells(&mut self, slot: Slot<Cell>, count: u64) {
         check_cells(slot, count * CELL_BYTES);
         self.writes.zeros(slot.at, count * CELL_BYTES);
-    }
-
-    /// Bytes of the journal that are left. A write takes its bytes and 16 more.
-    pub(crate) fn room(&self) -> u64 {
-        self.store.capacity().saturating_sub(self.writes.len())
     }
 
     /// Makes the changes durable, then visible at their place, and frees what was cut.
@@ -166,7 +162,7 @@ impl<'s> Txn<'s> {
 
     fn write_entries(&mut self, runs: &[(u64, Vec<u64>)]) {
         for (at, run) in runs {
-            let bytes = u64::try_from(run.len()).expect("a run stays in a node") * 8;
+            let bytes = to_u64(run.len()) * 8;
             if run.iter().all(|&raw| raw == 0) {
                 self.writes.zeros(*at, bytes);
             } else {
