@@ -30,19 +30,20 @@ const BLOCK_TRIES: u32 = 16;
 ///
 /// # Examples
 ///
-/// ```no_run
-/// # use udax_mapping::{FaultError, Iomap, Mapping};
+/// ```
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # use owner::WholeDevice;
+/// # use udax_mapping::Iomap;
 /// # use udax_mm::{Access, FileIndex, Order, Pages};
-/// # fn show(mapping: &Mapping) -> Result<(), FaultError> {
-/// let faults = mapping.faults();
+/// let file = WholeDevice::new(Pages(8))?;
+/// let faults = file.mapping.faults();
 /// let mut entry = faults.lock_entry(FileIndex(7));
 /// if let Iomap::Data { span, start } = entry.iomap(Access::Read)? {
 ///     let page = span.slice(FileIndex(7).since(start), Pages(1));
 ///     let folio = entry.fault(&page, Order::Base)?;
 ///     assert_eq!(folio.head(), page.at());
 /// }
-/// # Ok(())
-/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct EntryGuard<'g, 'm> {
     faults: &'g FaultGuard<'m>,

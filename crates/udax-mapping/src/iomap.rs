@@ -33,6 +33,17 @@ pub enum Iomap {
 /// - A hole may become data, and a file may grow, at any time. Who did that outside of `iomap`
 ///   calls [`Mapping::invalidate_holes`](crate::Mapping::invalidate_holes) before it reports
 ///   success.
+///
+/// # Examples
+///
+/// ```
+#[doc = include_str!("../doc/owner.rs")]
+///
+/// let file = WholeDevice::new(Pages(4))?;
+/// assert!(matches!(file.iomap(FileIndex(3), Access::Read)?, Iomap::Data { .. }));
+/// assert!(matches!(file.iomap(FileIndex(4), Access::Read)?, Iomap::PastEnd));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait IomapOps: Send + Sync {
     /// Says what lies behind `index`.
     ///

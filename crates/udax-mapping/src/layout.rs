@@ -59,6 +59,21 @@ pub enum BreakError {
 ///
 /// 1. No translation and no entry refers to the range (I-51), and none can come (I-52, rule 9).
 /// 2. Each page behind the range is claimed by this or by who took the claim, or is in limbo.
+///
+/// # Examples
+///
+/// ```
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # use owner::WholeDevice;
+/// # use udax_mm::{FileIndex, Pages, Wait};
+/// let file = WholeDevice::new(Pages(4))?;
+/// let mut broken = file.mapping.break_layout(FileIndex(1)..FileIndex(3), Wait::Never)?;
+///
+/// for idle in broken.take_idle() {
+///     idle.zero()?; // nobody can see it
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping the proof ends it"]
 pub struct LayoutBroken<'m> {
     mapping: &'m Mapping,
@@ -67,6 +82,8 @@ pub struct LayoutBroken<'m> {
     limbo: Vec<(PgmapRef, Range<PgmapOff>)>,
     /// Taken by the drop.
     layout: Option<RwLockWriteGuard<'m, Layout>>,
+    // Put after the lock is released: the last reference of an owner may break its layout.
+    _owner: Arc<dyn IomapOps>,
 }
 
 /// What stood in the way of a claim.
@@ -105,7 +122,7 @@ impl Mapping {
         let owner = self.owner().ok_or(BreakError::Closed)?;
         let mut tries = 0;
         loop {
-            match self.try_break(&*owner, range.clone())? {
+            match self.try_break(&owner, range.clone())? {
                 Attempt::Broken(broken) => return Ok(broken),
                 Attempt::Blocked(obstacle) => obstacle.wait(self, wait, &mut tries)?,
             }
@@ -128,23 +145,7 @@ impl Mapping {
         sink: &Arc<dyn LimboSink>,
     ) -> Result<LayoutBroken<'_>, BreakError> {
         let owner = self.owner().ok_or(BreakError::Closed)?;
-        self.break_layout_final(&*owner, range, sink)
-    }
-
-    /// Does what [`break_layout_deferred`](Mapping::break_layout_deferred) does, for an owner that
-    /// is being dropped and cannot be found through the mapping any more
-    /// (`dax_break_layout_final`).
-    ///
-    /// # Errors
-    ///
-    /// As [`break_layout_deferred`](Mapping::break_layout_deferred).
-    pub fn break_layout_final(
-        &self,
-        owner: &dyn IomapOps,
-        range: Range<FileIndex>,
-        sink: &Arc<dyn LimboSink>,
-    ) -> Result<LayoutBroken<'_>, BreakError> {
-        let mut broken = LayoutBroken::zapped(self, range);
+        let mut broken = LayoutBroken::zapped(self, Arc::clone(&owner), range);
         for (_, span) in owner.spans(broken.range())? {
             let (idle, limbo) = span.pgmap().claim_or_defer(span.range(), sink)?;
             broken.idle.extend(idle);
@@ -158,10 +159,10 @@ impl Mapping {
 
     fn try_break(
         &self,
-        owner: &dyn IomapOps,
+        owner: &Arc<dyn IomapOps>,
         range: Range<FileIndex>,
     ) -> Result<Attempt<'_>, BreakError> {
-        let mut broken = LayoutBroken::zapped(self, range);
+        let mut broken = LayoutBroken::zapped(self, Arc::clone(owner), range);
         for (start, span) in owner.spans(broken.range())? {
             match claim(start, &span)? {
                 Ok(idle) => broken.idle.push(idle),
@@ -175,7 +176,11 @@ impl Mapping {
 
 impl<'m> LayoutBroken<'m> {
     /// Takes the lock and the translations of `range`.
-    fn zapped(mapping: &'m Mapping, range: Range<FileIndex>) -> LayoutBroken<'m> {
+    fn zapped(
+        mapping: &'m Mapping,
+        owner: Arc<dyn IomapOps>,
+        range: Range<FileIndex>,
+    ) -> LayoutBroken<'m> {
         let layout = Some(mapping.layout().write());
         // An entry that is still locked would be a guard that outlived its layout guard.
         assert_eq!(
@@ -184,7 +189,8 @@ impl<'m> LayoutBroken<'m> {
             "I-28: an entry lock needs the layout lock"
         );
         mapping.zap(&range);
-        LayoutBroken { mapping, range, idle: Vec::new(), limbo: Vec::new(), layout }
+        let (idle, limbo) = (Vec::new(), Vec::new());
+        LayoutBroken { mapping, range, idle, limbo, layout, _owner: owner }
     }
 
     /// The pages of the file that may be changed.

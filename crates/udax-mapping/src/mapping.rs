@@ -21,6 +21,24 @@ const ROUND: Pages = Pages(512);
 ///
 /// Faults and pins take its layout lock shared, [`break_layout`](Mapping::break_layout) takes it
 /// exclusively. Locks are taken in this order: layout, entry, list of user mappings, translations.
+///
+/// # Examples
+///
+/// ```
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # use owner::WholeDevice;
+/// # use udax_mapping::Populate;
+/// # use udax_mm::{Access, FileIndex, Pages, Wait};
+/// // The owner of this file is the one in the example of `IomapOps`.
+/// let file = WholeDevice::new(Pages(4))?;
+/// let mapped = file.mapping.map(FileIndex(0), Pages(4), Access::Write, Populate::Lazy)?;
+/// mapped.vma().write(0x2000, b"stored")?;
+///
+/// // Nobody pins the pages, so they can be taken back, mapped or not.
+/// let mut broken = file.mapping.break_layout(FileIndex(2)..FileIndex(4), Wait::Never)?;
+/// assert_eq!(broken.take_idle().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Mapping {
     owner: Weak<dyn IomapOps>,

@@ -26,6 +26,28 @@ pub struct FilePin {
 ///
 /// The bytes stay where they are, and stay these bytes, whatever becomes of the file: a truncate
 /// waits, or leaves the pages in limbo until this is dropped.
+///
+/// # Examples
+///
+/// ```
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # use owner::WholeDevice;
+/// # use std::time::Instant;
+/// # use udax_mapping::BreakError;
+/// # use udax_mm::{FileIndex, Pages, PinInfo, PinKind, PinOwner, PinTerm, Wait};
+/// let file = WholeDevice::new(Pages(4))?;
+/// let owner = PinOwner { process: std::process::id(), connection: 0, label: "nic".into() };
+/// let (kind, term) = (PinKind::Read, PinTerm::Long);
+/// let info = PinInfo { owner, since: Instant::now(), kind, term };
+///
+/// let pin = file.mapping.pin(FileIndex(1)..FileIndex(3), info)?;
+/// let refused = file.mapping.break_layout(FileIndex(0)..FileIndex(4), Wait::Never);
+/// assert!(matches!(refused, Err(BreakError::Pinned { index: FileIndex(1), .. })));
+///
+/// drop(pin);
+/// let _broken = file.mapping.break_layout(FileIndex(0)..FileIndex(4), Wait::Never)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct PinnedRange {
     // Let go first: while it is listed, it may still be pinned, never the other way round.

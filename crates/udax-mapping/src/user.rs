@@ -34,6 +34,22 @@ pub enum Populate {
 ///
 /// Dropping it waits for a fault that is being served, so a thread does not drop it while it has
 /// the layout lock of the file.
+///
+/// # Examples
+///
+/// ```
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # use owner::WholeDevice;
+/// # use udax_mapping::Populate;
+/// # use udax_mm::{Access, FileIndex, Pages};
+/// let file = WholeDevice::new(Pages(4))?;
+/// let stores = file.mapping.map(FileIndex(0), Pages(4), Access::Write, Populate::Lazy)?;
+/// let loads = file.mapping.map(FileIndex(1), Pages(2), Access::Read, Populate::Lazy)?;
+///
+/// stores.vma().store_u64(0x1000, 42)?;
+/// assert_eq!(loads.vma().load_u64(0)?, 42);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct UserMapping {
     mapping: Arc<Mapping>,

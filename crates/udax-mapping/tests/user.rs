@@ -227,6 +227,20 @@ fn an_aligned_extent_is_mapped_with_one_fault() {
     });
 }
 
+#[test]
+fn a_large_entry_that_nobody_maps_comes_back_as_a_whole() {
+    both(1024, &data(512, 512), |file, how| {
+        drop(map(file, 0, 512, Access::Read, how));
+
+        let mapped = map(file, 0, 512, Access::Read, how);
+        let pin = file.mapping.pin(range(9, 10), info("one page", PinKind::Read)).unwrap();
+
+        assert_eq!(load(mapped.vma(), 511).unwrap(), 0);
+        assert_eq!(pin.folios()[0].order(), Order::Pmd, "I-20");
+        file.verify();
+    });
+}
+
 /// Touches page `at` of a mapping and expects a fault of order 0 for `reason`.
 #[track_caller]
 fn check_fallback(file: &TestFile, from: u64, pages: u64, at: u64, reason: Fallback) {
