@@ -25,6 +25,7 @@ pub mod wait;
 mod access;
 mod bytes;
 mod faults;
+mod file_media;
 mod live;
 mod persist;
 mod ranges;

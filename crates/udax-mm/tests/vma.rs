@@ -193,6 +193,33 @@ fn a_hole_replaces_media_and_is_zapped_like_them() {
 }
 
 #[test]
+fn a_hole_may_overlap_another_hole() {
+    let lazy = Lazy::new(8, |_, _, _| {});
+    lazy.vma.map_hole(VmaOff(3), Pages(1)).unwrap();
+    lazy.vma.map_hole(VmaOff(0), Pages(8)).unwrap();
+    lazy.vma.read(0, &mut vec![0; 8 * PAGE_SIZE]).unwrap();
+    assert_eq!(lazy.seen(), []);
+}
+
+#[test]
+fn a_hole_can_be_mapped_while_other_pages_are_zapped() {
+    let lazy = Lazy::new(8, |_, _, _| {});
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                lazy.vma.zap(VmaOff(0), Pages(2)).unwrap();
+            }
+        });
+        for _ in 0..2000 {
+            lazy.vma.map_hole(VmaOff(4), Pages(2)).unwrap();
+            lazy.vma.zap(VmaOff(4), Pages(2)).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
 fn a_fault_that_nobody_answers_is_an_error_and_not_a_hang() {
     let silent = Lazy::new(4, |_, _, _| {});
     assert_fault(&silent.vma.load_u64(PAGE), PAGE);
