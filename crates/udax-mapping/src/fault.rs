@@ -16,6 +16,11 @@ use udax_dev::DaxSpan;
 use udax_mm::sync::{Arc, RwLockReadGuard};
 use udax_mm::{Access, FileIndex, Order, Pages, RequestError, VmaOff};
 
+/// The window of fault-around: 64 KiB, as in the kernel.
+const FAULT_AROUND: Pages = Pages(16);
+/// The most that one fault of an eager mapping brings in beyond the first folio.
+const EAGER_BATCH: Pages = Pages(512);
+
 /// Why a page could not be faulted in, mapped or pinned.
 #[derive(Debug, thiserror::Error)]
 pub enum FaultError {
@@ -148,11 +153,15 @@ impl<'m> FaultGuard<'m> {
             let (mut entry, reason) = self.lock_largest(index, user.block_around(index));
             let absent = match entry.iomap(access)? {
                 Iomap::Data { span, start } => {
-                    entry.fault_run(&Run::new(span.clone(), start), reason)?;
-                    let run = start.span(span.pages());
-                    let is_outdated = access == Access::Write && self.mapping.forget_holes(&run);
-                    let outdated = is_outdated.then_some(run);
-                    return Ok(Served { pages: entry.map_user(user)?, outdated });
+                    let run = Run::new(span, start);
+                    entry.fault_run(&run, reason)?;
+                    let is_outdated =
+                        access == Access::Write && self.mapping.forget_holes(&run.range());
+                    let outdated = is_outdated.then(|| run.range());
+                    let mapped = index + entry.map_user(user)?;
+                    drop(entry);
+                    let pages = self.map_behind(user, &run, mapped).since(index);
+                    return Ok(Served { pages, outdated });
                 }
                 Iomap::Hole { .. } if access == Access::Write => {
                     return Err(FaultError::NotAllocated(index));
@@ -167,6 +176,21 @@ impl<'m> FaultGuard<'m> {
                 return Ok(Served { pages, outdated: None });
             }
         }
+    }
+
+    /// Maps what follows in a run of data, from `index` on, without asking the owner again: data
+    /// stays where it is while this guard exists. Returns where it ended.
+    ///
+    /// A page that cannot be had ends it, and its own fault says why.
+    fn map_behind(&self, user: &User, run: &Run, mut index: FileIndex) -> FileIndex {
+        let end = fault_around_end(user, index).min(run.range().end);
+        while index < end && !user.shows_folio(index) {
+            let (mut entry, reason) = self.lock_largest(index, user.block_around(index));
+            let mapped = entry.fault_run(run, reason).and_then(|()| entry.map_user(user));
+            let Ok(pages) = mapped else { break };
+            index = index + pages;
+        }
+        index
     }
 
     /// Fills every page of `range` that shows no folio, in every user mapping that cannot fault
@@ -254,6 +278,11 @@ impl Run {
         Run { span, start }
     }
 
+    /// The pages of the file that it covers.
+    pub(crate) fn range(&self) -> Range<FileIndex> {
+        self.start.span(self.span.pages())
+    }
+
     fn page(&self, index: FileIndex) -> DaxSpan {
         self.span.slice(index.since(self.start), Pages(1))
     }
@@ -276,6 +305,19 @@ impl fmt::Debug for FaultGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultGuard").field("layout", &self.layout).finish_non_exhaustive()
     }
+}
+
+/// Up to where one fault at `index` may map data.
+///
+/// A lazy mapping for reading gets the rest of an aligned window, as `fault_around_bytes` gives in
+/// the kernel. One for writing does not, because each page would be dirty.
+fn fault_around_end(user: &User, index: FileIndex) -> FileIndex {
+    let end = match (user.is_lazy(), user.access()) {
+        (false, _) => index + EAGER_BATCH,
+        (true, Access::Read) => FileIndex(index.0.next_multiple_of(FAULT_AROUND.0)),
+        (true, Access::Write) => index,
+    };
+    end.min(user.range().end)
 }
 
 /// How much of a hole is shown by one fault. A lazy mapping pays for each page, and the next touch

@@ -180,14 +180,14 @@ impl PinnedRange {
             Iomap::PastEnd => return Err(FaultError::PastEnd(index)),
             Iomap::Hole { .. } => return Err(FaultError::NotAllocated(index)),
         };
-        let run = start.span(span.pages());
-        entry.fault_run(&Run::new(span, start), reason)?;
+        let run = Run::new(span, start);
+        entry.fault_run(&run, reason)?;
         let block = entry.block();
         let folio = entry.pin(self.info.clone()).expect("the folio was faulted in");
         let end = self.push(folio, &block, index);
         drop(entry);
         if is_allocated {
-            faults.invalidate_holes(run);
+            faults.invalidate_holes(run.range());
         }
         Ok(end)
     }

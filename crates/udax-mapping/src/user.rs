@@ -197,6 +197,12 @@ impl User {
         self.table.vma().pages() - at.since(VmaOff(0))
     }
 
+    /// Whether page `index` of the file shows a folio.
+    pub(crate) fn shows_folio(&self, index: FileIndex) -> bool {
+        let part = self.part(&index.span(Pages(1)));
+        self.table.next_absent(&part).is_none()
+    }
+
     /// The 2 MiB block of the file around `index`, if one huge translation can show it (I-37).
     pub(crate) fn block_around(&self, index: FileIndex) -> Result<FileIndex, Fallback> {
         let head = index.align_down(Order::Pmd);

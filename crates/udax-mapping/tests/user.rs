@@ -243,6 +243,30 @@ fn a_large_entry_that_nobody_maps_comes_back_as_a_whole() {
     });
 }
 
+#[test]
+fn a_touch_of_a_mapping_for_reading_brings_its_neighbours_along() {
+    lazy(64, &data(5, 40), |file| {
+        let mapped = map(file, 0, 40, Access::Read, Populate::Lazy);
+
+        load(mapped.vma(), 3).unwrap();
+
+        let faults: u64 = file.mapping.fallbacks().iter().map(|(_, count)| count).sum();
+        assert_eq!(faults, 13, "pages 3 to 15");
+    });
+}
+
+#[test]
+fn a_store_makes_no_neighbour_dirty() {
+    lazy(64, &data(5, 40), |file| {
+        let mapped = map(file, 0, 40, Access::Write, Populate::Lazy);
+
+        store(mapped.vma(), 3, 1).unwrap();
+
+        let faults: u64 = file.mapping.fallbacks().iter().map(|(_, count)| count).sum();
+        assert_eq!(faults, 1);
+    });
+}
+
 /// Touches page `at` of a mapping and expects a fault of order 0 for `reason`.
 #[track_caller]
 fn check_fallback(file: &TestFile, from: u64, pages: u64, at: u64, reason: Fallback) {
