@@ -32,7 +32,8 @@ impl Inode {
             other => other?,
         }
         loop {
-            self.allocate(0..self.node.read().size())?;
+            let size = self.node.read().size();
+            self.allocate(0..size)?;
             self.sync()?;
             let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
             if self.freeze_broken(&broken)? {
