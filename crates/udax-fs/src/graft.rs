@@ -137,7 +137,8 @@ impl<'s> Builder<'s> {
         if has_below {
             entries[0] = self.build(place.child(0), pieces)?;
         }
-        for number in touched(place, pieces) {
+        let is_built = |number: &u64| has_below && *number == 0;
+        for number in touched(place, pieces).filter(|number| !is_built(number)) {
             entries[to_usize(number)] = self.build(place.child(number), pieces)?;
         }
         let node = self.write_node(&entries)?;

@@ -276,3 +276,13 @@ fn a_closed_filesystem_refuses_the_handles_it_gave_out() {
     drop(file);
     pool.check();
 }
+
+#[test]
+fn a_file_grows_from_a_page_to_many_blocks() {
+    let fs = Pool::new(16 * MIB).mount();
+    let file = create(&fs, "a");
+    file.write_at(&[1; 4096], 0).unwrap();
+    file.allocate(0..4 * MIB).unwrap();
+    fs.verify().unwrap();
+    assert_eq!(contents(&file).iter().filter(|byte| **byte != 0).count(), 4096);
+}

@@ -281,7 +281,7 @@ impl File {
     pub fn frozen(&self) -> Result<Frozen> {
         self.require(self.rights.read, "reading")?;
         let info = pin::info("frozen", udax_mm::PinKind::Read);
-        let bytes = self.inode.frozen_bytes(info).at(&self.path)?;
+        let bytes = self.inode.frozen_bytes(&info).at(&self.path)?;
         Ok(Frozen::new(Arc::clone(&self.pool), bytes))
     }
 

@@ -44,7 +44,8 @@ impl Inode {
     }
 
     /// Sets the flag, while nobody maps or pins the file. False if it has a hole.
-    fn freeze_broken(&self, _broken: &LayoutBroken<'_>) -> Result<bool, FsError> {
+    fn freeze_broken(&self, broken: &LayoutBroken<'_>) -> Result<bool, FsError> {
+        assert!(broken.range() == (FileIndex(0)..END), "all of the file is frozen");
         let store = &self.node.core.store;
         let mut state = self.node.write();
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
@@ -72,15 +73,15 @@ impl Inode {
     ///
     /// Returns [`FsError::NotFrozen`], and [`FsError::Layout`] if pages are pinned by something
     /// other than the bytes of a frozen file.
-    pub fn frozen_bytes(&self, info: PinInfo) -> Result<FrozenBytes, FsError> {
+    pub fn frozen_bytes(&self, info: &PinInfo) -> Result<FrozenBytes, FsError> {
         self.node.core.check_open()?;
         self.check_file()?;
         if !self.node.read().record.is_frozen() {
             return Err(FsError::NotFrozen);
         }
-        let folios = match self.frozen_before(&info)? {
+        let folios = match self.frozen_before(info)? {
             Some(folios) => folios,
-            None => self.freeze_folios(&info)?,
+            None => self.freeze_folios(info)?,
         };
         let len = to_usize(self.node.read().size());
         FrozenBytes::map(folios, len).map_err(FsError::Map)
