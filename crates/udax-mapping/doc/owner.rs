@@ -1,3 +1,5 @@
+// What the examples of this crate stand on: a file of a few pages, and its owner.
+
 use std::ops::Range;
 use udax_dev::{DaxDevice, DaxSpan, PgmapDevice};
 use udax_mapping::{Iomap, IomapError, IomapOps, Mapping};
