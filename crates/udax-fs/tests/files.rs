@@ -1,12 +1,17 @@
 //! What a file keeps: bytes, holes, sizes, across writes, truncates, punches and mounts.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
 use common::{KIB, MIB, Pool, contents, create, lookup, pattern};
-use udax_fs::{FreePolicy, FsError, MountMode};
+use udax_fs::{FreePolicy, FsError, Inode, MountMode};
 use udax_mm::{FileIndex, Order, Pages, Wait};
 
 const WAIT: FreePolicy = FreePolicy::Wait(Wait::Never);
+
+fn write(file: &Inode, bytes: &[u8]) {
+    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
+}
 
 #[test]
 fn what_was_written_is_there_after_a_remount() {
@@ -16,7 +21,7 @@ fn what_was_written_is_there_after_a_remount() {
         let fs = pool.mount();
         for (seed, size) in (0..).zip(sizes) {
             let file = create(&fs, &format!("{seed}"));
-            assert_eq!(file.write_at(&pattern(seed, size), 0).unwrap() as u64, size);
+            write(&file, &pattern(seed, size));
         }
         fs.verify().unwrap();
         fs.unmount().unwrap();
@@ -81,7 +86,7 @@ fn appends_go_to_the_end() {
     let mut expected = Vec::new();
     for round in 0..200_u64 {
         let line = pattern(round, 1 + round * 7 % 300);
-        assert_eq!(file.append(&line).unwrap(), expected.len() as u64);
+        assert_eq!(usize::try_from(file.append(&line).unwrap()).unwrap(), expected.len());
         expected.extend(line);
     }
     assert!(contents(&file) == expected);

@@ -1,4 +1,5 @@
 //! What is no pool, or not one for this version, is refused by name and left alone.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

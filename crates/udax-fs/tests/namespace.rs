@@ -1,4 +1,5 @@
 //! Names: what each change of the namespace does, and what it refuses.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 

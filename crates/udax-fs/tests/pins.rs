@@ -1,4 +1,5 @@
 //! Pins, mappings and freezing: what holds pages of a file, and what that means for changing it.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
 
@@ -132,7 +133,7 @@ fn a_truncate_that_waits_lets_the_holder_of_the_pin_use_the_file() {
 #[test]
 fn pins_are_listed_by_file_and_range() {
     let fs = Pool::new(8 * MIB).mount();
-    let (a, b) = (file_of(&fs, "a", &[1; 40_000]), file_of(&fs, "b", &[1; 40_000]));
+    let (a, b) = (file_of(&fs, "a", &pattern(1, 40_000)), file_of(&fs, "b", &pattern(1, 40_000)));
     let first = pinned(&a, 2, 5, PinKind::Read);
     let second = pinned(&b, 0, 1, PinKind::Write);
     let listed: Vec<_> = fs.pins().into_iter().map(|(ino, pin)| (ino, pin.range)).collect();
@@ -355,7 +356,7 @@ fn freezing_fills_holes_and_waits_for_pins() {
     drop(pin);
     file.freeze(Wait::Never).unwrap();
     let bytes = file.frozen_bytes(&pin_info("r", PinKind::Read)).unwrap();
-    assert_eq!(bytes.len() as u64, 40 * KIB);
+    assert_eq!(bytes.len(), 40 << 10);
     assert_eq!(bytes[20_000], b'x');
     assert_eq!(bytes.iter().filter(|byte| **byte != 0).count(), 1);
 }
