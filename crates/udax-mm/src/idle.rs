@@ -108,7 +108,8 @@ impl IdleSpan {
     pub(crate) fn prepare(&self, order: Order) -> Result<(), RequestError> {
         self.pgmap.check_folios(&self.pages, order)?;
         let table = self.pgmap.pgmap().table();
-        if let Some(page) = table.first_poisoned(self.pages()) {
+        let mut marked = table.leaves(self.pages()).filter(|(_, value)| value.is_poisoned());
+        if let Some(page) = marked.find_map(|(leaf, _)| table.first_poisoned(leaf.pages())) {
             return Err(RequestError::Poisoned(page));
         }
         table.split(self.pages(), order);

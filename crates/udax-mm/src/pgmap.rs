@@ -12,7 +12,7 @@ use crate::media::{Media, MediaError, MediaFacts, MediaRange};
 use crate::pin::{PinRecord, Pins};
 use crate::ranges::Ranges;
 use crate::sync::Arc;
-use crate::table::{Cure, Table};
+use crate::table::{Block, Cure, Table};
 use crate::units::{Order, Pages, PgmapOff};
 use crate::verify;
 use crate::wait::{Wait, WaitQueues};
@@ -364,13 +364,13 @@ impl PgmapRef {
     /// # Errors
     ///
     /// Those of [`PgmapRef::request_folios`].
-    ///
-    /// # Panics
-    ///
-    /// Never: one folio was asked for, and one is there.
     pub fn request_folio(&self, at: PgmapOff, order: Order) -> Result<Folio, RequestError> {
-        let folios = self.request_folios(at, order, 1)?;
-        Ok(folios.into_folios().next().expect("one folio was requested"))
+        let end = PgmapOff(at.0.saturating_add(order.pages().0));
+        self.check_folios(&(at..end), order)?;
+        let block = Block::covering(at, order);
+        self.pgmap().table().claim(block)?;
+        self.pgmap().table().word(block).activate();
+        Ok(Folio::counted(self.clone(), block))
     }
 
     /// The folio that covers `at`, if somebody counts it already.

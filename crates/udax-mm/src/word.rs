@@ -318,24 +318,14 @@ impl PageWord {
     /// Release pairs with the Acquire in `claim`; Acquire pairs with the Release of the puts
     /// before, so that what is done after the last put comes after every use of the folio.
     pub(crate) fn put(&self) -> Put {
-        let after = |v: Value| {
-            assert!(v.is_counted(), "I-11: a put has a reference");
-            assert!(v.pins() < v.refs() || v.pins() == 0, "I-58: unpin comes before the last put");
-            if v.refs() > 1 {
-                v.0 - REF
-            } else if v.is_in_limbo() || v.is_poisoned() {
-                CLAIMED | (v.0 & POISONED)
-            } else {
-                0
-            }
+        let mut put = Put::Counted;
+        let put_one = |v: Value| {
+            let next;
+            (next, put) = v.put();
+            Some(next)
         };
-        let before = self.update(Ordering::AcqRel, |v| Some(after(v)));
-        let after = after(before.expect("the closure never refuses"));
-        match after {
-            0 => Put::Idle,
-            value if value & CLAIMED != 0 => Put::Claimed,
-            _ => Put::Counted,
-        }
+        self.update(Ordering::AcqRel, put_one).expect("the closure never refuses");
+        put
     }
 
     /// One pin fewer; the reference stays. The last one clears WAITERS and wakes.
@@ -481,7 +471,7 @@ impl PageWord {
     fn update(
         &self,
         success: Ordering,
-        next: impl Fn(Value) -> Option<u64>,
+        mut next: impl FnMut(Value) -> Option<u64>,
     ) -> Result<Value, Value> {
         let next = |value| next(Value(value));
         self.0.fetch_update(success, Ordering::Relaxed, next).map(Value).map_err(Value)
@@ -492,5 +482,19 @@ impl Value {
     fn plus(self, how: u64) -> u64 {
         assert!(self.refs() < REFS, "a folio has fewer than 2^24 references");
         self.0 + how
+    }
+
+    fn put(self) -> (u64, Put) {
+        assert!(self.is_counted(), "I-11: a put has a reference");
+        if self.refs() > 1 {
+            assert!(self.pins() < self.refs(), "I-58: unpin comes before the last put");
+            return (self.0 - REF, Put::Counted);
+        }
+        assert!(self.pins() == 0, "I-12: a folio that nobody counts is not pinned");
+        if self.is_in_limbo() || self.is_poisoned() {
+            (CLAIMED | (self.0 & POISONED), Put::Claimed)
+        } else {
+            (0, Put::Idle)
+        }
     }
 }
