@@ -304,3 +304,24 @@ fn fresh_pages_are_nobodys_until_the_commit_and_can_be_mapped_after_it() {
     txn.commit().unwrap();
     assert!(request().is_ok());
 }
+
+/// Each thread fills and empties a file of its own; what one frees, another takes.
+#[test]
+fn transactions_of_several_threads_do_not_meet() {
+    let store = testing::store(SIZE);
+    let free = store.free_pages();
+    std::thread::scope(|scope| {
+        for ino in 1..5 {
+            let store = &store;
+            scope.spawn(move || {
+                let mut tree = testing::tree(Ino(ino));
+                for round in 0..60 {
+                    tree = testing::insert(store, &tree, round..round + 20);
+                    tree = testing::clear(store, &tree, round..round + 20);
+                }
+                assert!(tree.is_empty());
+            });
+        }
+    });
+    assert_eq!(store.free_pages(), free);
+}
