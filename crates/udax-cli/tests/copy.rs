@@ -1,0 +1,149 @@
+//! `udax cp`: what goes in comes out again.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod common;
+
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+
+use common::{Bench, assert_same, make_tree, pattern};
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+/// A pool that holds the tree of `make_tree` at `/tree`; the tree is at `in`.
+fn imported() -> Bench {
+    let bench = Bench::with_pool("256M");
+    make_tree(&bench.path("in"));
+    bench.ok(&["cp", "-r", "in", "p.udax:/tree"]);
+    bench
+}
+
+#[test]
+fn a_tree_comes_out_as_it_went_in() {
+    let bench = imported();
+    bench.ok(&["cp", "-r", "p.udax:/tree", "out"]);
+    assert_same(&bench.path("in"), &bench.path("out"));
+    bench.assert_clean();
+}
+
+#[test]
+fn a_tree_goes_from_pool_to_pool_and_within_one() {
+    let bench = imported();
+    bench.ok(&["create", "q.udax", "--size", "256M"]);
+    bench.ok(&["cp", "-r", "p.udax:/tree", "q.udax:/"]);
+    bench.ok(&["cp", "-r", "q.udax:/tree", "q.udax:/again"]);
+    bench.ok(&["cp", "-r", "q.udax:/again", "out"]);
+    assert_same(&bench.path("in"), &bench.path("out"));
+}
+
+#[test]
+fn importing_again_overwrites() {
+    let bench = imported();
+    fs::write(bench.path("in/empty"), b"no longer").unwrap();
+    fs::write(bench.path("in/deep/er/large"), b"not any more").unwrap();
+    fs::remove_file(bench.path("in/link")).unwrap();
+    std::os::unix::fs::symlink("elsewhere", bench.path("in/link")).unwrap();
+    bench.ok(&["cp", "-r", "in/.", "p.udax:/tree"]);
+    bench.ok(&["cp", "-r", "p.udax:/tree", "out"]);
+    assert_same(&bench.path("in"), &bench.path("out"));
+    bench.ok(&["cp", "-r", "p.udax:/tree/.", "out"]);
+    assert_same(&bench.path("in"), &bench.path("out"));
+    bench.assert_clean();
+}
+
+#[test]
+fn holes_stay_holes_on_both_ways() {
+    let bench = imported();
+    let file = &bench.json(&["stat", "p.udax:/tree/sparse"])["files"][0];
+    assert_eq!(file["size"], 64 << 20);
+    assert!(file["allocated"].as_u64().unwrap() < 8 << 20, "{file}");
+    bench.ok(&["cp", "p.udax:/tree/sparse", "out"]);
+    assert!(fs::metadata(bench.path("out")).unwrap().blocks() * 512 < 8 << 20);
+}
+
+#[test]
+fn names_are_bytes_on_the_command_line_too() {
+    let bench = imported();
+    let name = OsStr::from_bytes(b"not utf-8 \xff\xfe");
+    let mut path = b"p.udax:/tree/".to_vec();
+    path.extend_from_slice(name.as_bytes());
+    let path = OsString::from_vec(path);
+    assert_eq!(bench.ok(&[OsStr::new("cat"), &path]), "named by bytes");
+    bench.ok(&[OsStr::new("cp"), &path, OsStr::new(".")]);
+    assert_eq!(fs::read(bench.path(name)).unwrap(), b"named by bytes");
+    let listed = bench.json(&["ls", "p.udax:/tree"]);
+    assert!(listed.to_string().contains("6e6f74207574662d3820fffe"), "{listed}");
+}
+
+#[test]
+fn one_file_goes_into_a_directory_or_under_a_name() {
+    let bench = Bench::with_pool("8M");
+    fs::write(bench.path("a"), b"of a").unwrap();
+    std::os::unix::fs::symlink("a", bench.path("link")).unwrap();
+    bench.ok(&["cp", "a", "p.udax:/"]);
+    bench.ok(&["cp", "link", "p.udax:/b"]);
+    assert_eq!(bench.ok(&["cat", "p.udax:/a", "p.udax:/b"]), "of aof a");
+    assert_eq!(bench.json(&["stat", "p.udax:/b"])["files"][0]["kind"], "file");
+}
+
+#[test]
+fn what_has_no_bytes_is_skipped_and_counted() {
+    let bench = Bench::with_pool("8M");
+    fs::create_dir(bench.path("in")).unwrap();
+    fs::write(bench.path("in/file"), b"bytes").unwrap();
+    let fifo = bench.path("in/fifo");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let run = bench.run(&["cp", "-r", "in", "p.udax:/", "--json"]);
+    assert_eq!(run.code, 0);
+    assert!(run.stderr.contains("in/fifo: skipped: it is a fifo"), "{}", run.stderr);
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!((&report["files"], &report["skipped"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn the_pool_itself_is_not_copied_into_itself() {
+    let bench = Bench::with_pool("8M");
+    let run = bench.run(&["cp", "-r", ".", "p.udax:/"]);
+    assert_eq!(run.code, 0, "{}", run.stderr);
+    assert!(run.stderr.contains("p.udax: skipped: it is the pool itself"), "{}", run.stderr);
+}
+
+#[test]
+fn a_directory_is_not_copied_into_itself() {
+    let bench = imported();
+    let run = bench.run(&["cp", "-r", "p.udax:/tree", "p.udax:/tree/deep"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("cannot be copied into itself"), "{}", run.stderr);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_file_that_does_not_fit_is_removed_again() {
+    let bench = Bench::with_pool("8M");
+    fs::write(bench.path("large"), pattern(16 << 20)).unwrap();
+    // The page of the directory stays, as that of every directory that had an entry.
+    bench.ok(&["mkdir", "p.udax:/a"]);
+    let before = bench.json(&["df", "p.udax"])["pools"][0]["free"].clone();
+    let run = bench.run(&["cp", "large", "p.udax:/"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("p.udax:/large: the pool is full"), "{}", run.stderr);
+    assert_eq!(bench.ok(&["ls", "p.udax"]), "a\n");
+    assert_eq!(bench.json(&["df", "p.udax"])["pools"][0]["free"], before);
+    bench.assert_clean();
+}
+
+#[test]
+fn one_unreadable_file_does_not_end_a_copy() {
+    let bench = Bench::with_pool("8M");
+    fs::create_dir(bench.path("in")).unwrap();
+    fs::write(bench.path("in/b"), b"b").unwrap();
+    bench.ok(&["mkdir", "-p", "p.udax:/in/a"]);
+    fs::write(bench.path("in/a"), b"a file where the pool has a directory").unwrap();
+    let run = bench.run(&["cp", "-r", "in", "p.udax:/"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("p.udax:/in/a: a directory is in the way"), "{}", run.stderr);
+    assert!(run.stderr.ends_with("udax: one file was not copied\n"), "{}", run.stderr);
+    assert_eq!(bench.ok(&["cat", "p.udax:/in/b"]), "b");
+}
