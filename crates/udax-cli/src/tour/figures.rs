@@ -4,15 +4,19 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::ensure;
-use udax::{Access, MapOptions, PAGE_SIZE, PinOptions, Pool};
+use udax::{Access, MapOptions, PAGE_SIZE, PinOptions, Pool, Wait};
+use xxhash_rust::xxh3::xxh3_64;
 
-use super::pattern;
 use super::stage::Stage;
+use super::story::size;
+use super::{pattern, verify};
 
 const DIR: &str = "/figures";
 const FILES: u64 = 1000;
-const PINS: u64 = 10_000;
-const LEN: usize = 8 << 20;
+/// The file whose bytes are moved in bulk.
+const LEN: usize = 32 << 20;
+/// Bytes copied at once.
+const CHUNK: usize = 4 << 20;
 /// Bytes before a block of 2 MiB, so that pages are touched one by one.
 const TOUCHED: usize = 1 << 20;
 
@@ -21,6 +25,7 @@ pub(crate) fn run(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     let pool = stage.pool()?;
     pool.create_dir(DIR)?;
     files(stage, &pool)?;
+    bulk(stage, &pool)?;
     pins(stage, &pool)?;
     faults(stage, &pool)?;
     pool.remove_dir_all(DIR)?;
@@ -52,21 +57,49 @@ fn files(stage: &mut Stage<'_>, pool: &Pool) -> anyhow::Result<()> {
     stage.saw(format!("created, wrote and removed {FILES} files"))
 }
 
+/// Writes a large file, and reads it through a mapping and as a slice.
+fn bulk(stage: &mut Stage<'_>, pool: &Pool) -> anyhow::Result<()> {
+    let (bytes, len) = (pattern::bytes(10, LEN), u64::try_from(LEN)?);
+    let file = pool.create_file(format!("{DIR}/bulk"))?;
+    let started = Instant::now();
+    file.write_all_at(&bytes, 0)?;
+    stage.story().throughput("write", len, started.elapsed());
+    let huge = verify::huge_pages(&file)?.bytes();
+    stage.saw(format!("wrote {}, {} of it in blocks of 2 MiB", size(len), size(huge)))?;
+
+    let map = file.map(0..len, &MapOptions::new())?;
+    let mut chunk = vec![0; CHUNK];
+    let started = Instant::now();
+    for at in (0..len).step_by(CHUNK) {
+        map.read(&mut chunk, at)?;
+    }
+    stage.story().throughput("copy out of a fresh mapping", len, started.elapsed());
+    drop(map);
+    file.freeze(Wait::Never)?;
+    let frozen = file.frozen()?;
+    let started = Instant::now();
+    let digest = xxh3_64(&frozen);
+    stage.story().throughput("digest of a frozen slice", len, started.elapsed());
+    ensure!(digest == xxh3_64(&bytes), "the slice has other bytes than were written");
+    stage.saw("read it through a mapping, and as a slice: the digest is right")
+}
+
 /// Pins and unpins.
 fn pins(stage: &mut Stage<'_>, pool: &Pool) -> anyhow::Result<()> {
     let file = pool.create_file(format!("{DIR}/pinned"))?;
-    file.write_all_at(&pattern::bytes(8, LEN), 0)?;
+    file.write_all_at(&pattern::bytes(8, 8 << 20), 0)?;
     let options = PinOptions::new("tour: figures");
-    for (name, len) in [("pin and unpin 4 KiB", PAGE_SIZE), ("pin and unpin 8 MiB", LEN)] {
-        let len = u64::try_from(len)?;
+    for (name, len, count) in
+        [("pin and unpin 4 KiB", 1 << 12, 10_000), ("pin and unpin 8 MiB", 8 << 20, 100)]
+    {
         let started = Instant::now();
-        for _ in 0..PINS {
+        for _ in 0..count {
             drop(file.pin(0..len, &options)?);
         }
-        stage.story().each(name, PINS, started.elapsed());
+        stage.story().each(name, count, started.elapsed());
     }
     ensure!(file.pins().is_empty(), "a dropped pin is still listed");
-    stage.saw(format!("pinned and unpinned {} ranges", 2 * PINS))
+    stage.saw("pinned and unpinned 10,100 ranges")
 }
 
 /// Touches pages of a fresh mapping.

@@ -15,8 +15,7 @@ const LABEL: &str = "tour: a device that reads";
 pub(crate) fn run(stage: &mut Stage<'_>) -> anyhow::Result<()> {
     stage.story().step(
         "remove a file that is pinned",
-        "A pin is what a device holds. Linux refuses it on such files, or lets truncate corrupt \
-         it; here the blocks wait in limbo.",
+        "A device holds a pin. Here the file goes at once, and its blocks wait in limbo for the pin.",
     )?;
     let pool = stage.pool()?;
     // The directory page and the inode that the file takes are there from here on.

@@ -66,7 +66,7 @@ fn digest(file: &File, len: u64, chunk: &mut [u8]) -> anyhow::Result<(u64, bool)
 }
 
 /// The pages of a file that lie in entries of order 9 and above.
-fn huge_pages(file: &File) -> anyhow::Result<Pages> {
+pub(crate) fn huge_pages(file: &File) -> anyhow::Result<Pages> {
     let extents = file.extents()?;
     let huge = extents.iter().filter(|extent| extent.order > Order::Base);
     Ok(huge.fold(Pages(0), |sum, extent| sum + extent.pages))
