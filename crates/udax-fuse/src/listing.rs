@@ -17,6 +17,9 @@ const DIR_BATCH: usize = 128;
 /// Where `.` and `..` end in the offsets of a directory; the cookies of entries follow.
 const DOTS: u64 = 2;
 
+/// `.` or `..`: the offset after it, its name and where it leads.
+type Dot = (u64, &'static str, Arc<Inode>);
+
 impl Server {
     /// Fills `reply` with entries from `offset` on.
     pub(crate) fn fill(
@@ -88,11 +91,7 @@ impl Server {
     }
 
     /// The inodes of `.` and `..` with their offsets, from `offset` on.
-    fn dots(
-        &self,
-        ino: INodeNo,
-        offset: u64,
-    ) -> Result<Vec<(u64, &'static str, Arc<Inode>)>, Errno> {
+    fn dots(&self, ino: INodeNo, offset: u64) -> Result<Vec<Dot>, Errno> {
         let dir = self.find(ino)?;
         let above = self.fs().parent(&dir).map_err(|error| errno(&error))?;
         let dots = [(1, ".", dir), (DOTS, "..", above)];

@@ -1,4 +1,4 @@
-//! A small generator of random numbers (SplitMix64), so that a seed means the same everywhere.
+//! A small generator of random numbers (`SplitMix64`), so that a seed means the same everywhere.
 
 /// The generator.
 #[derive(Debug)]

@@ -1,0 +1,301 @@
+//! A mounted pool, used as any directory is. These tests need root and `/dev/fuse`; without them they
+//! say so and show nothing.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+use std::fs;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use rustix::fs::{FallocateFlags, RenameFlags, fallocate, renameat_with, statvfs};
+use rustix::io::Errno;
+use tempfile::TempDir;
+use udax::{CreateOptions, OpenPool, Pool};
+use udax_fuse::{MountError, MountOptions, Unmounter, mount};
+
+/// A pool on a file, mounted.
+struct Mounted {
+    dir: PathBuf,
+    pool_path: PathBuf,
+    unmounter: Unmounter,
+    server: Option<JoinHandle<Result<(), MountError>>>,
+    _place: TempDir,
+}
+
+impl Mounted {
+    /// Mounts a new pool, or says why it cannot be shown here.
+    fn new() -> Option<Mounted> {
+        let place = tempfile::tempdir().unwrap();
+        let pool_path = place.path().join("pool.udax");
+        let pool = Pool::create(&pool_path, 64 << 20, &CreateOptions::new()).unwrap();
+        let dir = place.path().join("mnt");
+        fs::create_dir(&dir).unwrap();
+        let session = match mount(pool, &dir, &MountOptions::new().threads(3)) {
+            Err(error @ (MountError::NoDevice | MountError::NotPermitted { .. })) => {
+                eprintln!("SKIPPED, nothing is shown: {error}");
+                return None;
+            }
+            session => session.unwrap(),
+        };
+        let unmounter = session.unmounter();
+        let server = Some(std::thread::spawn(move || session.run()));
+        Some(Mounted { dir, pool_path, unmounter, server, _place: place })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Unmounts, checks the pool and opens it.
+    fn finish(mut self) -> Pool {
+        self.unmounter.unmount().unwrap();
+        self.server.take().unwrap().join().unwrap().unwrap();
+        assert_eq!(Pool::check(&self.pool_path).unwrap().problems, []);
+        let pool = Pool::open(&self.pool_path).unwrap();
+        assert_eq!(pool.recovered().unclean, None);
+        pool
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if self.server.take().is_some() {
+            // A test that failed: the mount must not outlive it.
+            let _ = self.unmounter.unmount();
+        }
+    }
+}
+
+#[track_caller]
+fn errno<T>(result: std::io::Result<T>) -> i32 {
+    match result {
+        Ok(_) => panic!("the call should have failed"),
+        Err(error) => error.raw_os_error().unwrap(),
+    }
+}
+
+#[test]
+fn a_mounted_pool_is_a_directory_like_any_other() {
+    let Some(mounted) = Mounted::new() else { return };
+    let text = b"over the mount ".repeat(50_000);
+    fs::create_dir_all(mounted.at("a/b")).unwrap();
+    fs::write(mounted.at("a/b/file"), &text).unwrap();
+    assert_eq!(fs::read(mounted.at("a/b/file")).unwrap(), text);
+    fs::hard_link(mounted.at("a/b/file"), mounted.at("second")).unwrap();
+    symlink("a/b/file", mounted.at("link")).unwrap();
+    assert_eq!(fs::read(mounted.at("link")).unwrap(), text);
+    assert_eq!(fs::metadata(mounted.at("second")).unwrap().nlink(), 2);
+    fs::remove_file(mounted.at("a/b/file")).unwrap();
+    assert_eq!(errno(fs::read(mounted.at("link"))), libc::ENOENT);
+    assert_eq!(errno(fs::remove_dir(mounted.at("a"))), libc::ENOTEMPTY);
+    assert_eq!(errno(fs::create_dir(mounted.at("second/below"))), libc::ENOTDIR);
+    assert_eq!(errno(fs::write(mounted.at(&"n".repeat(256)), b"")), libc::ENAMETOOLONG);
+    fs::set_permissions(mounted.at("second"), fs::Permissions::from_mode(0o640)).unwrap();
+
+    let pool = mounted.finish();
+    assert_eq!(pool.read("/second").unwrap(), text);
+    assert_eq!(pool.metadata("/second").unwrap().mode(), 0o640);
+    assert_eq!(pool.read_link("/link").unwrap(), Path::new("a/b/file"));
+}
+
+#[test]
+fn appends_truncates_and_holes_are_those_of_linux() {
+    let Some(mounted) = Mounted::new() else { return };
+    let path = mounted.at("file");
+    fs::write(&path, b"0123456789").unwrap();
+    let mut log = fs::File::options().append(true).open(&path).unwrap();
+    log.write_all(b"ab").unwrap();
+    log.write_all(b"cd").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"0123456789abcd");
+    let mut file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    file.set_len(4).unwrap();
+    file.set_len(6).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"0123\0\0");
+    file.set_len(1 << 20).unwrap();
+    file.write_all_at(b"end", (1 << 20) - 3).unwrap();
+    assert_eq!(rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(0)).unwrap(), 4096);
+    assert_eq!(
+        rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(4096)).unwrap(),
+        (1 << 20) - 4096
+    );
+    let (punch, zero) =
+        (FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, FallocateFlags::ZERO_RANGE);
+    fallocate(&file, punch, 0, 2).unwrap();
+    fallocate(&file, FallocateFlags::KEEP_SIZE, 2 << 20, 4096).unwrap();
+    assert_eq!(file.metadata().unwrap().len(), 1 << 20);
+    fallocate(&file, zero, (1 << 20) - 2, 4).unwrap();
+    fallocate(&file, FallocateFlags::empty(), 0, 3 << 20).unwrap();
+    assert_eq!(fallocate(&file, FallocateFlags::COLLAPSE_RANGE, 0, 4096), Err(Errno::OPNOTSUPP));
+    assert_eq!(file.metadata().unwrap().len(), 3 << 20);
+    file.seek(SeekFrom::Start((1 << 20) - 4)).unwrap();
+    let mut bytes = [9; 6];
+    file.read_exact(&mut bytes).unwrap();
+    assert_eq!(&bytes, b"\0e\0\0\0\0");
+    fs::write(&path, b"new").unwrap();
+    assert_eq!(fs::read(&path).unwrap(), b"new");
+    drop((log, file));
+    assert_eq!(mounted.finish().read("/file").unwrap(), b"new");
+}
+
+#[test]
+fn a_shared_mapping_and_the_file_show_each_other() {
+    let Some(mounted) = Mounted::new() else { return };
+    let path = mounted.at("mapped");
+    let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let map = memmap2::MmapRaw::map_raw(&file).unwrap();
+    file.write_all_at(b"from the file", 70_000).unwrap();
+    assert_eq!(load_mapped(&map, 70_000, 13), b"from the file");
+    store_mapped(&map, 4_090, b"from the mapping");
+    let mut bytes = [0; 16];
+    file.read_exact_at(&mut bytes, 4_090).unwrap();
+    assert_eq!(&bytes, b"from the mapping");
+    map.flush().unwrap();
+    drop((map, file));
+    assert_eq!(&mounted.finish().read("/mapped").unwrap()[4_090..4_106], b"from the mapping");
+}
+
+#[test]
+fn renames_take_the_flags_of_renameat2() {
+    let Some(mounted) = Mounted::new() else { return };
+    fs::write(mounted.at("a"), b"a").unwrap();
+    fs::write(mounted.at("b"), b"b").unwrap();
+    let dir = fs::File::open(&mounted.dir).unwrap();
+    let no_replace = renameat_with(&dir, "a", &dir, "b", RenameFlags::NOREPLACE);
+    assert_eq!(no_replace, Err(Errno::EXIST));
+    renameat_with(&dir, "a", &dir, "b", RenameFlags::EXCHANGE).unwrap();
+    assert_eq!(fs::read(mounted.at("a")).unwrap(), b"b");
+    fs::rename(mounted.at("a"), mounted.at("b")).unwrap();
+    assert_eq!(fs::read(mounted.at("b")).unwrap(), b"b");
+    assert!(!mounted.at("a").exists());
+    drop(dir);
+    mounted.finish();
+}
+
+#[test]
+fn an_open_file_without_a_name_is_whole_until_it_is_closed() {
+    let Some(mounted) = Mounted::new() else { return };
+    let path = mounted.at("ghost");
+    let mut options = fs::File::options();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path).unwrap();
+    file.write_all_at(&vec![5; 200_000], 0).unwrap();
+    let full = statvfs(&mounted.dir).unwrap().f_bfree;
+    fs::remove_file(&path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 199_999).unwrap();
+    assert_eq!((byte, file.metadata().unwrap().nlink()), ([5], 0));
+    drop(file);
+    let found = mounted.finish().usage().free.0;
+    assert!(found > full, "{found} pages are free, and {full} were with the file");
+}
+
+#[test]
+fn a_large_directory_is_listed_whole() {
+    let Some(mounted) = Mounted::new() else { return };
+    let dir = mounted.at("many");
+    fs::create_dir(&dir).unwrap();
+    for number in 0..1_000 {
+        fs::write(dir.join(format!("a name that takes some room {number}")), b"").unwrap();
+    }
+    let mut names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), 1_000);
+    fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(fs::read_dir(&mounted.dir).unwrap().count(), 0);
+    mounted.finish();
+}
+
+#[test]
+fn a_full_pool_is_enospc_and_statfs_says_how_full() {
+    let Some(mounted) = Mounted::new() else { return };
+    let before = statvfs(&mounted.dir).unwrap();
+    assert_eq!(before.f_blocks * before.f_frsize, 64 << 20);
+    assert_eq!(errno(fs::write(mounted.at("large"), vec![1; 70 << 20])), libc::ENOSPC);
+    fs::remove_file(mounted.at("large")).unwrap();
+    fs::write(mounted.at("small"), vec![1; 1 << 20]).unwrap();
+    let after = statvfs(&mounted.dir).unwrap();
+    let used = before.f_bfree - after.f_bfree;
+    assert!((256..300).contains(&used), "{used} blocks for a MiB");
+    mounted.finish();
+}
+
+#[test]
+fn a_new_file_belongs_to_the_caller_or_to_the_group_of_the_directory() {
+    let Some(mounted) = Mounted::new() else { return };
+    let dir = mounted.at("shared");
+    fs::create_dir(&dir).unwrap();
+    std::os::unix::fs::chown(&dir, None, Some(4321)).unwrap();
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o2775)).unwrap();
+    fs::write(dir.join("file"), b"").unwrap();
+    fs::create_dir(dir.join("below")).unwrap();
+    assert_eq!(fs::metadata(dir.join("file")).unwrap().gid(), 4321);
+    assert_eq!(fs::metadata(dir.join("below")).unwrap().mode() & 0o7000, 0o2000);
+    fs::write(mounted.at("mine"), b"").unwrap();
+    let uid = rustix::process::geteuid().as_raw();
+    assert_eq!(fs::metadata(mounted.at("mine")).unwrap().uid(), uid);
+    mounted.finish();
+}
+
+#[test]
+fn a_pool_is_mounted_only_on_an_empty_directory() {
+    let Some(mounted) = Mounted::new() else { return };
+    let pool = || Pool::create_in_memory("second", 8 << 20).unwrap();
+    let options = MountOptions::new();
+    let found = mount(pool(), &mounted.dir, &options).unwrap_err();
+    assert!(matches!(found, MountError::AlreadyMounted { .. }), "{found}");
+    let place = tempfile::tempdir().unwrap();
+    let file = place.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let found = mount(pool(), &file, &options).unwrap_err();
+    assert!(matches!(found, MountError::NotADirectory(_)), "{found}");
+    let found = mount(pool(), place.path(), &options).unwrap_err();
+    assert!(matches!(found, MountError::NotEmpty(_)), "{found}");
+    let found = mount(pool(), place.path().join("missing"), &options).unwrap_err();
+    assert!(matches!(found, MountError::Host { .. }), "{found}");
+    mounted.finish();
+}
+
+#[test]
+fn a_pool_that_is_open_read_only_is_mounted_so() {
+    let Some(mounted) = Mounted::new() else { return };
+    fs::write(mounted.at("file"), b"text").unwrap();
+    let (path, place) = (mounted.pool_path.clone(), tempfile::tempdir().unwrap());
+    let copy = place.path().join("copy.udax");
+    drop(mounted.finish());
+    // The directory of the first pool is gone with it.
+    assert!(!path.exists());
+    let pool = Pool::create(&copy, 8 << 20, &CreateOptions::new()).unwrap();
+    pool.write("/file", b"text").unwrap();
+    pool.close().unwrap();
+    let pool = Pool::open_with(&copy, &OpenPool::new().read_only(true)).unwrap();
+    let dir = place.path().join("mnt");
+    fs::create_dir(&dir).unwrap();
+    let session = mount(pool, &dir, &MountOptions::new()).unwrap();
+    let unmounter = session.unmounter();
+    let server = std::thread::spawn(move || session.run());
+    assert_eq!(fs::read(dir.join("file")).unwrap(), b"text");
+    assert_eq!(errno(fs::write(dir.join("file"), b"x")), libc::EROFS);
+    unmounter.unmount().unwrap();
+    server.join().unwrap().unwrap();
+}
+
+/// Copies bytes out of a mapping, by way of the kernel: this test has no unsafe code.
+fn load_mapped(map: &memmap2::MmapRaw, at: usize, len: usize) -> Vec<u8> {
+    let memory = fs::File::open("/proc/self/mem").unwrap();
+    let mut bytes = vec![0; len];
+    memory.read_exact_at(&mut bytes, address(map, at)).unwrap();
+    bytes
+}
+
+/// Copies bytes into a mapping, by way of the kernel.
+fn store_mapped(map: &memmap2::MmapRaw, at: usize, bytes: &[u8]) {
+    let memory = fs::File::options().write(true).open("/proc/self/mem").unwrap();
+    memory.write_all_at(bytes, address(map, at)).unwrap();
+}
+
+fn address(map: &memmap2::MmapRaw, at: usize) -> u64 {
+    u64::try_from(map.as_ptr().addr() + at).unwrap()
+}
