@@ -55,6 +55,7 @@ pub struct Mapping {
     /// Bytes between the start of the first page and the start of the range.
     skip: usize,
     len: u64,
+    access: Access,
     path: PathBuf,
     _pool: Arc<Inner>,
 }
@@ -132,8 +133,9 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// Fails if the range is not inside the mapping, or cannot be touched.
+    /// Fails if the mapping is for reading, or the range is not inside of it or cannot be touched.
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
+        self.require_write()?;
         let at = self.locate(at, byte_count(bytes.len()))?;
         self.user.vma().write(at, bytes).at(&self.path)
     }
@@ -152,8 +154,9 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As [`Mapping::load`].
+    /// As [`Mapping::load`], and if the mapping is for reading.
     pub fn store(&self, at: u64, value: u64) -> Result<()> {
+        self.require_write()?;
         let at = self.locate_word(at)?;
         self.user.vma().store_u64(at, value).at(&self.path)
     }
@@ -163,13 +166,14 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// As [`Mapping::load`].
+    /// As [`Mapping::store`].
     pub fn compare_exchange(
         &self,
         at: u64,
         current: u64,
         new: u64,
     ) -> Result<std::result::Result<u64, u64>> {
+        self.require_write()?;
         let at = self.locate_word(at)?;
         self.user.vma().compare_exchange_u64(at, current, new).at(&self.path)
     }
@@ -196,7 +200,14 @@ impl Mapping {
         let user = inode.map(pages.start, count, options.access, options.populate)?;
         let skip = usize::try_from(skip).expect("less than a page");
         let (len, path) = (range.end - range.start, path.to_owned());
-        Ok(Mapping { user, inode, skip, len, path, _pool: pool })
+        Ok(Mapping { user, inode, skip, len, access: options.access, path, _pool: pool })
+    }
+
+    fn require_write(&self) -> Result<()> {
+        match self.access {
+            Access::Write => Ok(()),
+            Access::Read => Err(Cause::BadHandle("writing")).at(&self.path),
+        }
     }
 
     /// Where byte `at` is in the pages, if `wanted` bytes from it on are inside.

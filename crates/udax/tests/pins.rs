@@ -20,6 +20,7 @@ fn soon() -> Wait {
 #[test]
 fn a_pinned_file_that_is_removed_goes_to_limbo_and_comes_back_with_the_pin() {
     let (_dir, path, pool) = on_file();
+    pool.write("/first", b"so that the directory has a page").unwrap();
     let free = pool.usage().free;
     pool.write("/file", [9; 20_000]).unwrap();
     let pin = pool.open_file("/file").unwrap().pin(4096..12_288, &PinOptions::new("me")).unwrap();
@@ -155,6 +156,10 @@ fn a_mapping_is_the_file() {
     assert_eq!(&bytes, b"the other way");
     assert_eq!(error(map.read(&mut bytes, map.len() - 12)).kind(), ErrorKind::OutOfRange);
     assert_eq!(error(map.load(4)).kind(), ErrorKind::InvalidInput);
+    let reader = file.map(0..4096, &MapOptions::new()).unwrap();
+    assert_eq!(error(reader.store(0, 1)).kind(), ErrorKind::BadHandle);
+    assert_eq!(error(reader.write(b"x", 0)).kind(), ErrorKind::BadHandle);
+    assert_eq!(error(reader.compare_exchange(0, 0, 1)).kind(), ErrorKind::BadHandle);
     assert_eq!(pool.verify(), Ok(()));
 }
 

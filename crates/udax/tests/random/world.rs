@@ -52,6 +52,7 @@ struct Live {
     map: Mapping,
     model: Shared,
     start: u64,
+    is_write: bool,
 }
 
 /// A pin and the pages it holds.
@@ -176,7 +177,7 @@ impl World {
             MapOptions::new()
         };
         let map = file.map(start..start + len, &options).unwrap();
-        self.maps.push(Live { map, model, start });
+        self.maps.push(Live { map, model, start, is_write });
         format!("{name} {start}+{len} {options:?}")
     }
 
@@ -198,9 +199,10 @@ impl World {
         };
         match &done {
             Ok(()) => {
-                assert!(is_there, "a store past the end succeeded");
+                assert!(live.is_write && is_there, "a store past the end succeeded");
                 live.model.borrow_mut().store(in_file, &bytes);
             }
+            Err(error) if !live.is_write => assert_eq!(error.kind(), ErrorKind::BadHandle),
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::Media);
                 assert!(!is_there || free < ENOUGH, "{error} with {free} pages free");
@@ -453,7 +455,7 @@ impl World {
             return None;
         }
         let map = self.rng.index(self.maps.len());
-        let Live { map: mapping, model, start } = &self.maps[map];
+        let Live { map: mapping, model, start, .. } = &self.maps[map];
         let (start, len) = (*start, mapping.len());
         let near = (model.borrow().end_of_pages() + PAGE).saturating_sub(start).clamp(1, len);
         let in_map = self.rng.below(near) & !7;
