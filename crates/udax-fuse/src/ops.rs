@@ -92,10 +92,9 @@ impl Fallocate {
             inode.punch(at..end, FreePolicy::Defer)?;
         }
         if let Fallocate::Allocate { grow } | Fallocate::Zero { grow } = self {
-            inode.allocate(at..end)?;
-            if grow && inode.attr().size < end {
-                inode.truncate(end, FreePolicy::Defer)?;
-            }
+            // A file has no pages past its end, so there is nothing to keep there.
+            let end = if grow { end } else { end.min(inode.attr().size) };
+            inode.allocate(at..end.max(at))?;
         }
         Ok(())
     }

@@ -172,7 +172,8 @@ impl File {
         self.inode.punch(range, policy).at(&self.path)
     }
 
-    /// Gives every page of a range a place in the pool, zeroed; the size stays as it is.
+    /// Gives every page of a range a place in the pool, zeroed where there was none, and grows the
+    /// file to the end of the range.
     ///
     /// # Errors
     ///

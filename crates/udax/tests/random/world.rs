@@ -85,7 +85,7 @@ impl World {
         let (word, told) = self.act();
         *self.counts.entry(word).or_default() += 1;
         self.log.push_back(format!("{step}: {word} {told}"));
-        if self.log.len() > 40 {
+        if self.log.len() > 300 {
             self.log.pop_front();
         }
         assert_eq!(self.pool().verify(), Ok(()), "step {step}: {word} {told}");
@@ -241,6 +241,7 @@ impl World {
         let len = self.size();
         let policy = self.policy();
         let cut = len..model.borrow().end_of_pages().max(len);
+        self.log.push_back(format!("truncating {name} from {} to {len}", model.borrow().len()));
         let done = file.set_len_with(len, policy);
         if self.check_freed(&done, policy, &model.borrow(), cut) {
             model.borrow_mut().set_len(len);
@@ -258,6 +259,7 @@ impl World {
         if (model.borrow().len()..model.borrow().end_of_pages()).contains(&end) {
             end = model.borrow().end_of_pages() + PAGE;
         }
+        self.log.push_back(format!("punching {name} at {at}..{end} of {}", model.borrow().len()));
         let done = file.punch_hole_with(at..end, policy);
         if self.check_freed(&done, policy, &model.borrow(), at..end) {
             model.borrow_mut().punch(at..end);
