@@ -31,7 +31,7 @@ const BLOCK_TRIES: u32 = 16;
 /// # Examples
 ///
 /// ```
-/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.inc")); }
 /// # use owner::WholeDevice;
 /// # use udax_mapping::Iomap;
 /// # use udax_mm::{Access, FileIndex, Order, Pages};

@@ -37,7 +37,7 @@ pub enum Iomap {
 /// # Examples
 ///
 /// ```
-#[doc = include_str!("../doc/owner.rs")]
+#[doc = include_str!("../doc/owner.inc")]
 ///
 /// let file = WholeDevice::new(Pages(4))?;
 /// assert!(matches!(file.iomap(FileIndex(3), Access::Read)?, Iomap::Data { .. }));

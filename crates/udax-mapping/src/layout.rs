@@ -63,7 +63,7 @@ pub enum BreakError {
 /// # Examples
 ///
 /// ```
-/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.inc")); }
 /// # use owner::WholeDevice;
 /// # use udax_mm::{FileIndex, Pages, Wait};
 /// let file = WholeDevice::new(Pages(4))?;

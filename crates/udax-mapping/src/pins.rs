@@ -30,7 +30,7 @@ pub struct FilePin {
 /// # Examples
 ///
 /// ```
-/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.inc")); }
 /// # use owner::WholeDevice;
 /// # use std::time::Instant;
 /// # use udax_mapping::BreakError;

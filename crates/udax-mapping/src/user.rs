@@ -38,7 +38,7 @@ pub enum Populate {
 /// # Examples
 ///
 /// ```
-/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.rs")); }
+/// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.inc")); }
 /// # use owner::WholeDevice;
 /// # use udax_mapping::Populate;
 /// # use udax_mm::{Access, FileIndex, Pages};
