@@ -204,18 +204,16 @@ fn a_hole_may_overlap_another_hole() {
 #[test]
 fn a_hole_can_be_mapped_while_other_pages_are_zapped() {
     let lazy = Lazy::new(8, |_, _, _| {});
-    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(Ordering::Relaxed) {
+        let zaps = scope.spawn(|| {
+            for _ in 0..500 {
                 lazy.vma.zap(VmaOff(0), Pages(2)).unwrap();
             }
         });
-        for _ in 0..2000 {
+        while !zaps.is_finished() {
             lazy.vma.map_hole(VmaOff(4), Pages(2)).unwrap();
             lazy.vma.zap(VmaOff(4), Pages(2)).unwrap();
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 
