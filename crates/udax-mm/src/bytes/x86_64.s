@@ -29,14 +29,14 @@ udax_mm_copy_bytes:
 
 // (to, from, words) -> words not done. Each word is one load and one store of eight bytes, also
 // under rep movsq: an interrupt comes between two of them and never inside one. Starting rep movsq
-// takes as long as the loop takes for 64 words or so.
+// takes about as long as the loop takes for 48 words (measured on a Zen core).
     .p2align 4
     .hidden udax_mm_copy_words
     .globl udax_mm_copy_words
     .type udax_mm_copy_words, @function
 udax_mm_copy_words:
     mov rcx, rdx
-    cmp rcx, 64
+    cmp rcx, 48
     jae 3f
     test rcx, rcx
     jz udax_mm_not_done
@@ -73,7 +73,7 @@ udax_mm_zero_bytes:
 udax_mm_zero_words:
     mov rcx, rsi
     xor eax, eax
-    cmp rcx, 64
+    cmp rcx, 48
     jae 3f
     test rcx, rcx
     jz udax_mm_not_done
