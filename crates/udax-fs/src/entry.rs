@@ -164,6 +164,13 @@ mod tests {
     }
 
     #[test]
+    fn data_of_order_9_that_is_not_aligned_is_refused() {
+        let geometry = Geometry::of(Pages(1 << 20));
+        let raw = Entry::Data(DeviceOff(1024 * 9 + 1)).encode(&place());
+        assert!(Entry::decode(raw, &place(), &geometry).is_err());
+    }
+
+    #[test]
     fn an_entry_that_points_at_metadata_is_refused() {
         let geometry = Geometry::of(Pages(1 << 20));
         let raw = Entry::Node(geometry.itable).encode(&place());

@@ -136,3 +136,24 @@ impl Object for Data {
         std::slice::from_ref(&self.fresh)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing;
+    use udax_mm::Pages;
+
+    #[test]
+    fn everything_beside_the_bytes_is_zero() {
+        let store = testing::store(Pages(1024));
+        let fresh = store.allocate_page().unwrap();
+        let at = fresh.extent().start.byte();
+        testing::bytes(&store).write(at, &[7; 4096]).unwrap();
+        let _stored = Stored::data(&store, fresh, 100, b"bytes").unwrap();
+        let mut found = vec![0; 4096];
+        store.read(at, &mut found).unwrap();
+        let mut expected = vec![0; 4096];
+        expected[100..105].copy_from_slice(b"bytes");
+        assert_eq!(found, expected);
+    }
+}

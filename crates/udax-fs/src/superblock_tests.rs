@@ -110,6 +110,14 @@ fn a_truncated_pool_is_refused() {
 }
 
 #[test]
+fn a_mirror_of_a_pool_of_another_size_is_not_used() {
+    let (_, superblock) = pool();
+    let bytes = DaxBytes::new(testing::device(Pages(1000)));
+    bytes.write(DeviceOff(999).byte(), superblock.record().as_bytes()).unwrap();
+    assert!(matches!(Superblock::read(&bytes), Err(FsError::Corrupt { .. })));
+}
+
+#[test]
 fn a_label_is_cut_between_characters() {
     let (_, mut superblock) = pool();
     superblock.label = "é".repeat(40);

@@ -117,6 +117,14 @@ proptest! {
 }
 
 #[test]
+fn a_tree_that_grows_by_two_levels_at_once_has_no_node_too_many() {
+    let mut model = Model::new();
+    model.fill(0..1);
+    model.fill(100..1000);
+    model.verify();
+}
+
+#[test]
 fn a_whole_aligned_block_is_one_entry() {
     let store = testing::store(Pages(8 * 512));
     let tree = testing::insert(&store, &testing::tree(INO), 0..1024 + 3);

@@ -159,36 +159,79 @@ fn the_journal_of_an_older_pool_on_the_device_is_not_repeated() {
     assert!(!other.recover().unwrap());
 }
 
-/// What a crash can leave when no line is persistent before its fence, and when every store is
-/// persistent at once. The enumerator tries what lies between.
+/// Three media that lose power: one keeps every store at once, one only what was flushed and
+/// fenced, one the stores to the journal at once and others when fenced. The enumerator tries
+/// what lies between.
+struct Losing {
+    journal: std::ops::Range<u64>,
+    images: [Image; 3],
+    flushed: Vec<u64>,
+}
+
+impl Losing {
+    fn happen(&mut self, event: Event, all: &Image) {
+        match event {
+            Event::Store { at, value } => {
+                self.images[0].write(at, &value.to_le_bytes());
+                if self.journal.contains(&at) {
+                    self.images[2].write(at, &value.to_le_bytes());
+                }
+            }
+            Event::Flush { line, .. } => self.flushed.push(line),
+            Event::Fence { .. } => {
+                for line in self.flushed.drain(..) {
+                    self.images[1].write(line * 64, &all.line(line));
+                    self.images[2].write(line * 64, &all.line(line));
+                }
+            }
+            Event::Mark(_) => {}
+        }
+    }
+}
+
+/// The records that recovery leaves on `image`.
+fn recovered(image: &Image) -> u32 {
+    let media = Arc::new(ImageMedia::new(image.clone()));
+    let store = testing::store_on(testing::device_of(media));
+    store.recover().unwrap();
+    let found = read(&store, 0);
+    assert!(found.is_intact());
+    assert_eq!(found, read(&store, 1));
+    found.uid.get()
+}
+
 #[test]
 fn a_crash_leaves_one_transaction_or_the_next_and_never_a_part() {
     let recorder = Arc::new(Recorder::new(Image::zeroed(SIZE.bytes())));
     let store = testing::store_on(testing::device_of(recorder.clone()));
-    (1..4).for_each(|uid| commit(&store, uid));
-
-    let (mut eager, mut lazy) = (Image::zeroed(SIZE.bytes()), Image::zeroed(SIZE.bytes()));
-    let (mut flushed, mut uids) = (Vec::new(), [0, 0]);
-    for event in recorder.take_events() {
-        match event {
-            Event::Store { at, value } => eager.write(at, &value.to_le_bytes()),
-            Event::Flush { line, .. } => flushed.push((line * 64, eager.line(line))),
-            Event::Fence { .. } => {
-                flushed.drain(..).for_each(|(at, bytes)| lazy.write(at, &bytes));
+    let journal = store.geometry().journal.byte()..store.geometry().itable.byte();
+    let images = [(); 3].map(|()| Image::zeroed(SIZE.bytes()));
+    let mut losing = Losing { journal, images, flushed: Vec::new() };
+    let mut all = Image::zeroed(SIZE.bytes());
+    for uid in 1..4 {
+        commit(&store, uid);
+        for event in recorder.take_events() {
+            if let Event::Store { at, value } = event {
+                all.write(at, &value.to_le_bytes());
             }
-            Event::Mark(_) => {}
+            losing.happen(event, &all);
+            let found = losing.images.each_ref().map(recovered);
+            assert!(found.iter().all(|found| (uid - 1..=uid).contains(found)), "{found:?}");
         }
-        for (uid, image) in uids.iter_mut().zip([&eager, &lazy]) {
-            let media = Arc::new(ImageMedia::new(image.clone()));
-            let store = testing::store_on(testing::device_of(media));
-            store.recover().unwrap();
-            let found = read(&store, 0);
-            assert_eq!(found, read(&store, 1));
-            assert!(found.is_intact() && (*uid..*uid + 2).contains(&found.uid.get()));
-            *uid = found.uid.get();
-        }
+        assert_eq!(losing.images.each_ref().map(recovered), [uid; 3], "a commit is durable");
     }
-    assert_eq!(uids, [3, 3]);
+}
+
+#[test]
+fn transactions_are_numbered_across_sessions() {
+    let store = testing::store(SIZE);
+    let sequence = |store: &Store| store.load_u64(store.geometry().journal.byte() + 8).unwrap();
+    commit(&store, 1);
+    let first = sequence(&store);
+    let store = reopened(&store);
+    store.recover().unwrap();
+    commit(&store, 2);
+    assert_eq!(sequence(&store), first + 1);
 }
 
 #[test]
@@ -260,4 +303,25 @@ fn fresh_pages_are_nobodys_until_the_commit_and_can_be_mapped_after_it() {
     assert!(request().is_err());
     txn.commit().unwrap();
     assert!(request().is_ok());
+}
+
+/// Each thread fills and empties a file of its own; what one frees, another takes.
+#[test]
+fn transactions_of_several_threads_do_not_meet() {
+    let store = testing::store(SIZE);
+    let free = store.free_pages();
+    std::thread::scope(|scope| {
+        for ino in 1..5 {
+            let store = &store;
+            scope.spawn(move || {
+                let mut tree = testing::tree(Ino(ino));
+                for round in 0..60 {
+                    tree = testing::insert(store, &tree, round..round + 20);
+                    tree = testing::clear(store, &tree, round..round + 20);
+                }
+                assert!(tree.is_empty());
+            });
+        }
+    });
+    assert_eq!(store.free_pages(), free);
 }

@@ -117,6 +117,22 @@ fn a_page_that_stayed_can_be_freed_later() {
 }
 
 #[test]
+fn what_was_decided_last_holds_and_once_only() {
+    let used = Used::new();
+    let page = testing::cut(&used.store, &used.tree, 0..1).freed()[0];
+    let claim = || {
+        let span = used.store.span(page).unwrap();
+        span.pgmap().claim(span.range()).unwrap()
+    };
+    let mut limbo = crate::limbo::Limbo::default();
+    let _ = limbo.keep(&[page]);
+    let _ = limbo.free(&[page]);
+    assert_eq!(limbo.returned(vec![(page, claim())]).free, [page]);
+    let decided = limbo.returned(vec![(page, claim())]);
+    assert!(decided.claims.is_empty(), "nothing is known of the page any more");
+}
+
+#[test]
 fn pages_that_come_back_together_are_told_apart() {
     let used = Used::new();
     let claim = |extent: Extent| {
