@@ -180,8 +180,8 @@ impl<'a> Copier<'a> {
             FileKind::Dir => bail!("{}: is a directory; copy it with -r", from.show()),
             FileKind::Special(what) => bail!("{}: is a {what}, it has no bytes", from.show()),
         }
-        clear_way(to, Some(stat))?;
         let source = from.tree.open(&from.path)?;
+        clear_way(to, Some(stat))?;
         let sink = to.tree.create(&to.path, stat)?;
         match self.bytes(source.as_ref(), sink.as_ref(), stat) {
             Ok(bytes) => {
@@ -226,8 +226,8 @@ impl<'a> Copier<'a> {
     }
 
     fn link(&mut self, from: &Place<'_>, stat: &Stat, to: &Place<'_>) -> anyhow::Result<()> {
-        clear_way(to, None)?;
         let target = from.tree.read_link(&from.path)?;
+        clear_way(to, None)?;
         to.tree.make_link(&to.path, &target)?;
         to.tree.dress(&to.path, stat)?;
         self.report.symlinks += 1;
