@@ -22,7 +22,7 @@ fn a_pinned_file_that_is_removed_goes_to_limbo_and_comes_back_with_the_pin() {
     let (_dir, path, pool) = on_file();
     pool.write("/first", b"so that the directory has a page").unwrap();
     let free = pool.usage().free;
-    pool.write("/file", [9; 20_000]).unwrap();
+    pool.write("/file", vec![9; 20_000]).unwrap();
     let pin = pool.open_file("/file").unwrap().pin(4096..12_288, &PinOptions::new("me")).unwrap();
 
     pool.remove_file("/file").unwrap();
@@ -30,7 +30,7 @@ fn a_pinned_file_that_is_removed_goes_to_limbo_and_comes_back_with_the_pin() {
     assert!(!pool.exists("/file").unwrap());
     assert_eq!(pool.usage().limbo.0, 2);
     assert_eq!(pool.pins().unwrap()[0].file(), &PinnedFile::Limbo);
-    pool.write("/other", [1; 30_000]).unwrap();
+    pool.write("/other", vec![1; 30_000]).unwrap();
     let mut bytes = [0; 8192];
     pin.read(&mut bytes, 0).unwrap();
     assert_eq!(bytes, [9; 8192]);
