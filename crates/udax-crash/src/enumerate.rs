@@ -31,6 +31,8 @@ pub struct Seen(HashSet<u64>);
 pub struct Outcome {
     /// The medium that was judged: it knows which lines were read.
     pub media: Arc<ImageMedia>,
+    /// Whether the judge also changed what it found.
+    pub is_used: bool,
     /// What is wrong, if anything is.
     pub problem: Option<String>,
 }
@@ -40,6 +42,8 @@ pub struct Outcome {
 pub struct Tally {
     /// Images judged.
     pub tried: u64,
+    /// Those of them that were also changed afterwards.
+    pub used: u64,
     /// Images that were equal to one judged before.
     pub repeated: u64,
     /// Legal images over the lines that were read.
@@ -64,8 +68,11 @@ impl Bound {
     /// The bound of a full run.
     pub const FULL: Bound = Bound { product: 4096, lines: 256, pairs: 2048, random: 64 };
 
-    /// A bound for a test that runs with every build.
+    /// A bound for a look while working.
     pub const QUICK: Bound = Bound { product: 256, lines: 24, pairs: 64, random: 16 };
+
+    /// A bound for a test that runs with every build.
+    pub const SMOKE: Bound = Bound { product: 64, lines: 8, pairs: 8, random: 4 };
 }
 
 /// Tries the images of `epoch` until one has a problem.
@@ -124,6 +131,7 @@ impl<J: FnMut(&Image) -> Outcome> Search<'_, J> {
         self.seen.0.insert(hash);
         self.tally.tried += 1;
         let outcome = (self.judge)(image);
+        self.tally.used += u64::from(outcome.is_used);
         let lines = self.epoch.lines.iter().enumerate();
         let read = lines.filter(|(_, line)| outcome.media.has_read(line.number));
         self.varied.extend(read.map(|(index, _)| index));

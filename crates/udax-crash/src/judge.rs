@@ -8,25 +8,37 @@ use crate::probe::probe;
 use crate::session::{device, mount};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use udax_fs::{Filesystem, Recovered, Usage};
+use udax_fs::{Filesystem, Usage};
+use udax_mm::Pages;
 use udax_mm::image::{Image, ImageMedia};
 use udax_mm::sync::Arc;
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// What must hold after a crash at some moment.
 #[derive(Clone, Debug)]
 pub struct Expectation {
     /// The trees that may be found.
     pub allowed: Allowed,
+    /// Whether a process had the pool open for writing, which the crash must not hide.
+    pub is_open: bool,
     /// What the pool may use once everything is deleted.
     pub empty: Vec<Usage>,
 }
 
-/// Judges images, and remembers what it found after each distinct recovery.
-#[derive(Debug, Default)]
+/// Judges images: each is mounted and compared, and some of each kind of recovery are used.
+///
+/// Most images of an epoch differ in bytes that recovery reads and rejects. Using the filesystem
+/// afterwards costs several mounts and finds the same in all of these, so it is done for the first
+/// few images that recover alike.
+#[derive(Debug)]
 pub struct Judge {
-    recovered: HashMap<u64, Result<(), String>>,
+    /// How many images of each kind are used.
+    uses: usize,
+    /// How many of each kind were, since [`Judge::start_epoch`].
+    used: HashMap<Kind, usize>,
 }
+
+/// What recovery had to do, and what it came to: whether it replayed, orphans, pages, inodes.
+type Kind = (bool, u64, Pages, u64);
 
 /// What was found of one image.
 #[derive(Debug)]
@@ -38,41 +50,43 @@ pub struct Judged {
 }
 
 impl Judge {
-    /// Mounts `image`, compares its tree, checks it, recovers it a second time, and uses it.
+    /// A judge who uses the filesystem after the first `uses` images of each kind.
+    pub fn new(uses: usize) -> Judge {
+        Judge { uses, used: HashMap::new() }
+    }
+
+    /// Mounts `image` and compares its tree; for the first images of their kind also checks it,
+    /// recovers it a second time, and changes and deletes everything.
     pub fn judge(&mut self, image: &Image, expected: &Expectation) -> Judged {
         let media = Arc::new(ImageMedia::new(image.clone()));
-        let mut has_recovered = false;
-        let found = guard(|| {
-            let (tree, recovered) = first_mount(&media, &expected.allowed)?;
-            has_recovered = recovered.replayed || recovered.orphans > 0;
-            Ok(tree)
-        });
-        let problem = found.and_then(|tree| self.judge_recovered(media.image(), &tree, expected));
-        let problem = problem.err();
-        Judged { outcome: Outcome { media, problem }, has_recovered }
-    }
-
-    /// Forgets what it found: the expectations of the next images are others.
-    pub fn forget(&mut self) {
-        self.recovered.clear();
-    }
-
-    fn judge_recovered(
-        &mut self,
-        image: Image,
-        tree: &Tree,
-        expected: &Expectation,
-    ) -> Result<(), String> {
-        let hash = hash(&image);
-        if let Some(known) = self.recovered.get(&hash) {
-            return known.clone();
+        let found = guard(|| first_mount(&media, expected));
+        let mut judged = Judged {
+            outcome: Outcome { media, is_used: false, problem: None },
+            has_recovered: false,
+        };
+        match found {
+            Err(problem) => judged.outcome.problem = Some(problem),
+            Ok((tree, kind)) => {
+                judged.has_recovered = kind.0 || kind.1 > 0;
+                judged.outcome.is_used = self.is_wanted(kind);
+                if judged.outcome.is_used {
+                    let image = judged.outcome.media.image();
+                    judged.outcome.problem = use_recovered(image, &tree, &expected.empty).err();
+                }
+            }
         }
-        let verdict = guard(|| {
-            check(image.clone(), "after recovery")?;
-            second_mount(image, tree, &expected.empty)
-        });
-        self.recovered.insert(hash, verdict.clone());
-        verdict
+        judged
+    }
+
+    /// Begins another epoch: its first images of each kind are used again.
+    pub fn start_epoch(&mut self) {
+        self.used.clear();
+    }
+
+    fn is_wanted(&mut self, kind: Kind) -> bool {
+        let used = self.used.entry(kind).or_default();
+        *used += 1;
+        *used <= self.uses
     }
 }
 
@@ -102,12 +116,23 @@ pub fn guard<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     })
 }
 
-fn first_mount(media: &Arc<ImageMedia>, allowed: &Allowed) -> Result<(Tree, Recovered), String> {
+fn first_mount(media: &Arc<ImageMedia>, expected: &Expectation) -> Result<(Tree, Kind), String> {
     let (fs, recovered) = mount(media.clone()).map_err(text("mount"))?;
     let tree = dump(&fs).map_err(text("reading"))?;
-    allowed.check(&tree)?;
+    expected.allowed.check(&tree)?;
+    if expected.is_open && recovered.unclean.is_none() {
+        return Err("the pool says it was closed".to_owned());
+    }
     fs.verify().map_err(|what| format!("after recovery: {what}"))?;
-    Ok((tree, recovered))
+    let usage = fs.usage();
+    Ok((tree, (recovered.replayed, recovered.orphans, usage.used, usage.inodes)))
+}
+
+fn use_recovered(image: Image, tree: &Tree, empty: &[Usage]) -> Result<(), String> {
+    guard(|| {
+        check(image.clone(), "after recovery")?;
+        second_mount(image, tree, empty)
+    })
 }
 
 /// Recovery of what was recovered must find nothing to do and the same tree.
@@ -145,8 +170,4 @@ fn is_same_usage(one: &Usage, other: &Usage) -> bool {
 
 fn text<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> String {
     move |error| format!("{what}: {error}")
-}
-
-fn hash(image: &Image) -> u64 {
-    image.changed().fold(0, |hash, (page, bytes)| hash ^ xxh3_64_with_seed(bytes, page))
 }

@@ -25,6 +25,7 @@ pub mod plant;
 pub mod probe;
 pub mod random;
 pub mod record;
+pub mod recovery;
 pub mod report;
 pub mod rng;
 pub mod run;

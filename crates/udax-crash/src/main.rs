@@ -124,6 +124,7 @@ fn options(arguments: &Arguments) -> Options {
     Options {
         seed: arguments.seed,
         bound: Bound { product: arguments.bound.map_or(bound.product, u128::from), ..bound },
+        uses: if arguments.quick { 2 } else { 8 },
         recoveries: if arguments.quick { 1 } else { 4 },
         at: arguments.at,
     }

@@ -165,6 +165,7 @@ impl Tree {
             Op::Sync(path) => self.resolve(path).map(drop),
             Op::Remount => Ok(()),
             Op::Write { .. }
+            | Op::Store { .. }
             | Op::Append { .. }
             | Op::Truncate { .. }
             | Op::Punch { .. }
@@ -176,7 +177,9 @@ impl Tree {
     /// The bytes that `op`, applied to this tree, changes in place. All else it does is atomic.
     pub fn in_place(&self, op: &Op) -> Option<InPlace> {
         let (path, range) = match op {
-            Op::Write { path, at, len, .. } => (path, *at..at + len),
+            Op::Write { path, at, len, .. } | Op::Store { path, at, len, .. } => {
+                (path, *at..at + len)
+            }
             Op::Punch { path, from, to } => (path, *from..*to),
             _ => return None,
         };
@@ -359,6 +362,7 @@ impl Tree {
 
     fn change_bytes(&mut self, op: &Op) -> Result<(), Refused> {
         let (Op::Write { path, .. }
+        | Op::Store { path, .. }
         | Op::Append { path, .. }
         | Op::Truncate { path, .. }
         | Op::Punch { path, .. }
@@ -371,12 +375,14 @@ impl Tree {
         let node = self.node_mut(id);
         let Content::File { data, pages } = &mut node.content else { return Err(Refused) };
         if node.is_frozen {
-            return Err(Refused);
+            return if matches!(op, Op::Freeze(_)) { Ok(()) } else { Err(Refused) };
         }
         node.mtime = if matches!(op, Op::Freeze(_)) { node.mtime } else { None };
         let (data, pages) = (Arc::make_mut(data), Arc::make_mut(pages));
         match op {
-            Op::Write { at, len, fill, .. } => write(data, pages, *at, &pattern(*fill, *len)),
+            Op::Write { at, len, fill, .. } | Op::Store { at, len, fill, .. } => {
+                write(data, pages, *at, &pattern(*fill, *len));
+            }
             Op::Append { len, fill, .. } => {
                 write(data, pages, byte_count(data), &pattern(*fill, *len));
             }

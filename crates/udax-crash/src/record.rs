@@ -33,10 +33,7 @@ pub struct Recording {
 pub fn record(workload: &Workload, left_out: Option<LeftOut>) -> Result<Recording, String> {
     guard(|| {
         let (start, tree) = set_up(workload)?;
-        let recorder = Arc::new(match left_out {
-            Some(left_out) => Recorder::leaving_out(start.clone(), left_out),
-            None => Recorder::new(start.clone()),
-        });
+        let recorder = Arc::new(recorder(start.clone(), left_out));
         let mut session = Session::start(recorder.clone()).map_err(failed("mount"))?;
         let mut recording = Recording {
             trace: Trace { start, events: Vec::new() },
@@ -52,10 +49,19 @@ pub fn record(workload: &Workload, left_out: Option<LeftOut>) -> Result<Recordin
             recording.images.push(recorder.image());
         }
         recording.compare(&session)?;
+        recorder.mark(Mark::Begin(workload.ops.len()));
         session.end().map_err(failed("unmount"))?;
         recording.trace.events = recorder.take_events();
         Ok(recording)
     })
+}
+
+/// A recorder that leaves out one flush or fence if told so.
+pub fn recorder(image: Image, left_out: Option<LeftOut>) -> Recorder {
+    match left_out {
+        Some(left_out) => Recorder::leaving_out(image, left_out),
+        None => Recorder::new(image),
+    }
 }
 
 impl Recording {

@@ -67,6 +67,8 @@ pub struct Totals {
     pub exhaustive: u64,
     /// Images that were judged.
     pub tried: u64,
+    /// Those of them after which the filesystem was used, and emptied.
+    pub used: u64,
     /// Images that were equal to one judged before.
     pub repeated: u64,
     /// Legal images, over the lines that recovery reads.
@@ -157,6 +159,7 @@ impl Totals {
             epochs: 1,
             exhaustive: u64::from(tally.is_exhaustive),
             tried: tally.tried,
+            used: tally.used,
             repeated: tally.repeated,
             possible: tally.possible,
         });
@@ -166,6 +169,7 @@ impl Totals {
         self.epochs += other.epochs;
         self.exhaustive += other.exhaustive;
         self.tried += other.tried;
+        self.used += other.used;
         self.repeated += other.repeated;
         self.possible += other.possible;
     }
@@ -213,10 +217,10 @@ impl fmt::Display for Report {
 
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals { epochs, exhaustive, tried, repeated, possible } = self;
+        let Totals { epochs, exhaustive, tried, used, repeated, possible } = self;
         let is_short = *possible < 1e9;
         let possible = if is_short { format!("{possible}") } else { format!("{possible:.1e}") };
-        write!(f, "{tried} tried and {repeated} repeated of {possible} possible ")?;
+        write!(f, "{tried} tried and {repeated} repeated of {possible} possible, {used} used ")?;
         write!(f, "(exhaustive for {exhaustive} of {epochs} epochs)")
     }
 }

@@ -5,15 +5,15 @@ use crate::enumerate::{Bound, Seen, Tally, explore};
 use crate::epoch::{Cause, Epoch, Phase};
 use crate::judge::{Expectation, Judge, guard, usage_when_emptied};
 use crate::record::{Recording, record};
+use crate::recovery::{after_death, after_power_failure};
 use crate::report::{Failure, Totals, WorkloadReport};
 use crate::rng::Rng;
-use crate::session::mount;
 use crate::trace::Trace;
-use crate::workload::Workload;
+use crate::workload::{Op, Workload};
 use std::collections::HashMap;
 use udax_fs::Usage;
 use udax_mm::image::Image;
-use udax_mm::recorder::{LeftOut, Mark, Recorder};
+use udax_mm::recorder::LeftOut;
 use udax_mm::sync::Arc;
 
 /// How thorough a run is.
@@ -23,6 +23,8 @@ pub struct Options {
     pub seed: u64,
     /// Images of one epoch.
     pub bound: Bound,
+    /// Images of each epoch and kind of recovery after which the filesystem is used.
+    pub uses: usize,
     /// Images of each phase whose recovery is itself crashed.
     pub recoveries: usize,
     /// Only the moment after this many events.
@@ -42,6 +44,7 @@ struct Run<'w> {
     recoveries: Vec<Image>,
     /// How many more of the running phase may be.
     recoveries_left: usize,
+    left_out: Option<LeftOut>,
     /// What the pool uses when emptied, by the number of the tree.
     empty: HashMap<usize, Usage>,
     report: WorkloadReport,
@@ -68,11 +71,12 @@ pub fn run(workload: &Workload, options: Options, left_out: Option<LeftOut>) -> 
         workload,
         options,
         recording,
-        judge: Judge::default(),
+        judge: Judge::new(options.uses),
         rng: Rng::new(options.seed),
         seen: Seen::default(),
         recoveries: Vec::new(),
         recoveries_left: 0,
+        left_out,
         empty: HashMap::new(),
         report,
     };
@@ -95,12 +99,12 @@ impl Run<'_> {
             if epoch.phase != phase {
                 phase = epoch.phase;
                 self.seen = Seen::default();
-                self.judge.forget();
                 self.recoveries_left = self.options.recoveries;
             }
             let expected = self.expectation(phase)?;
             self.judge_epoch(&epoch, &expected);
             self.crash_recoveries(&epoch, &expected);
+            self.crash_after_death(trace, &epoch, &expected);
             if !self.report.failures.is_empty() {
                 break;
             }
@@ -111,24 +115,34 @@ impl Run<'_> {
     fn is_wanted(&self, epoch: &Epoch) -> bool {
         let is_in_range = match epoch.phase {
             Phase::Start => false,
-            Phase::Running(op) | Phase::Ended(op) => op >= self.workload.from,
+            // After the last operation the pool is closed.
+            Phase::Running(op) | Phase::Ended(op) => {
+                (self.workload.from..self.workload.ops.len()).contains(&op)
+            }
         };
         is_in_range && self.options.at.is_none_or(|at| at == epoch.event)
     }
 
     fn expectation(&mut self, phase: Phase) -> Result<Expectation, String> {
-        let trees = &self.recording.trees;
-        let (allowed, numbers) = match phase {
-            Phase::Start => (Allowed::Exactly(Arc::clone(&trees[0])), 0..1),
-            Phase::Ended(op) => (Allowed::Exactly(Arc::clone(&trees[op + 1])), op + 1..op + 2),
-            Phase::Running(op) => {
-                let in_place = self.recording.in_place[op].clone();
-                let (before, after) = (Arc::clone(&trees[op]), Arc::clone(&trees[op + 1]));
-                (Allowed::Either { before, after, in_place }, op..op + 2)
-            }
+        let ops = &self.workload.ops;
+        let (first, last) = match phase {
+            Phase::Start => (0, 0),
+            // What was stored lazily is in flux until the end of the operation that follows.
+            Phase::Running(op) if op > 0 && ops[op - 1].is_lazy() => (op - 1, op + 1),
+            Phase::Running(op) => (op, op + 1),
+            Phase::Ended(op) if ops[op].is_lazy() => (op, op + 1),
+            Phase::Ended(op) => (op + 1, op + 1),
         };
-        let empty = numbers.map(|number| self.usage(number)).collect::<Result<_, _>>()?;
-        Ok(Expectation { allowed, empty })
+        let trees = &self.recording.trees;
+        let (before, after) = (Arc::clone(&trees[first]), Arc::clone(&trees[last]));
+        let allowed = if first == last {
+            Allowed::Exactly(after)
+        } else {
+            Allowed::Either { before, after, in_place: self.recording.in_place[first].clone() }
+        };
+        let is_open = !matches!(phase, Phase::Running(op) if ops[op] == Op::Remount);
+        let empty = (first..=last).map(|number| self.usage(number)).collect::<Result<_, _>>()?;
+        Ok(Expectation { allowed, is_open, empty })
     }
 
     fn usage(&mut self, number: usize) -> Result<Usage, String> {
@@ -142,6 +156,7 @@ impl Run<'_> {
     }
 
     fn judge_epoch(&mut self, epoch: &Epoch, expected: &Expectation) {
+        self.judge.start_epoch();
         let Run { judge, recoveries, recoveries_left, seen, rng, options, .. } = self;
         let tally = explore(epoch, &options.bound, rng, seen, |image| {
             let judged = judge.judge(image, expected);
@@ -157,15 +172,44 @@ impl Run<'_> {
     /// Crashes again inside the recovery of some images, one level deep.
     fn crash_recoveries(&mut self, epoch: &Epoch, expected: &Expectation) {
         for image in std::mem::take(&mut self.recoveries) {
-            let Ok(trace) = guard(|| record_recovery(image)) else { continue };
-            let mut seen = Seen::default();
-            for inner in trace.epochs(self.options.seed) {
-                let Run { judge, rng, options, .. } = self;
-                let tally = explore(&inner, &options.bound, rng, &mut seen, |image| {
-                    judge.judge(image, expected).outcome
-                });
-                self.note(epoch, &tally, |report| &mut report.recoveries, "inside recovery, ");
-            }
+            let Ok(trace) = guard(|| after_power_failure(image, self.left_out)) else { continue };
+            self.crash_recovery(epoch, trace.epochs(self.options.seed), expected);
+        }
+    }
+
+    /// Lets another process recover while the stores of the first are in flight, and then crashes.
+    fn crash_after_death(&mut self, trace: &Trace, epoch: &Epoch, expected: &Expectation) {
+        if !matches!((epoch.cause, epoch.phase), (Cause::Fence(_), Phase::Running(_))) {
+            return;
+        }
+        let Ok((trace, found)) = guard(|| after_death(trace, epoch, self.left_out)) else { return };
+        let after = |inner: &Epoch| inner.event >= epoch.event;
+        let inside = |inner: &Epoch| after(inner) && inner.cause != Cause::End;
+        self.crash_recovery(epoch, trace.epochs(self.options.seed).filter(inside), expected);
+        // What the second process has found must stay, except bytes the first changed in place.
+        if !matches!(expected.allowed, Allowed::Either { in_place: Some(_), .. }) {
+            let ended = |inner: &Epoch| after(inner) && inner.cause == Cause::End;
+            let expected =
+                Expectation { allowed: Allowed::Exactly(Arc::new(found)), ..expected.clone() };
+            self.crash_recovery(epoch, trace.epochs(self.options.seed).filter(ended), &expected);
+        }
+    }
+
+    fn crash_recovery(
+        &mut self,
+        epoch: &Epoch,
+        inside: impl Iterator<Item = Epoch>,
+        expected: &Expectation,
+    ) {
+        let mut seen = Seen::default();
+        for inner in inside {
+            self.judge.start_epoch();
+            let Run { judge, rng, options, .. } = self;
+            let tally = explore(&inner, &options.bound, rng, &mut seen, |image| {
+                judge.judge(image, expected).outcome
+            });
+            let place = format!("recovery, {} of it; ", describe(inner.cause));
+            self.note(epoch, &tally, |report| &mut report.recoveries, &place);
         }
     }
 
@@ -202,12 +246,4 @@ fn describe(cause: Cause) -> String {
         Cause::End => "end of the operation".to_owned(),
         Cause::Between => "random store".to_owned(),
     }
-}
-
-fn record_recovery(image: Image) -> Result<Trace, String> {
-    let recorder = Arc::new(Recorder::new(image.clone()));
-    recorder.mark(Mark::Begin(0));
-    mount(recorder.clone()).map_err(|error| error.to_string())?;
-    recorder.mark(Mark::End(0));
-    Ok(Trace { start: image, events: recorder.take_events() })
 }

@@ -4,13 +4,17 @@ use crate::oracle::MODE;
 use crate::workload::{Op, pattern};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use udax_dev::{DaxDevice, PgmapDevice};
+use std::time::Instant;
+use udax_dev::{DaxDevice, IoError, PgmapDevice};
 use udax_fs::{
     Filesystem, FormatOptions, FreePolicy, FsError, Inode, Kind, MountMode, Name, Recovered,
     RenameMode, SetAttr,
 };
 use udax_mm::sync::Arc;
-use udax_mm::{Media, MediaRange, MemoryType, Pages, Pgmap, Wait};
+use udax_mm::{
+    FileIndex, Media, MediaRange, MemoryType, Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm,
+    Wait,
+};
 
 /// A mounted filesystem and the files a workload holds open.
 #[derive(Debug)]
@@ -98,6 +102,10 @@ impl Session {
                 assert_eq!(u64::try_from(written), Ok(*len), "workload writes fit one call");
                 Ok(())
             }
+            Op::Store { path, at, len, fill } => {
+                let file = self.resolve(path)?;
+                store(&file, *at, &pattern(*fill, *len))
+            }
             Op::Append { path, len, fill } => {
                 self.resolve(path)?.append(&pattern(*fill, *len)).map(drop)
             }
@@ -179,4 +187,20 @@ impl Session {
 /// Those of [`Name::new`].
 pub fn name(text: &str) -> Result<Name, FsError> {
     Name::new(OsStr::new(text))
+}
+
+/// Stores as a device does: through a pin, behind the back of the filesystem.
+fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+    let end = at + u64::try_from(bytes.len()).expect("a length fits 64 bits");
+    let (first, last) = (FileIndex::of_byte(at), FileIndex::of_byte(end - 1));
+    let label = "udax-crash".into();
+    let info = PinInfo {
+        owner: PinOwner { process: std::process::id(), connection: 0, label },
+        since: Instant::now(),
+        kind: PinKind::Write,
+        term: PinTerm::Short,
+    };
+    let pin = file.pin(first..FileIndex(last.0 + 1), info)?;
+    pin.write(at - first.byte(), bytes).map_err(IoError::from)?;
+    Ok(())
 }

@@ -94,6 +94,18 @@ pub enum Op {
         /// The modification time, nanoseconds since 1970.
         mtime: i64,
     },
+    /// Stores `len` bytes of the pattern `fill` at `at` through a pin, as a device or a mapping
+    /// does: they are durable only after the next operation, which must be a [`Op::Sync`].
+    Store {
+        /// The file.
+        path: String,
+        /// The first byte.
+        at: u64,
+        /// The number of bytes.
+        len: u64,
+        /// Which bytes.
+        fill: u8,
+    },
     /// Makes a file immutable.
     Freeze(String),
     /// Opens a file: it survives the loss of its last name.
@@ -134,6 +146,13 @@ impl Workload {
     }
 }
 
+impl Op {
+    /// Whether its bytes are durable only after the next operation.
+    pub fn is_lazy(&self) -> bool {
+        matches!(self, Op::Store { .. })
+    }
+}
+
 /// The bytes that an operation with `fill` writes: no two neighbouring units are equal, so a unit
 /// at the wrong place shows.
 pub fn pattern(fill: u8, len: u64) -> Vec<u8> {
@@ -151,6 +170,7 @@ impl fmt::Display for Op {
             Op::Mkdir(path) => write!(f, "mkdir {path}"),
             Op::Symlink { target, path } => write!(f, "symlink {path} -> {target}"),
             Op::Write { path, at, len, .. } => write!(f, "write {path} {at}+{len}"),
+            Op::Store { path, at, len, .. } => write!(f, "store {path} {at}+{len}"),
             Op::Append { path, len, .. } => write!(f, "append {path} +{len}"),
             Op::Truncate { path, size } => write!(f, "truncate {path} {size}"),
             Op::Punch { path, from, to } => write!(f, "punch {path} {from}..{to}"),

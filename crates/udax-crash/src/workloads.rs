@@ -13,7 +13,14 @@ pub fn full() -> Vec<Workload> {
     all
 }
 
-/// The workloads of a test that runs with every build.
+/// The workloads of a test that runs with every build: three histories with most kinds of change.
+pub fn smoke() -> Vec<Workload> {
+    let names = ["unlink of an open file", "pages change owner", "stores through a pin"];
+    let is_wanted = |workload: &Workload| names.contains(&workload.name.as_str());
+    sequences().into_iter().filter(is_wanted).collect()
+}
+
+/// The workloads without the pairs.
 pub fn quick() -> Vec<Workload> {
     let mut all = singles();
     all.extend(sequences());
@@ -167,6 +174,17 @@ fn sequences() -> Vec<Workload> {
             "remount between changes",
             &base(),
             &[create("new"), Op::Remount, append("new", 100, 9), Op::Remount, unlink("new")],
+        ),
+        Workload::new(
+            "stores through a pin",
+            &base(),
+            &[
+                Op::Store { path: "foo".to_owned(), at: 4090, len: 12, fill: 9 },
+                Op::Sync("foo".to_owned()),
+                append("foo", 100, 9),
+                Op::Store { path: "foo".to_owned(), at: 8, len: 8, fill: 8 },
+                Op::Sync("foo".to_owned()),
+            ],
         ),
         Workload::new(
             "shrink and grow",

@@ -73,7 +73,7 @@ fn enumerate(trace: &Trace) -> (u64, Option<String>) {
             let (first, second) = load(&*media).expect("the words lie inside");
             let is_good = first == second && allowed.contains(&first);
             let problem = (!is_good).then(|| format!("{first} {second}, allowed {allowed:?}"));
-            Outcome { media, problem }
+            Outcome { media, is_used: false, problem }
         };
         let mut seen = Seen::default();
         let tally = explore(&epoch, &Bound::FULL, &mut Rng::new(1), &mut seen, judge);
