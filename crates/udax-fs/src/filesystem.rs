@@ -319,6 +319,7 @@ impl Filesystem {
 impl Holder for Removal {
     fn removing(&self) {
         let Some(core) = self.core.get().and_then(Weak::upgrade) else { return };
+        core.store.ahead.forget_all();
         for inode in core.cache.all() {
             inode.mapping().zap_all();
         }

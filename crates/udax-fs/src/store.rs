@@ -6,6 +6,7 @@
 //! whether the transaction happened; opening the pool again decides that.
 
 use crate::FsError;
+use crate::ahead::Ahead;
 use crate::alloc::{Allocator, DoubleUse, Extent, Goal};
 use crate::block::BLOCK_PAGES;
 use crate::format::Geometry;
@@ -23,7 +24,8 @@ pub use crate::vacant::Vacant;
 
 /// See the module. Shared as `Arc<Store>`, which is also the sink of pages in limbo.
 ///
-/// Locks: the journal's is taken before the allocator's; the one of limbo is held alone.
+/// Locks: the journal's is taken before the allocator's; those of limbo and of what is allocated
+/// ahead are held alone.
 #[derive(Debug)]
 pub struct Store {
     bytes: DaxBytes,
@@ -31,6 +33,7 @@ pub struct Store {
     journal: Mutex<Journal>,
     pub(crate) alloc: Arc<Mutex<Allocator>>,
     pub(crate) limbo: Mutex<Limbo>,
+    pub(crate) ahead: Ahead,
     stopped: OnceLock<String>,
 }
 
@@ -46,6 +49,7 @@ impl Store {
             journal: Mutex::new(Journal::new(&geometry, uuid)),
             alloc: Arc::new(Mutex::new(Allocator::new(geometry.data..geometry.end))),
             limbo: Mutex::new(Limbo::default()),
+            ahead: Ahead::default(),
             stopped: OnceLock::new(),
             geometry,
         })
@@ -95,12 +99,18 @@ impl Store {
     /// Panics if somebody uses a page that is free (I-50).
     pub(crate) fn allocate(&self, pages: Pages, goal: Goal) -> Result<Vec<Fresh>, FsError> {
         self.check_writable()?;
-        let mut alloc = self.alloc.lock();
-        let free = alloc.free();
-        let extents =
-            alloc.allocate(pages, goal).ok_or(FsError::NoSpace { wanted: pages, free })?;
-        drop(alloc);
-        claim_all(self, extents)
+        loop {
+            let mut alloc = self.alloc.lock();
+            let free = alloc.free();
+            if let Some(extents) = alloc.allocate(pages, goal) {
+                drop(alloc);
+                return claim_all(self, extents);
+            }
+            drop(alloc);
+            if !self.ahead.forget_all() {
+                return Err(FsError::NoSpace { wanted: pages, free });
+            }
+        }
     }
 
     /// Allocates one page.
@@ -152,9 +162,10 @@ impl Store {
         self.alloc.lock().reserve(extent)
     }
 
-    /// Free pages. Pages in limbo are not free.
+    /// Free pages, with those that wait for a growing file. Pages in limbo are not free.
     pub(crate) fn free_pages(&self) -> Pages {
-        self.alloc.lock().free()
+        let ahead = self.ahead.pages();
+        self.alloc.lock().free() + ahead
     }
 
     /// Wholly free 2 MiB blocks.
@@ -167,9 +178,11 @@ impl Store {
         self.alloc.lock().huge_misses()
     }
 
-    /// Every free extent, in order.
+    /// Every free extent, with those that wait for a growing file.
     pub(crate) fn free_extents(&self) -> Vec<Extent> {
-        self.alloc.lock().extents()
+        let mut extents = self.ahead.extents();
+        extents.extend(self.alloc.lock().extents());
+        extents
     }
 
     /// Pages that were freed while somebody used them, and still does.

@@ -291,3 +291,26 @@ fn a_file_grows_from_a_page_to_many_blocks() {
     fs.verify().unwrap();
     assert_eq!(contents(&file).iter().filter(|byte| **byte != 0).count(), 4096);
 }
+
+#[test]
+fn a_file_that_grows_in_small_steps_lies_in_2_mib_blocks() {
+    let pool = Pool::new(32 * MIB);
+    let fs = pool.mount();
+    let (file, other) = (create(&fs, "log"), create(&fs, "other"));
+    for round in 0..80 {
+        file.append(&pattern(round, 100 * KIB)).unwrap();
+        other.append(&[1; 5000]).unwrap();
+        if round % 20 == 0 {
+            fs.verify().unwrap();
+        }
+    }
+    let blocks = file.extents().unwrap().into_iter().filter(|extent| {
+        let to_block = extent.index.0.next_multiple_of(512) - extent.index.0;
+        extent.pages.0 >= to_block + 512 && (extent.device.0 + to_block) % 512 == 0
+    });
+    let whole: u64 = blocks.map(|extent| extent.pages.0 / 512).sum();
+    assert!(whole >= 2, "{:?}", file.extents());
+    drop((file, other));
+    fs.unmount().unwrap();
+    pool.check();
+}

@@ -13,6 +13,7 @@ use crate::{FsError, Kind};
 /// next mount frees, or times that are a little old.
 impl Drop for Inode {
     fn drop(&mut self) {
+        self.node.core.store.ahead.forget(self.node.ino);
         if self.node.core.check_writable().is_ok() {
             let _ = self.settle();
         }

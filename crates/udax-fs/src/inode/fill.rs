@@ -68,7 +68,7 @@ impl Inode {
             if to > size {
                 self.node.zero_tail(&state, to)?;
             }
-            let pieces = self.node.zeroed(&state.tree, pages.clone())?;
+            let pieces = self.node.zeroed(&state, pages.clone())?;
             self.node.publish(&mut state, pieces, to)?;
             size..to
         };
@@ -88,7 +88,7 @@ impl Inode {
 impl Node {
     /// Fills the holes of `pages` with zeros.
     pub(super) fn fill(&self, state: &mut State, pages: Range<FileIndex>) -> Result<(), FsError> {
-        let pieces = self.zeroed(&state.tree, pages)?;
+        let pieces = self.zeroed(state, pages)?;
         let size = state.size();
         self.publish(state, pieces, size)
     }
@@ -117,14 +117,14 @@ impl Node {
     }
 
     /// New zeroed pages for the holes of `pages`.
-    fn zeroed(&self, tree: &Tree, pages: Range<FileIndex>) -> Result<Pieces, FsError> {
-        self.new_pages(tree, pages, |_| (0, &[]))
+    fn zeroed(&self, state: &State, pages: Range<FileIndex>) -> Result<Pieces, FsError> {
+        self.new_pages(state, pages, |_| (0, &[]))
     }
 
     /// New pages for the holes of `pages`, which hold `bytes` from byte `at` of the file on.
-    pub(super) fn written(&self, tree: &Tree, bytes: &[u8], at: u64) -> Result<Pieces, FsError> {
+    pub(super) fn written(&self, state: &State, bytes: &[u8], at: u64) -> Result<Pieces, FsError> {
         let end = at + to_u64(bytes.len());
-        self.new_pages(tree, pages_holding(at, end), |piece| {
+        self.new_pages(state, pages_holding(at, end), |piece| {
             let from = piece.start.byte().max(at);
             let to = piece.end.byte().min(end);
             (from - piece.start.byte(), &bytes[to_usize(from - at)..to_usize(to - at)])
@@ -134,15 +134,22 @@ impl Node {
     /// Allocates the holes of `pages`; `content` says what to write into each piece, and where.
     fn new_pages<'b>(
         &self,
-        tree: &Tree,
+        state: &State,
         pages: Range<FileIndex>,
         content: impl Fn(&Range<FileIndex>) -> (u64, &'b [u8]),
     ) -> Result<Pieces, FsError> {
-        let store = &self.core.store;
+        let (store, tree) = (&self.core.store, &state.tree);
+        // A hole that reaches past the end goes on for ever.
+        let end = state.end();
         let mut pieces = Vec::new();
         for hole in self.holes(tree, pages)? {
             let goal = self.goal(tree, hole.start)?;
-            for (index, fresh) in store.allocate_range(hole, goal)? {
+            let allocated = if hole.end >= end {
+                store.allocate_growing(self.ino, hole, goal)?
+            } else {
+                store.allocate_range(hole, goal)?
+            };
+            for (index, fresh) in allocated {
                 let (offset, bytes) = content(&(index..index + fresh.extent().pages));
                 pieces.push((index, Stored::data(store, fresh, offset, bytes)?));
             }

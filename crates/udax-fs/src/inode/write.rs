@@ -82,7 +82,7 @@ impl Inode {
         let mut state = self.node.write();
         state.check_not_frozen()?;
         let size = state.size();
-        let pieces = self.node.written(&state.tree, bytes, at)?;
+        let pieces = self.node.written(&state, bytes, at)?;
         let is_overwrite = pieces.is_empty() && end <= size;
         if size < at {
             self.node.zero_tail(&state, at)?;
