@@ -13,7 +13,7 @@ const PAGE: u64 = 4096;
 /// Three devices of one, two and one pages.
 fn joined() -> DaxBytes {
     let devices = vec![device(1), device(2), device(1)];
-    DaxBytes::new(Arc::new(Linear::concat(devices).unwrap()))
+    DaxBytes::new(Arc::new(Linear::concat(devices).expect("the devices join")))
 }
 
 fn pattern(len: usize) -> Vec<u8> {

@@ -25,7 +25,7 @@ fn table(lines: &[Line<'_>]) -> Result<Linear, TableError> {
 
 #[track_caller]
 fn check_refused(lines: &[Line<'_>], message: &str) {
-    assert_eq!(table(lines).unwrap_err().to_string(), message);
+    assert_eq!(table(lines).expect_err("the table is bad").to_string(), message);
 }
 
 #[test]
