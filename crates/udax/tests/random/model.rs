@@ -7,6 +7,9 @@ use std::rc::Rc;
 /// Bytes in a page.
 pub(crate) const PAGE: u64 = 4096;
 
+/// Bytes in a large page.
+pub(crate) const HUGE: u64 = 2 << 20;
+
 /// A page; `None` is a byte whose value nobody promises (past the end of the file).
 pub(crate) type Page = Rc<RefCell<Vec<Option<u8>>>>;
 
@@ -105,11 +108,6 @@ impl Model {
     pub(crate) fn whole_pages(&self, range: Range<u64>) -> Vec<Page> {
         let indexes = us(range.start.div_ceil(PAGE))..us(range.end / PAGE).min(self.pages.len());
         self.pages.get(indexes).unwrap_or_default().iter().flatten().cloned().collect()
-    }
-
-    /// The page that holds byte `at`, if it is there.
-    pub(crate) fn page_at(&self, at: u64) -> Option<Page> {
-        self.pages.get(us(at / PAGE)).cloned().flatten()
     }
 
     fn page(&mut self, index: usize) -> Page {

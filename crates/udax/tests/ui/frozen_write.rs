@@ -2,6 +2,6 @@
 
 fn main() {
     let pool = udax::Pool::create_in_memory("ui", 8 << 20).unwrap();
-    let mut frozen = pool.open_file("/file").unwrap().frozen().unwrap();
+    let frozen = pool.open_file("/file").unwrap().frozen().unwrap();
     frozen[0] = 1;
 }
