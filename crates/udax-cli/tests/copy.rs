@@ -89,6 +89,17 @@ fn one_file_goes_into_a_directory_or_under_a_name() {
 }
 
 #[test]
+fn a_symbolic_link_in_the_way_is_replaced_and_not_followed() {
+    let bench = Bench::with_pool("8M");
+    fs::write(bench.path("name"), b"new").unwrap();
+    fs::write(bench.path("other"), b"old").unwrap();
+    bench.ok(&["cp", "other", "p.udax:/"]);
+    bench.ok(&["ln", "-s", "other", "p.udax:/name"]);
+    bench.ok(&["cp", "name", "p.udax:/"]);
+    assert_eq!(bench.ok(&["cat", "p.udax:/name", "p.udax:/other"]), "newold");
+}
+
+#[test]
 fn what_has_no_bytes_is_skipped_and_counted() {
     let bench = Bench::with_pool("8M");
     fs::create_dir(bench.path("in")).unwrap();
@@ -132,6 +143,18 @@ fn a_file_that_does_not_fit_is_removed_again() {
     assert_eq!(bench.ok(&["ls", "p.udax"]), "a\n");
     assert_eq!(bench.json(&["df", "p.udax"])["pools"][0]["free"], before);
     bench.assert_clean();
+}
+
+#[test]
+fn a_full_pool_ends_a_copy() {
+    let bench = Bench::with_pool("8M");
+    fs::create_dir(bench.path("in")).unwrap();
+    for name in ["a", "b", "c"] {
+        fs::write(bench.path("in").join(name), pattern(8 << 20)).unwrap();
+    }
+    let run = bench.run(&["cp", "-r", "in", "p.udax:/"]);
+    assert_eq!((run.code, run.stderr.lines().count()), (1, 1), "{}", run.stderr);
+    assert!(run.stderr.contains("p.udax:/in/a: the pool is full"), "{}", run.stderr);
 }
 
 #[test]
