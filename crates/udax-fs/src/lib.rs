@@ -16,6 +16,8 @@ mod batch;
 mod block;
 mod cache;
 mod check;
+#[cfg(test)]
+mod check_tests;
 mod core;
 mod cut;
 #[cfg(test)]

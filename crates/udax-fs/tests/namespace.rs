@@ -218,6 +218,19 @@ fn only_an_empty_directory_is_removed() {
 }
 
 #[test]
+fn a_removed_directory_gives_its_pages_back() {
+    let (pool, fs) = sample();
+    let root = fs.root().unwrap();
+    let d = lookup(&fs, "d");
+    fs.rmdir(&d, &name("sub")).unwrap();
+    drop(d);
+    let free = fs.usage().free.0;
+    fs.rmdir(&root, &name("d")).unwrap();
+    assert_eq!(fs.usage().free.0, free + 1);
+    sound(&pool, &fs);
+}
+
+#[test]
 fn rename_moves_files_and_directories() {
     let (pool, fs) = sample();
     rename(&fs, "a", "d/sub/moved", RenameMode::Replace).unwrap();

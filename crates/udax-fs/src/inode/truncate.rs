@@ -68,7 +68,6 @@ impl Inode {
         mut broken: LayoutBroken<'_>,
     ) -> Result<bool, FsError> {
         let store = &self.node.core.store;
-        store.ahead.forget(self.node.ino);
         let mut state = self.node.write();
         state.check_not_frozen()?;
         if state.size() <= to {
