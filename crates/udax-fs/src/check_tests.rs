@@ -67,15 +67,15 @@ fn first_page(device: &Arc<dyn DaxDevice>, ino: Ino) -> DeviceOff {
     }
 }
 
-/// Writes an entry into a free place of the root directory, or zeros over one.
-fn put(device: &Arc<dyn DaxDevice>, number: u64, cell: Option<Cell>) {
-    let at = first_page(device, ROOT_INO).byte() + number * to_u64(CELL_BYTES);
-    let bytes = cell.map_or(vec![0; CELL_BYTES], |cell| cell.encode(ROOT_INO, number));
-    DaxBytes::new(Arc::clone(device)).write(at, &bytes).unwrap();
+/// Writes an entry into the root directory.
+fn put(device: &Arc<dyn DaxDevice>, number: u64, called: &str, ino: Ino, kind: Kind) {
+    let cell = Cell { name: name(called), ino, kind };
+    write_cell(device, number, &cell.encode(ROOT_INO, number));
 }
 
-fn cell(called: &str, ino: Ino, kind: Kind) -> Option<Cell> {
-    Some(Cell { name: name(called), ino, kind })
+fn write_cell(device: &Arc<dyn DaxDevice>, number: u64, bytes: &[u8]) {
+    let at = first_page(device, ROOT_INO).byte() + number * to_u64(CELL_BYTES);
+    DaxBytes::new(Arc::clone(device)).write(at, bytes).unwrap();
 }
 
 /// Damages a pool, and compares the problems that the check finds.
@@ -103,7 +103,10 @@ fn link_counts_are_those_of_names() {
     check(links(DIR, 3), &[("inode 2", "2 links, and a link count of 3")]);
     check(links(ROOT_INO, 2), &[("inode 1", "3 links, and a link count of 2")]);
     check(links(FILE, 0), &[("inode 3", "1 names, and a link count of 0")]);
-    check(|device| put(device, 1, None), &[("inode 3", "no name, and a link count of 1")]);
+    check(
+        |device| write_cell(device, 1, &[0; CELL_BYTES]),
+        &[("inode 3", "no name, and a link count of 1")],
+    );
 }
 
 #[test]
@@ -113,7 +116,7 @@ fn directories_know_their_parent_and_have_one_name() {
         &[("inode 2", "its parent is 1, recorded is 2")],
     );
     check(
-        |device| put(device, 9, cell("again", DIR, Kind::Dir)),
+        |device| put(device, 9, "again", DIR, Kind::Dir),
         &[("inode 2", "a directory with two names"), ("inode 1", "4 links, and a link count of 3")],
     );
 }
@@ -121,15 +124,15 @@ fn directories_know_their_parent_and_have_one_name() {
 #[test]
 fn entries_name_inodes_of_their_kind_once() {
     check(
-        |device| put(device, 9, cell("lost", FREE, Kind::File)),
+        |device| put(device, 9, "lost", FREE, Kind::File),
         &[("directory 1, cell 9", "lost names inode 9, which is free")],
     );
     check(
-        |device| put(device, 1, cell("file", FILE, Kind::Symlink)),
+        |device| put(device, 1, "file", FILE, Kind::Symlink),
         &[("directory 1, cell 1", "file is Symlink, its inode File")],
     );
     check(
-        |device| put(device, 1, cell("other", FILE, Kind::File)),
+        |device| put(device, 1, "other", FILE, Kind::File),
         &[("directory 1, cell 2", "a second entry named other")],
     );
 }
