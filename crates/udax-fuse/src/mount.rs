@@ -94,6 +94,9 @@ pub enum MountError {
 /// Run by root, every user may use the mount, and the kernel checks the permissions of files; run
 /// by anybody else, only they may use it.
 ///
+/// The process that serves a mount must not map files of it: a fault would wait for a server that
+/// may wait for the fault. Its other threads may use them by any other call, and it has the pool.
+///
 /// # Errors
 ///
 /// Says which of the device, the rights and the directory stands in the way.

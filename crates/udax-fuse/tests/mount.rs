@@ -4,23 +4,30 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 use std::fs;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::thread::JoinHandle;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::fs::{FallocateFlags, RenameFlags, fallocate, renameat_with, statvfs};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 use udax::{CreateOptions, OpenPool, Pool};
-use udax_fuse::{MountError, MountOptions, Unmounter, mount};
+use udax_fuse::{MountError, MountOptions, mount};
 
-/// A pool on a file, mounted.
+/// Set in a child: the pool that it mounts, and where.
+const CHILD: &str = "UDAX_TEST_CHILD_MOUNT";
+
+/// A pool on a file, mounted by another process.
+///
+/// Not by this one: a process that faults on a mapping of its own mount may wait for itself.
 struct Mounted {
     dir: PathBuf,
     pool_path: PathBuf,
-    unmounter: Unmounter,
-    server: Option<JoinHandle<Result<(), MountError>>>,
+    server: Child,
+    /// What the server says; it must find somebody who listens.
+    _lines: Lines<BufReader<ChildStdout>>,
     _place: TempDir,
 }
 
@@ -29,41 +36,71 @@ impl Mounted {
     fn new() -> Option<Mounted> {
         let place = tempfile::tempdir().unwrap();
         let pool_path = place.path().join("pool.udax");
-        let pool = Pool::create(&pool_path, 64 << 20, &CreateOptions::new()).unwrap();
+        Pool::create(&pool_path, 64 << 20, &CreateOptions::new()).unwrap().close().unwrap();
+        Mounted::serve(place, pool_path)
+    }
+
+    fn serve(place: TempDir, pool_path: PathBuf) -> Option<Mounted> {
         let dir = place.path().join("mnt");
         fs::create_dir(&dir).unwrap();
-        let session = match mount(pool, &dir, &MountOptions::new().threads(3)) {
-            Err(error @ (MountError::NoDevice | MountError::NotPermitted { .. })) => {
-                eprintln!("SKIPPED, nothing is shown: {error}");
-                return None;
-            }
-            session => session.unwrap(),
-        };
-        let unmounter = session.unmounter();
-        let server = Some(std::thread::spawn(move || session.run()));
-        Some(Mounted { dir, pool_path, unmounter, server, _place: place })
+        let mut server = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child_that_serves_a_mount", "--nocapture"])
+            .env(CHILD, place.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let said = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with("the pool is"));
+        if said.as_deref() != Some("the pool is mounted") {
+            eprintln!("SKIPPED, nothing is shown: {said:?}");
+            server.wait().unwrap();
+            return None;
+        }
+        Some(Mounted { dir, pool_path, server, _lines: lines, _place: place })
     }
 
     fn at(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// Unmounts, checks the pool and opens it.
+    /// Unmounts, waits for the server, checks the pool and opens it.
     fn finish(mut self) -> Pool {
-        self.unmounter.unmount().unwrap();
-        self.server.take().unwrap().join().unwrap().unwrap();
-        assert_eq!(Pool::check(&self.pool_path).unwrap().problems, []);
-        let pool = Pool::open(&self.pool_path).unwrap();
+        unmount(&self.dir, UnmountFlags::empty()).unwrap();
+        assert!(self.server.wait().unwrap().success());
+        let pool = self.reopen();
         assert_eq!(pool.recovered().unclean, None);
         pool
+    }
+
+    fn reopen(&self) -> Pool {
+        assert_eq!(Pool::check(&self.pool_path).unwrap().problems, []);
+        Pool::open(&self.pool_path).unwrap()
     }
 }
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        if self.server.take().is_some() {
-            // A test that failed: the mount must not outlive it.
-            let _ = self.unmounter.unmount();
+        // Nothing to do after `finish`; a test that failed must leave no mount behind.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+        let _ = unmount(&self.dir, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn child_that_serves_a_mount() {
+    let Some(place) = std::env::var_os(CHILD).map(PathBuf::from) else { return };
+    let path = place.join("pool.udax");
+    let is_writable = !fs::metadata(&path).unwrap().permissions().readonly();
+    let pool = Pool::open_with(path, &OpenPool::new().read_only(!is_writable)).unwrap();
+    match mount(pool.clone(), place.join("mnt"), &MountOptions::new().threads(3)) {
+        Err(error @ (MountError::NoDevice | MountError::NotPermitted { .. })) => {
+            println!("\nthe pool is not mounted: {error}");
+        }
+        session => {
+            println!("\nthe pool is mounted");
+            session.unwrap().run().unwrap();
+            pool.close().unwrap();
         }
     }
 }
@@ -215,6 +252,10 @@ fn a_full_pool_is_enospc_and_statfs_says_how_full() {
     assert_eq!(before.f_blocks * before.f_frsize, 64 << 20);
     assert_eq!(errno(fs::write(mounted.at("large"), vec![1; 70 << 20])), libc::ENOSPC);
     fs::remove_file(mounted.at("large")).unwrap();
+    // The blocks come back when the kernel forgets the file, which it says without waiting.
+    while statvfs(&mounted.dir).unwrap().f_bfree + 8 < before.f_bfree {
+        std::thread::yield_now();
+    }
     fs::write(mounted.at("small"), vec![1; 1 << 20]).unwrap();
     let after = statvfs(&mounted.dir).unwrap();
     let used = before.f_bfree - after.f_bfree;
@@ -260,25 +301,53 @@ fn a_pool_is_mounted_only_on_an_empty_directory() {
 
 #[test]
 fn a_pool_that_is_open_read_only_is_mounted_so() {
-    let Some(mounted) = Mounted::new() else { return };
-    fs::write(mounted.at("file"), b"text").unwrap();
-    let (path, place) = (mounted.pool_path.clone(), tempfile::tempdir().unwrap());
-    let copy = place.path().join("copy.udax");
-    drop(mounted.finish());
-    // The directory of the first pool is gone with it.
-    assert!(!path.exists());
-    let pool = Pool::create(&copy, 8 << 20, &CreateOptions::new()).unwrap();
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("pool.udax");
+    let pool = Pool::create(&path, 8 << 20, &CreateOptions::new()).unwrap();
     pool.write("/file", b"text").unwrap();
     pool.close().unwrap();
-    let pool = Pool::open_with(&copy, &OpenPool::new().read_only(true)).unwrap();
-    let dir = place.path().join("mnt");
-    fs::create_dir(&dir).unwrap();
-    let session = mount(pool, &dir, &MountOptions::new()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+    let Some(mounted) = Mounted::serve(place, path) else { return };
+    assert_eq!(fs::read(mounted.at("file")).unwrap(), b"text");
+    assert_eq!(errno(fs::write(mounted.at("file"), b"x")), libc::EROFS);
+}
+
+#[test]
+fn a_mount_whose_server_is_killed_loses_nothing_that_was_written() {
+    let Some(mut mounted) = Mounted::new() else { return };
+    for number in 0..200 {
+        fs::write(mounted.at(&format!("file {number}")), vec![7; 5_000]).unwrap();
+    }
+    mounted.server.kill().unwrap();
+    mounted.server.wait().unwrap();
+    assert_eq!(errno(fs::read_dir(&mounted.dir)), libc::ENOTCONN);
+    let found = mount(mounted.reopen(), &mounted.dir, &MountOptions::new()).unwrap_err();
+    assert!(matches!(found, MountError::AlreadyMounted { .. }), "{found}");
+    unmount(&mounted.dir, UnmountFlags::empty()).unwrap();
+    let pool = mounted.reopen();
+    for number in 0..200 {
+        assert_eq!(pool.read(format!("/file {number}")).unwrap(), vec![7; 5_000]);
+    }
+}
+
+#[test]
+fn an_unmounter_ends_a_session_and_frees_the_directory_even_if_a_file_is_open() {
+    let place = tempfile::tempdir().unwrap();
+    let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
+    let session = match mount(pool, place.path(), &MountOptions::new()) {
+        Err(error @ (MountError::NoDevice | MountError::NotPermitted { .. })) => {
+            eprintln!("SKIPPED, nothing is shown: {error}");
+            return;
+        }
+        session => session.unwrap(),
+    };
     let unmounter = session.unmounter();
     let server = std::thread::spawn(move || session.run());
-    assert_eq!(fs::read(dir.join("file")).unwrap(), b"text");
-    assert_eq!(errno(fs::write(dir.join("file"), b"x")), libc::EROFS);
+    let file = fs::File::create_new(place.path().join("file")).unwrap();
     unmounter.unmount().unwrap();
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    file.write_all_at(b"still served", 0).unwrap();
+    drop(file);
     server.join().unwrap().unwrap();
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use divan::Bencher;
 use divan::counter::BytesCount;
 use tempfile::TempDir;
-use udax::{Access, CreateOptions, File, MapOptions, Pool};
+use udax::{Access, CreateOptions, File, MapOptions, Pool, Populate};
 
 const SHM: &str = "/dev/shm";
 const BLOCK: usize = 4096;
@@ -111,13 +111,23 @@ fn map_and_touch_64_mib_pool(bencher: Bencher) {
 }
 
 #[divan::bench]
-fn map_and_touch_64_mib_memmap2(bencher: Bencher) {
+fn map_eagerly_64_mib_pool(bencher: Bencher) {
+    let (_dir, pool) = pool();
+    let file = pool_file(&pool);
+    let options = MapOptions::new().access(Access::Write).populate(Populate::Eager);
+    bencher.counter(BytesCount::new(FILE)).bench_local(|| {
+        let map = file.map(0..FILE, &options).expect("a mapping");
+        (0..FILE).step_by(BLOCK).map(|at| map.load(at).expect("a page")).sum::<u64>()
+    });
+}
+
+/// All faults in one call of the host, because this crate has no unsafe code to touch pages with.
+#[divan::bench]
+fn map_and_populate_64_mib_memmap2(bencher: Bencher) {
     let (_dir, file) = host_file();
     bencher.counter(BytesCount::new(FILE)).bench_local(|| {
         let map = memmap2::MmapRaw::map_raw(&file).expect("a mapping");
-        let map = std::hint::black_box(&map);
-        // Touched by the kernel, because this crate has no unsafe code.
-        map.flush().expect("a mapping");
+        map.advise(memmap2::Advice::PopulateWrite).expect("populated");
         map.len()
     });
 }

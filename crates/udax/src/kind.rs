@@ -188,6 +188,7 @@ pub(crate) fn of_host(error: &io::Error) -> ErrorKind {
         io::ErrorKind::IsADirectory => ErrorKind::IsADirectory,
         io::ErrorKind::NotADirectory => ErrorKind::NotADirectory,
         io::ErrorKind::StorageFull => ErrorKind::Full,
+        io::ErrorKind::FileTooLarge => ErrorKind::TooLarge,
         io::ErrorKind::ReadOnlyFilesystem => ErrorKind::ReadOnly,
         _ => ErrorKind::Host,
     }
