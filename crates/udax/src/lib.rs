@@ -63,3 +63,8 @@ pub use open::{CreateOptions, OpenPool};
 pub use options::OpenOptions;
 pub use pin::{Pin, PinOptions, PinnedFile, PoolPin};
 pub use pool::Pool;
+
+/// The example of the README runs with the others.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
