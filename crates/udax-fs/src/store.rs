@@ -244,8 +244,8 @@ impl Store {
     /// The device's; the store stops then.
     #[track_caller]
     pub(crate) fn fence_all(&self) -> Result<(), FsError> {
-        let fenced = self.journal.lock().fence(&self.bytes);
-        fenced.map_err(|error| self.stop(error))
+        let mut journal = self.journal.lock();
+        journal.fence(&self.bytes).map_err(|error| self.stop(error))
     }
 
     /// Makes the last transaction durable at home, if it is not: before a session is closed.
@@ -254,8 +254,8 @@ impl Store {
     ///
     /// The device's; the store stops then.
     pub(crate) fn settle(&self) -> Result<(), FsError> {
-        let settled = self.journal.lock().settle(&self.bytes);
-        settled.map_err(|error| self.stop(error))
+        let mut journal = self.journal.lock();
+        journal.settle(&self.bytes).map_err(|error| self.stop(error))
     }
 
     /// Starts the lines of `len` bytes at `at` on their way.
@@ -303,8 +303,9 @@ impl Store {
 
     /// Makes `writes` happen as one.
     pub(crate) fn commit(&self, writes: &Writes) -> Result<(), FsError> {
-        self.check_writable()?;
+        // Under the lock, so that nobody overwrites the record of a commit that failed half-way.
         let mut journal = self.journal.lock();
+        self.check_writable()?;
         journal.commit(&self.bytes, writes).map_err(|error| match error {
             CommitError::TooLarge { bytes, max } => FsError::TransactionTooLarge { bytes, max },
             CommitError::Io(error) => self.stop(error),
