@@ -287,5 +287,5 @@ fn held_by(pins: &[FilePin]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!(" by {} (process {}) since {age:.1} s{more}", owner.label, owner.process)
+    format!(" by {} (process {}) for {age:.1} s{more}", owner.label, owner.process)
 }

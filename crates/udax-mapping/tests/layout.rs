@@ -44,7 +44,7 @@ fn a_pin_is_named_when_nobody_may_wait() {
     assert_eq!((*index, pins.len()), (FileIndex(2), 1));
     let message = error.to_string();
     let start =
-        format!("page 2 of the file is pinned by rdma (process {}) since ", std::process::id());
+        format!("page 2 of the file is pinned by rdma (process {}) for ", std::process::id());
     assert!(message.starts_with(&start), "{message}");
     drop(pin);
 }
