@@ -64,10 +64,13 @@ impl Filesystem {
 
     fn runs_of(&self, ino: Ino) -> Result<Vec<Run>, FsError> {
         let core = self.core();
-        let tree = match core.inode(ino) {
-            Ok(inode) => inode.node().read().tree,
-            Err(_) => Tree::of(&core.itable.read(&core.store, ino)?)?,
-        };
+        if let Ok(inode) = core.inode(ino) {
+            // Nobody frees nodes of the tree while it is read.
+            let _faults = inode.mapping().faults();
+            let tree = inode.node().read().tree;
+            return tree.runs(&core.store, FileIndex(0)..END);
+        }
+        let tree = Tree::of(&core.itable.read(&core.store, ino)?)?;
         tree.runs(&core.store, FileIndex(0)..END)
     }
 }
