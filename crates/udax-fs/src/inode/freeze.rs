@@ -1,6 +1,6 @@
 //! Freezing: a file whose bytes can never change again, and the bytes of one as a slice.
 
-use udax_mapping::LayoutBroken;
+use udax_mapping::{BreakError, LayoutBroken};
 use udax_mm::vma::FrozenBytes;
 use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, PgmapOff, PinInfo, Wait};
 
@@ -81,7 +81,7 @@ impl Inode {
         }
         let folios = match self.frozen_before(info)? {
             Some(folios) => folios,
-            None => self.freeze_folios(info)?,
+            None => self.freeze_folios(info).or_else(|error| self.frozen_meanwhile(info, error))?,
         };
         let len = to_usize(self.node.read().size());
         FrozenBytes::map(folios, len).map_err(FsError::Map)
@@ -105,6 +105,18 @@ impl Inode {
             }
         }
         Ok(Some(folios))
+    }
+
+    /// The folios that somebody else froze first, whose pins then stood in the way; else `error`.
+    fn frozen_meanwhile(
+        &self,
+        info: &PinInfo,
+        error: FsError,
+    ) -> Result<Vec<FrozenFolio>, FsError> {
+        match error {
+            FsError::Layout(BreakError::Pinned { .. }) => self.frozen_before(info)?.ok_or(error),
+            other => Err(other),
+        }
     }
 
     /// Takes every translation back and freezes the folios behind the file.
