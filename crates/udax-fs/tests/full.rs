@@ -55,6 +55,22 @@ fn a_write_that_does_not_fit_changes_nothing() {
 }
 
 #[test]
+fn a_write_for_which_a_node_does_not_fit_overwrites_nothing() {
+    let pool = Pool::new(4 * MIB);
+    let fs = pool.mount();
+    let (file, filler) = (create(&fs, "a"), create(&fs, "filler"));
+    file.append(&[1; 4096]).unwrap();
+    while fs.usage().free > Pages(1) {
+        let len = ((fs.usage().free.0 - 1) * 4 * KIB).min(256 * KIB);
+        if filler.append(&pattern(1, len)).is_err() {
+            filler.append(&[1; 4096]).unwrap();
+        }
+    }
+    refused(&pool, &fs, || file.write_at(&[2; 8192], 0));
+    assert_eq!(common::contents(&file), [1; 4096]);
+}
+
+#[test]
 fn a_long_write_keeps_the_steps_that_fitted() {
     let pool = Pool::new(12 * MIB);
     let fs = pool.mount();

@@ -9,6 +9,7 @@ use udax_mm::{FileIndex, Pages};
 use super::{Inode, Node, State, pages_holding};
 use crate::FsError;
 use crate::alloc::Goal;
+use crate::graft::Graft;
 use crate::num::{to_u64, to_usize};
 use crate::stored::{Data, Dirty, Stored};
 use crate::tree::{Lookup, Tree};
@@ -20,6 +21,9 @@ pub(super) const CHUNK: u64 = 4 << 20;
 
 /// New pages for the holes of a file, not yet in its tree.
 pub(super) type Pieces = Vec<(FileIndex, Stored<Data, Dirty>)>;
+
+/// New pages with the nodes that hold them, if there are any, not yet in the tree of the file.
+pub(super) type NewGraft = Option<Stored<Graft, Dirty>>;
 
 impl Inode {
     /// Allocates what is a hole in the bytes of `range`, and grows the file to the end of it.
@@ -65,11 +69,12 @@ impl Inode {
             let mut state = self.node.write();
             state.check_not_frozen()?;
             let size = state.size();
+            let pieces = self.node.zeroed(&state, pages.clone())?;
+            let graft = self.node.graft(&state, pieces)?;
             if to > size {
                 self.node.zero_tail(&state, to)?;
             }
-            let pieces = self.node.zeroed(&state, pages.clone())?;
-            self.node.publish(&mut state, pieces, to)?;
+            self.node.publish(&mut state, graft, to)?;
             size..to
         };
         self.show(pages, grown);
@@ -89,27 +94,35 @@ impl Node {
     /// Fills the holes of `pages` with zeros.
     pub(super) fn fill(&self, state: &mut State, pages: Range<FileIndex>) -> Result<(), FsError> {
         let pieces = self.zeroed(state, pages)?;
+        let graft = self.graft(state, pieces)?;
         let size = state.size();
-        self.publish(state, pieces, size)
+        self.publish(state, graft, size)
     }
 
-    /// Hangs `pieces` into the tree and grows the file to `size` bytes, in one transaction.
+    /// Builds what hangs `pieces` into the tree; `None` for no pieces. The last step that may find
+    /// the pool full.
+    pub(super) fn graft(&self, state: &State, pieces: Pieces) -> Result<NewGraft, FsError> {
+        if pieces.is_empty() {
+            return Ok(None);
+        }
+        state.tree.insert(&self.core.store, pieces).map(Some)
+    }
+
+    /// Hangs `graft` into the tree and grows the file to `size` bytes, in one transaction.
     #[track_caller]
     pub(super) fn publish(
         &self,
         state: &mut State,
-        pieces: Pieces,
+        graft: NewGraft,
         size: u64,
     ) -> Result<(), FsError> {
         let store = &self.core.store;
         let mut next = state.clone();
         let mut txn = Txn::new(store);
-        if pieces.is_empty() {
+        match graft {
             // What was written in place is durable before the size that shows it.
-            store.fence()?;
-        } else {
-            let graft = state.tree.insert(store, pieces)?.flush(store)?.fence(store)?;
-            next.tree = txn.publish(graft);
+            None => store.fence()?,
+            Some(graft) => next.tree = txn.publish(graft.flush(store)?.fence(store)?),
         }
         next.record.size.set(size.max(state.size()));
         next.touch();

@@ -130,7 +130,7 @@ impl Inode {
                 return Ok(false);
             }
             self.node.zero_tail(&state, size)?;
-            self.node.publish(&mut state, Vec::new(), size)?;
+            self.node.publish(&mut state, None, size)?;
             old
         };
         self.show(FileIndex(0)..FileIndex(0), old..size);

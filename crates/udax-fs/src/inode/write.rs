@@ -83,7 +83,9 @@ impl Inode {
         state.check_not_frozen()?;
         let size = state.size();
         let pieces = self.node.written(&state, bytes, at)?;
-        let is_overwrite = pieces.is_empty() && end <= size;
+        // Before the first byte is overwritten, because the pool may have no page for a node.
+        let graft = self.node.graft(&state, pieces)?;
+        let is_overwrite = graft.is_none() && end <= size;
         if size < at {
             self.node.zero_tail(&state, at)?;
         }
@@ -94,7 +96,7 @@ impl Inode {
             state.has_lazy_times = true;
             return Ok(());
         }
-        self.node.publish(&mut state, pieces, end)?;
+        self.node.publish(&mut state, graft, end)?;
         drop(state);
         drop(layout);
         self.show(pages, size..end.max(size));
