@@ -68,6 +68,8 @@ impl Inode {
         mut broken: LayoutBroken<'_>,
     ) -> Result<bool, FsError> {
         let store = &self.node.core.store;
+        // Before anything may fail, so that pages which are not cut are known to stay.
+        let vacant = Vacant::take(store, &mut broken);
         let mut state = self.node.write();
         state.check_not_frozen()?;
         if state.size() <= to {
@@ -77,7 +79,6 @@ impl Inode {
             broken.range().start <= end_of(to),
             "the layout is broken from the new end on (I-50)"
         );
-        let vacant = Vacant::take(store, &mut broken);
         let mut next = state.clone();
         let cut = state.tree.clear(store, end_of(to)..END)?.flush(store)?.fence(store)?;
         next.tree = txn.cut(cut, vacant)?;
