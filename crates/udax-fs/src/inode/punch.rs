@@ -27,17 +27,28 @@ impl Inode {
     /// As [`Inode::truncate`].
     pub fn punch(&self, range: Range<u64>, policy: FreePolicy) -> Result<(), FsError> {
         self.check_can_write(0)?;
-        let size = self.node.read().size();
-        let end = range.end.min(size);
-        if range.start >= end {
-            return Ok(());
+        loop {
+            let size = self.node.read().size();
+            if range.start >= range.end.min(size) || self.punch_of(size, &range, policy)? {
+                return Ok(());
+            }
+            // The size has changed meanwhile, and with it what the last page of the file is.
         }
+    }
+
+    /// Punches a file of `size` bytes. False if it has another size.
+    fn punch_of(&self, size: u64, range: &Range<u64>, policy: FreePolicy) -> Result<bool, FsError> {
+        let end = range.end.min(size);
         let whole = whole_pages(range.start, end, size);
         let mut broken = self.break_layout(whole.start, whole.end, policy)?;
         let store = &self.node.core.store;
         let vacant = Vacant::take(store, &mut broken);
         let mut state = self.node.write();
         state.check_not_frozen()?;
+        if state.size() != size {
+            self.node.flush_runs(&state, whole)?;
+            return Ok(false);
+        }
         self.node.zero_edges(&state, range.start..end, &whole)?;
         let mut next = state.clone();
         let mut txn = Txn::new(store);
@@ -51,11 +62,22 @@ impl Inode {
         self.node.commit(&mut state, next, txn)?;
         drop(state);
         drop(broken);
-        Ok(())
+        Ok(true)
     }
 }
 
 impl Node {
+    /// Makes durable what was stored to `pages`: stores through mappings, of whose entries a break
+    /// that came to nothing removed the marks.
+    #[track_caller]
+    pub(super) fn flush_runs(&self, state: &State, pages: Range<FileIndex>) -> Result<(), FsError> {
+        let store = &self.core.store;
+        for run in state.tree.runs(store, pages)? {
+            store.flush(run.device.byte(), run.pages.bytes())?;
+        }
+        store.fence()
+    }
+
     /// Zeros the bytes of `range` that lie outside the `whole` pages. Durable with the next fence.
     #[track_caller]
     fn zero_edges(
