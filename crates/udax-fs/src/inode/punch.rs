@@ -50,16 +50,7 @@ impl Inode {
             return Ok(false);
         }
         self.node.zero_edges(&state, range.start..end, &whole)?;
-        let mut next = state.clone();
-        let mut txn = Txn::new(store);
-        if whole.is_empty() {
-            store.fence()?;
-        } else {
-            let cut = state.tree.clear(store, whole)?.flush(store)?.fence(store)?;
-            next.tree = txn.cut(cut, vacant)?;
-        }
-        next.touch();
-        self.node.commit(&mut state, next, txn)?;
+        self.node.cut(&mut state, Txn::new(store), whole, vacant, size)?;
         drop(state);
         drop(broken);
         Ok(true)
@@ -67,6 +58,46 @@ impl Inode {
 }
 
 impl Node {
+    /// Takes `pages` out of the file and sets its size, in one transaction. The layout of `pages`
+    /// is broken; if they stay, what was stored through mappings is durable all the same.
+    #[track_caller]
+    pub(super) fn cut(
+        &self,
+        state: &mut State,
+        txn: Txn<'_>,
+        pages: Range<FileIndex>,
+        vacant: Vacant,
+        size: u64,
+    ) -> Result<(), FsError> {
+        let result = self.try_cut(state, txn, pages.clone(), vacant, size);
+        if result.is_err() {
+            self.flush_runs(state, pages)?;
+        }
+        result
+    }
+
+    #[track_caller]
+    fn try_cut(
+        &self,
+        state: &mut State,
+        mut txn: Txn<'_>,
+        pages: Range<FileIndex>,
+        vacant: Vacant,
+        size: u64,
+    ) -> Result<(), FsError> {
+        let store = &self.core.store;
+        let mut next = state.clone();
+        if pages.is_empty() {
+            store.fence()?;
+        } else {
+            let cut = state.tree.clear(store, pages)?.flush(store)?.fence(store)?;
+            next.tree = txn.cut(cut, vacant)?;
+        }
+        next.record.size.set(size);
+        next.touch();
+        self.commit(state, next, txn)
+    }
+
     /// Makes durable what was stored to `pages`: stores through mappings, of whose entries a break
     /// that came to nothing removed the marks.
     #[track_caller]

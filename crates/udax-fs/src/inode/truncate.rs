@@ -63,7 +63,7 @@ impl Inode {
     /// Panics if the proof is one of another range.
     pub fn shrink(
         &self,
-        mut txn: Txn<'_>,
+        txn: Txn<'_>,
         to: u64,
         mut broken: LayoutBroken<'_>,
     ) -> Result<bool, FsError> {
@@ -79,12 +79,7 @@ impl Inode {
             broken.range().start <= end_of(to),
             "the layout is broken from the new end on (I-50)"
         );
-        let mut next = state.clone();
-        let cut = state.tree.clear(store, end_of(to)..END)?.flush(store)?.fence(store)?;
-        next.tree = txn.cut(cut, vacant)?;
-        next.record.size.set(to);
-        next.touch();
-        self.node.commit(&mut state, next, txn)?;
+        self.node.cut(&mut state, txn, end_of(to)..END, vacant, to)?;
         // What a reader of the last page sees past the end is zero for as long as nobody stores
         // there. Growing zeros it again, so a crash before these stores are durable does no harm.
         self.node.zero_tail(&state, u64::MAX)?;
