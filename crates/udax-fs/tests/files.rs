@@ -192,6 +192,18 @@ fn allocating_makes_zeros_that_are_data() {
 }
 
 #[test]
+fn allocating_within_a_file_keeps_its_size() {
+    let fs = Pool::new(16 * MIB).mount();
+    let file = create(&fs, "a");
+    file.truncate(10_000, FreePolicy::Defer).unwrap();
+    file.allocate_within(5000..9 * MIB).unwrap();
+    file.allocate_within(20_000..30_000).unwrap();
+    assert_eq!((file.attr().size, file.attr().pages), (10_000, Pages(3)));
+    assert_eq!(contents(&file), [0; 10_000]);
+    fs.verify().unwrap();
+}
+
+#[test]
 fn seeking_finds_the_edges_of_data() {
     let fs = Pool::new(16 * MIB).mount();
     let file = create(&fs, "a");

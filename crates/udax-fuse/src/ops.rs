@@ -93,8 +93,10 @@ impl Fallocate {
         }
         if let Fallocate::Allocate { grow } | Fallocate::Zero { grow } = self {
             // A file has no pages past its end, so there is nothing to keep there.
-            let end = if grow { end } else { end.min(inode.attr().size) };
-            inode.allocate(at..end.max(at))?;
+            match grow {
+                true => inode.allocate(at..end)?,
+                false => inode.allocate_within(at..end)?,
+            }
         }
         Ok(())
     }

@@ -25,6 +25,13 @@ pub(super) type Pieces = Vec<(FileIndex, Stored<Data, Dirty>)>;
 /// New pages with the nodes that hold them, if there are any, not yet in the tree of the file.
 pub(super) type NewGraft = Option<Stored<Graft, Dirty>>;
 
+/// What allocating does past the end of a file.
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Past {
+    Grow,
+    Leave,
+}
+
 impl Inode {
     /// Allocates what is a hole in the bytes of `range`, and grows the file to the end of it.
     ///
@@ -38,6 +45,24 @@ impl Inode {
     pub fn allocate(&self, range: Range<u64>) -> Result<(), FsError> {
         self.check_can_write(range.end)?;
         let _writer = self.writer.lock();
+        self.allocate_chunks(range, Past::Grow)
+    }
+
+    /// Allocates what is a hole in the bytes of `range` up to the end of the file, which stays.
+    ///
+    /// A truncate meanwhile moves that end: what it cuts off does not come back.
+    ///
+    /// # Errors
+    ///
+    /// As [`Inode::allocate`].
+    pub fn allocate_within(&self, range: Range<u64>) -> Result<(), FsError> {
+        self.check_can_write(range.end)?;
+        let _writer = self.writer.lock();
+        let end = range.end.min(self.node.read().size());
+        self.allocate_chunks(range.start..end, Past::Leave)
+    }
+
+    fn allocate_chunks(&self, range: Range<u64>, past: Past) -> Result<(), FsError> {
         if range.is_empty() {
             return Ok(());
         }
@@ -45,7 +70,7 @@ impl Inode {
         let mut from = range.start;
         while from < range.end {
             let to = range.end.min(next_chunk(from));
-            self.allocate_chunk(from, to)?;
+            self.allocate_chunk(from, to, past)?;
             from = to;
         }
         Ok(())
@@ -62,20 +87,24 @@ impl Inode {
         if wanted > free { Err(FsError::NoSpace { wanted, free }) } else { Ok(()) }
     }
 
-    fn allocate_chunk(&self, from: u64, to: u64) -> Result<(), FsError> {
-        let pages = pages_holding(from, to);
-        let grown = {
+    fn allocate_chunk(&self, from: u64, to: u64, past: Past) -> Result<(), FsError> {
+        let (pages, grown) = {
             let _faults = self.mapping.faults();
             let mut state = self.node.write();
             state.check_not_frozen()?;
             let size = state.size();
+            let to = if past == Past::Grow { to } else { to.min(size) };
+            if from >= to {
+                return Ok(());
+            }
+            let pages = pages_holding(from, to);
             let pieces = self.node.zeroed(&state, pages.clone())?;
             let graft = self.node.graft(&state, pieces)?;
             if to > size {
                 self.node.zero_tail(&state, to)?;
             }
             self.node.publish(&mut state, graft, to)?;
-            size..to
+            (pages, size..to)
         };
         self.show(pages, grown);
         Ok(())

@@ -7,7 +7,7 @@ use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, PgmapOff, PinInfo, Wait};
 use super::iomap::spans;
 use super::{END, Inode};
 use crate::FsError;
-use crate::format::FLAG_FROZEN;
+use crate::format::{FLAG_FROZEN, MAX_FILE_BYTES};
 use crate::inode::FreePolicy;
 use crate::num::to_usize;
 use crate::proof::Txn;
@@ -27,13 +27,17 @@ impl Inode {
     /// Returns [`FsError::Layout`] with the holders of pins if the wait runs out, and
     /// [`FsError::NoSpace`] if the holes do not fit. The file is not frozen then.
     pub fn freeze(&self, wait: Wait) -> Result<(), FsError> {
-        match self.check_can_write(0) {
-            Err(FsError::Frozen) => return Ok(()),
-            other => other?,
+        match self.freeze_thawed(wait) {
+            // By somebody else meanwhile, or before.
+            Err(FsError::Frozen) => Ok(()),
+            other => other,
         }
+    }
+
+    /// Freezes a file that is not frozen.
+    fn freeze_thawed(&self, wait: Wait) -> Result<(), FsError> {
         loop {
-            let size = self.node.read().size();
-            self.allocate(0..size)?;
+            self.allocate_within(0..MAX_FILE_BYTES)?;
             self.sync()?;
             let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
             if self.freeze_broken(&broken)? {
@@ -48,6 +52,7 @@ impl Inode {
         assert!(broken.range() == (FileIndex(0)..END), "all of the file is frozen");
         let store = &self.node.core.store;
         let mut state = self.node.write();
+        state.check_not_frozen()?;
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
         let filled: u64 = runs.iter().map(|run| run.pages.0).sum();
         if filled < state.end().0 {
