@@ -323,6 +323,22 @@ fn a_frozen_file_refuses_every_change_of_its_bytes() {
 }
 
 #[test]
+fn a_mapping_that_is_older_than_a_freeze_stores_nothing() {
+    with_and_without_service(|fs, populate| {
+        let file = file_of(&fs, "a", &pattern(1, 40 * KIB));
+        let map = file.map(FileIndex(0), Pages(10), Access::Write, populate).unwrap();
+        file.freeze(Wait::Never).unwrap();
+        let mut seen = [0; 64];
+        let read = map.vma().read(0, &mut seen);
+        assert!(populate == Populate::Eager || read.is_ok());
+        assert!(map.vma().write(0, b"stored").is_err());
+        assert!(map.vma().write(5000, b"stored").is_err());
+        assert!(contents(&file) == pattern(1, 40 * KIB));
+        fs.verify().unwrap();
+    });
+}
+
+#[test]
 fn the_bytes_of_a_frozen_file_outlive_its_name() {
     let pool = Pool::new(16 * MIB);
     let fs = mount_with_names(&pool);

@@ -127,10 +127,12 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// returns how many pages from the index on that are.
     ///
     /// A mapping for writing shows it writable whatever the fault was, because no second fault
-    /// tells of the first store; the entry is dirty from then on (I-34).
+    /// tells of the first store; the entry is dirty from then on (I-34). A file whose owner does not
+    /// [permit stores](crate::IomapOps::permits_stores) is shown for reading only.
     ///
     /// # Errors
     ///
+    /// [`FaultError::Closed`] and [`FaultError::Removed`] as [`EntryGuard::iomap`] returns them;
     /// [`FaultError::Io`] if the host refuses to map it.
     ///
     /// # Panics
@@ -147,11 +149,13 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         let start = block.start.max(shown.start);
         let end = block.end.min(shown.end);
         let pages = (first + start.since(block.start)).span(end.since(start));
-        if user.access() == Access::Write {
+        let permits_stores = self.faults.owner()?.permits_stores();
+        let access = if permits_stores { user.access() } else { Access::Read };
+        if access == Access::Write {
             self.mark_dirty();
         }
         let at = user.part(&(start..end)).start;
-        user.table().map_folio(at, folio, pages, user.access())?;
+        user.table().map_folio(at, folio, pages, access)?;
         Ok(end.since(self.index))
     }
 

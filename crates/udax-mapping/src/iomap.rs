@@ -49,7 +49,8 @@ pub trait IomapOps: Send + Sync {
     ///
     /// [`Access::Write`] allocates a hole, durably and zeroed, before it returns; then the answer
     /// is [`Iomap::Data`] and covers all that was allocated. Data of a file that is mapped for
-    /// writing may be stored to whatever access was asked for.
+    /// writing may be stored to whatever access was asked for, if the file
+    /// [permits stores](IomapOps::permits_stores).
     ///
     /// Called with the layout lock shared and the entry locked (rule 12), so it must not fault in
     /// this file, break its layout or call `invalidate_holes`.
@@ -58,6 +59,14 @@ pub trait IomapOps: Send + Sync {
     ///
     /// [`IomapError`] with the owner's own reason. A user mapping turns it into SIGBUS.
     fn iomap(&self, index: FileIndex, access: Access) -> Result<Iomap, IomapError>;
+
+    /// Whether data may be stored to by way of a mapping for writing that is older than the answer.
+    ///
+    /// Called like `iomap`. It becomes false only while the owner has a
+    /// [`LayoutBroken`](crate::LayoutBroken) for all of the file.
+    fn permits_stores(&self) -> bool {
+        true
+    }
 
     /// Lists all data in `range`, clipped to it, in file order.
     ///

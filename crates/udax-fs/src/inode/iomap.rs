@@ -19,6 +19,10 @@ impl IomapOps for Node {
         Ok(self.find_or_fill(index, access).map_err(boxed)?)
     }
 
+    fn permits_stores(&self) -> bool {
+        !self.read().record.is_frozen()
+    }
+
     fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {
         let tree = self.read().tree;
         Ok(spans(&self.core.store, tree.runs(&self.core.store, range).map_err(boxed)?)
