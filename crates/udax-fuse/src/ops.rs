@@ -93,9 +93,10 @@ impl Fallocate {
         }
         if let Fallocate::Allocate { grow } | Fallocate::Zero { grow } = self {
             // A file has no pages past its end, so there is nothing to keep there.
-            match grow {
-                true => inode.allocate(at..end)?,
-                false => inode.allocate_within(at..end)?,
+            if grow {
+                inode.allocate(at..end)?;
+            } else {
+                inode.allocate_within(at..end)?;
             }
         }
         Ok(())
