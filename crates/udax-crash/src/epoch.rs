@@ -13,6 +13,9 @@ pub type Line = [u8; LINE_SIZE];
 pub enum Cause {
     /// A fence is about to take effect: nothing later has more lines in flight.
     Fence(Site),
+    /// The first flush after some stores is about to begin. A power failure here leaves nothing
+    /// that one at the next fence does not, but a process may die with its stores unflushed.
+    Flush(Site),
     /// An operation has returned.
     End,
     /// A random store.

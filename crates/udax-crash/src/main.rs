@@ -86,13 +86,14 @@ fn enumerate(arguments: &Arguments) -> Result<Report> {
     let begun = Instant::now();
     let workloads = workloads(arguments);
     ensure!(!workloads.is_empty(), "no workload has that name");
-    let options = options(arguments);
     let jobs = arguments.jobs.unwrap_or_else(cores);
-    let reports =
-        in_parallel("workloads", jobs, &workloads, |workload| run(workload, options, None));
+    let reports = in_parallel("workloads", jobs, &workloads, |workload| {
+        run(workload, options(arguments, workload), None)
+    });
     let mut report = Report { seed: arguments.seed, ..Report::default() };
     reports.iter().cloned().for_each(|workload| report.add(workload));
     if arguments.faults == Faults::After && report.failures.is_empty() {
+        let options = Options::smoke(arguments.seed);
         report.faults = Some(plant_all(jobs, &workloads, &reports, options));
     }
     report.seconds = begun.elapsed().as_secs_f64();
@@ -105,6 +106,10 @@ fn plant_all(
     reports: &[WorkloadReport],
     options: Options,
 ) -> Vec<udax_crash::report::Fault> {
+    // Pairs come last, and reach no site that the others do not.
+    let first = workloads.iter().position(|workload| workload.from > 0);
+    let count = first.unwrap_or(workloads.len());
+    let (workloads, reports) = (&workloads[..count], &reports[..count]);
     let sites: Vec<_> = sites(reports).into_iter().collect();
     in_parallel("faults", jobs, &sites, |site| plant(*site, workloads, reports, options))
 }
@@ -119,15 +124,14 @@ fn workloads(arguments: &Arguments) -> Vec<Workload> {
     all.into_iter().filter(is_wanted).collect()
 }
 
-fn options(arguments: &Arguments) -> Options {
-    let bound = if arguments.quick { Bound::QUICK } else { Bound::FULL };
-    Options {
-        seed: arguments.seed,
-        bound: Bound { product: arguments.bound.map_or(bound.product, u128::from), ..bound },
-        uses: if arguments.quick { 2 } else { 8 },
-        recoveries: if arguments.quick { 1 } else { 4 },
-        at: arguments.at,
-    }
+/// Workloads that come in numbers, pairs and random ones, are looked at less closely each.
+fn options(arguments: &Arguments, workload: &Workload) -> Options {
+    let seed = arguments.seed;
+    let is_one_of_many = workload.from > 0 || workload.name.starts_with("random");
+    let options =
+        if arguments.quick || is_one_of_many { Options::quick(seed) } else { Options::full(seed) };
+    let product = arguments.bound.map_or(options.bound.product, u128::from);
+    Options { at: arguments.at, bound: Bound { product, ..options.bound }, ..options }
 }
 
 fn cores() -> usize {

@@ -380,8 +380,11 @@ impl Tree {
         node.mtime = if matches!(op, Op::Freeze(_)) { node.mtime } else { None };
         let (data, pages) = (Arc::make_mut(data), Arc::make_mut(pages));
         match op {
-            Op::Write { at, len, fill, .. } | Op::Store { at, len, fill, .. } => {
-                write(data, pages, *at, &pattern(*fill, *len));
+            Op::Write { at, len, fill, .. } => write(data, pages, *at, &pattern(*fill, *len)),
+            Op::Store { at, len, fill, .. } => {
+                // Past the end there are bytes to store to, but none of the file.
+                let len = byte_count(data).saturating_sub(*at).min(*len);
+                write(data, pages, *at, &pattern(*fill, len));
             }
             Op::Append { len, fill, .. } => {
                 write(data, pages, byte_count(data), &pattern(*fill, *len));

@@ -23,12 +23,34 @@ pub struct Options {
     pub seed: u64,
     /// Images of one epoch.
     pub bound: Bound,
+    /// Images of one epoch inside a recovery.
+    pub recovery_bound: Bound,
     /// Images of each epoch and kind of recovery after which the filesystem is used.
     pub uses: usize,
     /// Images of each phase whose recovery is itself crashed.
     pub recoveries: usize,
     /// Only the moment after this many events.
     pub at: Option<usize>,
+}
+
+impl Options {
+    /// Everything that the time of a coffee allows.
+    pub fn full(seed: u64) -> Options {
+        let (bound, recovery_bound) = (Bound::FULL, Bound::QUICK);
+        Options { seed, bound, recovery_bound, uses: 8, recoveries: 4, at: None }
+    }
+
+    /// Enough for one of many workloads.
+    pub fn quick(seed: u64) -> Options {
+        let (bound, recovery_bound) = (Bound::QUICK, Bound::SMOKE);
+        Options { seed, bound, recovery_bound, uses: 2, recoveries: 1, at: None }
+    }
+
+    /// Enough for a test that runs with every build, and to notice a planted fault.
+    pub fn smoke(seed: u64) -> Options {
+        let bound = Bound::SMOKE;
+        Options { seed, bound, recovery_bound: bound, uses: 1, recoveries: 1, at: None }
+    }
 }
 
 /// A workload while its images are judged.
@@ -65,7 +87,7 @@ pub fn run(workload: &Workload, options: Options, left_out: Option<LeftOut>) -> 
         }
     };
     report.note_rules(&recording.trace.rules(), workload);
-    report.sites = recording.trace.sites();
+    report.sites = recording.trace.sites(workload.from..workload.ops.len());
     let trace = recording.trace.clone();
     let mut run = Run {
         workload,
@@ -179,7 +201,8 @@ impl Run<'_> {
 
     /// Lets another process recover while the stores of the first are in flight, and then crashes.
     fn crash_after_death(&mut self, trace: &Trace, epoch: &Epoch, expected: &Expectation) {
-        if !matches!((epoch.cause, epoch.phase), (Cause::Fence(_), Phase::Running(_))) {
+        let is_step = matches!(epoch.cause, Cause::Fence(_) | Cause::Flush(_));
+        if !is_step || !matches!(epoch.phase, Phase::Running(_)) {
             return;
         }
         let Ok((trace, found)) = guard(|| after_death(trace, epoch, self.left_out)) else { return };
@@ -205,7 +228,7 @@ impl Run<'_> {
         for inner in inside {
             self.judge.start_epoch();
             let Run { judge, rng, options, .. } = self;
-            let tally = explore(&inner, &options.bound, rng, &mut seen, |image| {
+            let tally = explore(&inner, &options.recovery_bound, rng, &mut seen, |image| {
                 judge.judge(image, expected).outcome
             });
             let place = format!("recovery, {} of it; ", describe(inner.cause));
@@ -243,6 +266,7 @@ impl Run<'_> {
 fn describe(cause: Cause) -> String {
     match cause {
         Cause::Fence(site) => format!("fence at {site}"),
+        Cause::Flush(site) => format!("flush at {site}"),
         Cause::End => "end of the operation".to_owned(),
         Cause::Between => "random store".to_owned(),
     }

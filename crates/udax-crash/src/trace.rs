@@ -6,6 +6,7 @@
 use crate::epoch::{Cause, Epoch, Line, PendingLine, Phase, line_hash};
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use udax_mm::image::{Image, UNIT_SIZE};
 use udax_mm::media::Site;
 use udax_mm::recorder::{Event, LeftOut, Mark};
@@ -42,6 +43,8 @@ pub struct Epochs<'t> {
     phase: Phase,
     event: usize,
     between: BTreeSet<usize>,
+    /// Whether something was stored since the last flush.
+    has_stored: bool,
 }
 
 /// The medium while a trace is replayed.
@@ -62,8 +65,8 @@ struct Stores {
 }
 
 impl Trace {
-    /// The moments to try: every fence, every end of an operation, and two random moments of each
-    /// operation.
+    /// The moments to try: every fence, the first flush after stores, every end of an operation,
+    /// and two random moments of each operation.
     pub fn epochs(&self, seed: u64) -> Epochs<'_> {
         Epochs {
             trace: self,
@@ -71,6 +74,7 @@ impl Trace {
             phase: Phase::Start,
             event: 0,
             between: self.moments_between(seed),
+            has_stored: false,
         }
     }
 
@@ -97,14 +101,25 @@ impl Trace {
         rules
     }
 
-    /// Every flush and fence that was carried out, as the fault of leaving it out.
-    pub fn sites(&self) -> BTreeSet<LeftOut> {
-        let site = |event: &Event| match event {
-            Event::Flush { site, .. } => Some(LeftOut::Flush(site)),
-            Event::Fence { site } => Some(LeftOut::Fence(site)),
-            Event::Store { .. } | Event::Mark(_) => None,
-        };
-        self.events.iter().filter_map(site).collect()
+    /// Every flush and fence that was carried out inside the operations `ops`, as the fault of
+    /// leaving it out.
+    pub fn sites(&self, ops: Range<usize>) -> BTreeSet<LeftOut> {
+        let mut is_inside = false;
+        let mut sites = BTreeSet::new();
+        for event in &self.events {
+            match event {
+                Event::Mark(Mark::Begin(op)) => is_inside = ops.contains(op),
+                Event::Mark(Mark::End(_)) => is_inside = false,
+                Event::Flush { site, .. } if is_inside => {
+                    sites.insert(LeftOut::Flush(site));
+                }
+                Event::Fence { site } if is_inside => {
+                    sites.insert(LeftOut::Fence(site));
+                }
+                Event::Store { .. } | Event::Flush { .. } | Event::Fence { .. } => {}
+            }
+        }
+        sites
     }
 
     fn moments_between(&self, seed: u64) -> BTreeSet<usize> {
@@ -130,16 +145,13 @@ impl Iterator for Epochs<'_> {
     fn next(&mut self) -> Option<Epoch> {
         loop {
             let event = self.trace.events.get(self.event)?;
-            let cause = match event {
-                Event::Fence { site } => Some(Cause::Fence(site)),
-                Event::Mark(Mark::End(_)) => Some(Cause::End),
-                _ if self.between.contains(&self.event) => Some(Cause::Between),
-                _ => None,
-            };
+            let cause = self.cause(event);
             match event {
                 Event::Mark(Mark::Begin(op)) => self.phase = Phase::Running(*op),
                 Event::Mark(Mark::End(op)) => self.phase = Phase::Ended(*op),
-                _ => {}
+                Event::Store { .. } => self.has_stored = true,
+                Event::Flush { .. } => self.has_stored = false,
+                Event::Fence { .. } => {}
             }
             let epoch = cause.map(|cause| self.replay.epoch(self.event, cause, self.phase));
             self.replay.apply(event);
@@ -147,6 +159,19 @@ impl Iterator for Epochs<'_> {
             if epoch.is_some() {
                 return epoch;
             }
+        }
+    }
+}
+
+impl Epochs<'_> {
+    /// Why a crash is tried before `event`, if it is.
+    fn cause(&self, event: &Event) -> Option<Cause> {
+        match event {
+            Event::Fence { site } => Some(Cause::Fence(site)),
+            Event::Flush { site, .. } if self.has_stored => Some(Cause::Flush(site)),
+            Event::Mark(Mark::End(_)) => Some(Cause::End),
+            _ if self.between.contains(&self.event) => Some(Cause::Between),
+            _ => None,
         }
     }
 }
@@ -239,7 +264,10 @@ mod tests {
 
     fn epochs(events: Vec<Event>) -> Vec<Epoch> {
         let trace = Trace { start: Image::zeroed(4096), events };
-        trace.epochs(0).filter(|epoch| epoch.cause != Cause::Between).collect()
+        trace
+            .epochs(0)
+            .filter(|epoch| matches!(epoch.cause, Cause::Fence(_) | Cause::End))
+            .collect()
     }
 
     fn stored(at: u64, value: u64) -> Event {

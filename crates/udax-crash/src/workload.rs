@@ -95,7 +95,8 @@ pub enum Op {
         mtime: i64,
     },
     /// Stores `len` bytes of the pattern `fill` at `at` through a pin, as a device or a mapping
-    /// does: they are durable only after the next operation, which must be a [`Op::Sync`].
+    /// does: they are durable only after the next operation, which must be a [`Op::Sync`]. What
+    /// lies past the end of the file, in its last page, is lost.
     Store {
         /// The file.
         path: String,

@@ -24,6 +24,7 @@ pub fn smoke() -> Vec<Workload> {
 pub fn quick() -> Vec<Workload> {
     let mut all = singles();
     all.extend(sequences());
+    all.extend(past_the_end());
     all.extend(growth());
     all.extend(big());
     all
@@ -187,11 +188,41 @@ fn sequences() -> Vec<Workload> {
             ],
         ),
         Workload::new(
+            "an open file",
+            &base(),
+            &[
+                Op::Open(open()),
+                write("@foo", 0, 24, 9),
+                Op::Store { path: "@foo".to_owned(), at: 4090, len: 12, fill: 9 },
+                Op::Sync("@foo".to_owned()),
+                punch("@foo", 100, 200),
+                append("@foo", 10, 7),
+            ],
+        ),
+        Workload::new(
             "shrink and grow",
             &base(),
             &[truncate("foo", 100), truncate("foo", 9000), append("foo", 8, 9)],
         ),
     ]
+}
+
+/// Files with other bytes than zeros past their end, which must not show when they grow.
+fn past_the_end() -> Vec<Workload> {
+    let mut setup = base();
+    setup.push(Op::Store { path: "foo".to_owned(), at: 9000, len: 300, fill: 5 });
+    let ops = [
+        truncate("foo", 9100),
+        truncate("foo", 40_000),
+        truncate("foo", 8000),
+        append("foo", 10, 9),
+        write("foo", 9050, 10, 9),
+        write("foo", 20_000, 10, 9),
+        Op::Allocate { path: "foo".to_owned(), from: 8192, to: 30_000 },
+        Op::Freeze("foo".to_owned()),
+    ];
+    let name = |op: &Op| format!("bytes past the end: {op}");
+    ops.into_iter().map(|op| Workload::new(name(&op), &setup, &[op])).collect()
 }
 
 /// Directories and the inode table getting longer.
