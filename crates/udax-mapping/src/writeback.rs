@@ -69,9 +69,12 @@ impl Mapping {
         let block = locked.block();
         let entry = block.entry.clone().expect("a dirty block has an entry");
         let pgmap = entry.pgmap.try_get_live().ok_or(AccessError::Dead)?;
+        // Asked before the flush: a mapping or a pin may go at any moment without the entry lock,
+        // and what it stored last before that has to be flushed.
+        let is_stored_to = self.is_stored_to(&block.range());
         // The whole entry: its stores were not told apart (B-10).
         pgmap.flush(entry.first.byte(), block.order.pages().bytes(), site)?;
-        if !self.is_stored_to(&block.range()) {
+        if !is_stored_to {
             locked.mark_clean();
             cleaned.push(block.head);
         }
