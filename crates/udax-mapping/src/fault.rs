@@ -172,7 +172,7 @@ impl<'m> FaultGuard<'m> {
             let pages = shown_at_once(user, at, absent.0);
             let leaf = Leaf { at, pages, target: absent.1 };
             let is_true = || self.mapping.holes().current() == seen;
-            if user.table().map_absent(leaf, is_true)? {
+            if let Some(pages) = user.table().map_absent(leaf, is_true)? {
                 return Ok(Served { pages, outdated: None });
             }
         }

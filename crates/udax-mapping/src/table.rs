@@ -86,20 +86,32 @@ impl Table {
         Ok(())
     }
 
-    /// Shows nothing of a folio at `at`, if `is_true` still says so under the lock of the table.
-    /// Returns whether it did.
+    /// Shows nothing of a folio, if `is_true` still says so under the lock of the table. Returns
+    /// how many pages from its start on show something then, or `None` if it is not true.
+    ///
+    /// A folio is never hidden: what is known of the leaf may be older than the folio. The leaf
+    /// ends before it; where it starts with one the folio is mapped again, so that the fault is
+    /// answered and the thread looks again.
     pub(crate) fn map_absent(
         &self,
-        leaf: Leaf,
+        mut leaf: Leaf,
         is_true: impl FnOnce() -> bool,
-    ) -> io::Result<bool> {
+    ) -> io::Result<Option<Pages>> {
         let mut leaves = self.leaves.lock();
         if leaves.is_closed {
-            return Ok(true);
+            return Ok(Some(leaf.pages));
         }
         if !is_true() {
-            return Ok(false);
+            return Ok(None);
         }
+        if let Some(shown) = leaves.overlapping(&leaf.range()).into_iter().find(Leaf::is_folio) {
+            if shown.at <= leaf.at {
+                self.map_again(&shown)?;
+                return Ok(Some(shown.range().end.since(leaf.at)));
+            }
+            leaf.pages = shown.at.since(leaf.at);
+        }
+        let pages = leaf.pages;
         match leaf.target {
             Target::Hole => self.vma.map_hole(leaf.at, leaf.pages)?,
             Target::PastEnd | Target::Failed => self.vma.map_void(leaf.at, leaf.pages)?,
@@ -108,7 +120,15 @@ impl Table {
         let hidden = leaves.replace(leaf);
         drop(leaves);
         drop(hidden);
-        Ok(true)
+        Ok(Some(pages))
+    }
+
+    /// Maps the folio of a leaf where it is shown already.
+    fn map_again(&self, leaf: &Leaf) -> io::Result<()> {
+        let Target::Folio { folio, first, access } = &leaf.target else {
+            unreachable!("only a folio is mapped again")
+        };
+        self.vma.map(leaf.at, folio.borrow(), first.span(leaf.pages), *access)
     }
 
     /// Takes back what `part` shows of no folio, and every leaf in `around` of a folio that is
@@ -220,9 +240,10 @@ impl Leaves {
 
     /// Puts a leaf in the place of others. A folio is hidden only by itself.
     fn replace(&mut self, leaf: Leaf) -> Vec<Leaf> {
-        let hidden = self.carve(&leaf.range());
         let is_fine = |old: &Leaf| !old.is_folio() || (old.at, old.pages) == (leaf.at, leaf.pages);
-        assert!(hidden.iter().all(is_fine), "I-38: a leaf of a folio is zapped first");
+        let is_zapped = self.overlapping(&leaf.range()).iter().all(is_fine);
+        assert!(is_zapped, "I-38: a leaf of a folio is zapped first");
+        let hidden = self.carve(&leaf.range());
         self.by_start.insert(leaf.at, leaf);
         hidden
     }
@@ -230,13 +251,16 @@ impl Leaves {
     /// Removes `range` from every leaf. A leaf of a folio lies in the range as a whole.
     fn carve(&mut self, range: &Range<VmaOff>) -> Vec<Leaf> {
         let taken = self.overlapping(range);
+        let lies_within = |leaf: &Leaf| range.start <= leaf.at && leaf.range().end <= range.end;
+        let is_whole = taken.iter().all(|leaf| !leaf.is_folio() || lies_within(leaf));
+        // Before anything is removed: a leaf that went would let go of pages that are mapped.
+        assert!(is_whole, "I-38: a leaf of a folio is unmapped as a whole");
         for leaf in &taken {
             self.by_start.remove(&leaf.at);
             let before = leaf.at..range.start;
             let after = range.end..leaf.range().end;
             for rest in [before, after] {
                 if rest.start < rest.end {
-                    assert!(!leaf.is_folio(), "I-38: a leaf of a folio is unmapped as a whole");
                     let pages = rest.end.since(rest.start);
                     let rest = Leaf { at: rest.start, pages, target: leaf.target.clone() };
                     self.by_start.insert(rest.at, rest);
@@ -244,5 +268,61 @@ impl Leaves {
             }
         }
         taken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+    use super::{Leaf, Table, Target};
+    use udax_mm::media::FileMedia;
+    use udax_mm::sync::Arc;
+    use udax_mm::{Access, MediaRange, MemoryType, Order, PAGE_SIZE, Pages, Pgmap, PgmapOff};
+    use udax_mm::{PgmapRef, Vma, VmaOff};
+
+    fn pgmap() -> PgmapRef {
+        let media = Arc::new(FileMedia::memfd("table", 4 * 4096).unwrap());
+        let range = MediaRange { media, start: 0, pages: Pages(4) };
+        let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).unwrap().try_get_live().unwrap();
+        pgmap.write(0, &[7; PAGE_SIZE]).unwrap();
+        pgmap
+    }
+
+    /// Four addresses, of which the third shows page 0.
+    fn table() -> Table {
+        let table = Table::new(Vma::reserve(Pages(4)).unwrap());
+        let folio = pgmap().request_folio(PgmapOff(0), Order::Base).unwrap();
+        table.map_folio(VmaOff(2), &folio, folio.pages(), Access::Read).unwrap();
+        table
+    }
+
+    fn absent(at: u64, pages: u64, target: Target) -> Leaf {
+        Leaf { at: VmaOff(at), pages: Pages(pages), target }
+    }
+
+    #[test]
+    fn a_late_failure_does_not_hide_a_folio() {
+        let table = table();
+
+        let shown = table.map_absent(absent(2, 1, Target::Failed), || true).unwrap();
+
+        assert_eq!(shown, Some(Pages(1)));
+        let mut byte = [0];
+        table.vma().read(2 * 4096, &mut byte).unwrap();
+        assert_eq!(byte, [7]);
+        assert!(table.leaves().iter().all(Leaf::is_folio));
+    }
+
+    #[test]
+    fn an_old_hole_ends_before_a_folio() {
+        let table = table();
+
+        let shown = table.map_absent(absent(0, 4, Target::Hole), || true).unwrap();
+
+        assert_eq!(shown, Some(Pages(2)));
+        let shown: Vec<_> =
+            table.leaves().iter().map(|leaf| (leaf.range(), leaf.is_folio())).collect();
+        assert_eq!(shown, [(VmaOff(0)..VmaOff(2), false), (VmaOff(2)..VmaOff(3), true)]);
     }
 }

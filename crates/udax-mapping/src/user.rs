@@ -218,7 +218,8 @@ impl User {
         Ok(head)
     }
 
-    /// Makes a touch of the page SIGBUS, and remembers why.
+    /// Makes a touch of the page SIGBUS, and remembers why. A page that shows a folio keeps it: the
+    /// fault came late, and the thread looks again.
     pub(crate) fn fail(&self, at: VmaOff, why: FaultError) {
         *self.last_error.lock() = Some(Arc::new(why));
         let leaf = Leaf { at, pages: Pages(1), target: Target::Failed };
