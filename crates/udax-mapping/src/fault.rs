@@ -71,14 +71,6 @@ pub struct FaultGuard<'m> {
     owner: Option<Arc<dyn IomapOps>>,
 }
 
-/// What a fault did.
-pub(crate) struct Served {
-    /// Pages from the faulting one on that show something.
-    pub(crate) pages: Pages,
-    /// A run that may have been a hole before, and that another eager mapping still shows as one.
-    pub(crate) outdated: Option<Range<FileIndex>>,
-}
-
 /// Data around an index.
 pub(crate) struct Run {
     span: DaxSpan,
@@ -137,13 +129,18 @@ impl<'m> FaultGuard<'m> {
         Some(EntryGuard::new(self, block.head, block))
     }
 
-    /// Serves a touch of page `at` of a user mapping.
+    /// Serves a touch of page `at` of a user mapping. Returns how many pages from there on show
+    /// something.
+    ///
+    /// Adds to `outdated`, whether it fails or not, what may have been a hole before and is still
+    /// shown as one by an eager mapping. The caller refills it.
     pub(crate) fn fault_in(
         &self,
         user: &Arc<User>,
         at: VmaOff,
         access: Access,
-    ) -> Result<Served, FaultError> {
+        outdated: &mut Vec<Range<FileIndex>>,
+    ) -> Result<Pages, FaultError> {
         let index = user.index(at);
         if access == Access::Write && user.access() == Access::Read {
             return Err(FaultError::ReadOnly(index));
@@ -154,14 +151,14 @@ impl<'m> FaultGuard<'m> {
             let absent = match entry.iomap(access)? {
                 Iomap::Data { span, start } => {
                     let run = Run::new(span, start);
+                    // First: what was allocated stays so whatever fails below (B-12).
+                    if access == Access::Write && self.mapping.forget_holes(&run.range()) {
+                        outdated.push(run.range());
+                    }
                     entry.fault_run(&run, reason)?;
-                    let is_outdated =
-                        access == Access::Write && self.mapping.forget_holes(&run.range());
-                    let outdated = is_outdated.then(|| run.range());
                     let mapped = index + entry.map_user(user)?;
                     drop(entry);
-                    let pages = self.map_behind(user, &run, mapped).since(index);
-                    return Ok(Served { pages, outdated });
+                    return Ok(self.map_behind(user, &run, mapped).since(index));
                 }
                 Iomap::Hole { .. } if access == Access::Write => {
                     return Err(FaultError::NotAllocated(index));
@@ -173,7 +170,7 @@ impl<'m> FaultGuard<'m> {
             let leaf = Leaf { at, pages, target: absent.1 };
             let is_true = || self.mapping.holes().current() == seen;
             if let Some(pages) = user.table().map_absent(leaf, is_true)? {
-                return Ok(Served { pages, outdated: None });
+                return Ok(pages);
             }
         }
     }
@@ -202,16 +199,11 @@ impl<'m> FaultGuard<'m> {
                 let part = user.part(&range);
                 let mut at = part.start;
                 while let Some(next) = user.table().next_absent(&(at..part.end)) {
-                    let pages = match self.fault_in(&user, next, user.access()) {
-                        Ok(served) => {
-                            work.extend(served.outdated);
-                            served.pages
-                        }
-                        Err(why) => {
-                            user.fail(next, why);
-                            Pages(1)
-                        }
-                    };
+                    let served = self.fault_in(&user, next, user.access(), &mut work);
+                    let pages = served.unwrap_or_else(|why| {
+                        user.fail(next, why);
+                        Pages(1)
+                    });
                     at = next + pages;
                 }
             }

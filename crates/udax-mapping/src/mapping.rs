@@ -183,9 +183,12 @@ impl Mapping {
     /// Serves a touch of a lazy mapping. What fails is SIGBUS, and remembered there.
     pub(crate) fn fault_user(&self, user: &Arc<User>, at: VmaOff, access: Access) {
         let faults = self.faults();
-        match faults.fault_in(user, at, access) {
-            Ok(served) => served.outdated.into_iter().for_each(|range| faults.refill(range)),
-            Err(why) => user.fail(at, why),
+        let mut outdated = Vec::new();
+        if let Err(why) = faults.fault_in(user, at, access, &mut outdated) {
+            user.fail(at, why);
+        }
+        for range in outdated {
+            faults.refill(range);
         }
     }
 
@@ -197,9 +200,12 @@ impl Mapping {
             let faults = self.faults();
             let round_end = end.min(at + ROUND);
             while let Some(next) = user.table().next_absent(&(at..round_end)) {
-                let served = faults.fault_in(user, next, user.access())?;
-                served.outdated.into_iter().for_each(|range| faults.refill(range));
-                at = next + served.pages;
+                let mut outdated = Vec::new();
+                let served = faults.fault_in(user, next, user.access(), &mut outdated);
+                for range in outdated {
+                    faults.refill(range);
+                }
+                at = next + served?;
                 if at >= round_end {
                     break;
                 }

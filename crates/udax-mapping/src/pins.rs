@@ -3,6 +3,7 @@
 //! Owns the list of pins of a file, by range and by who. The pages are counted and waited for in
 //! the page map; a [`PinnedRange`] holds them there and needs neither the file nor its mapping.
 
+use crate::entry::EntryGuard;
 use crate::fallback::Fallback;
 use crate::fault::{FaultError, FaultGuard, Run};
 use crate::index::Block;
@@ -169,7 +170,7 @@ impl PinnedRange {
     /// Pins the folio at `index`. Returns the first index behind it.
     fn add(&mut self, faults: &FaultGuard<'_>, index: FileIndex) -> Result<FileIndex, FaultError> {
         let wanted = self.block_around(index);
-        let (mut entry, reason) = faults.lock_largest(index, wanted);
+        let (entry, reason) = faults.lock_largest(index, wanted);
         let mut found = entry.iomap(Access::Read)?;
         let is_allocated = matches!(found, Iomap::Hole { .. });
         if is_allocated || self.info.kind == PinKind::Write {
@@ -181,15 +182,24 @@ impl PinnedRange {
             Iomap::Hole { .. } => return Err(FaultError::NotAllocated(index)),
         };
         let run = Run::new(span, start);
-        entry.fault_run(&run, reason)?;
-        let block = entry.block();
-        let folio = entry.pin(self.info.clone()).expect("the folio was faulted in");
-        let end = self.push(folio, &block, index);
-        drop(entry);
+        let pinned = self.add_run(entry, &run, reason);
+        // Also if that failed: what was allocated stays so (B-12).
         if is_allocated {
             faults.invalidate_holes(run.range());
         }
-        Ok(end)
+        pinned
+    }
+
+    /// Pins the folio of a locked entry, which lies in `run`. Returns the first index behind it.
+    fn add_run(
+        &mut self,
+        mut entry: EntryGuard<'_, '_>,
+        run: &Run,
+        reason: Option<Fallback>,
+    ) -> Result<FileIndex, FaultError> {
+        entry.fault_run(run, reason)?;
+        let folio = entry.pin(self.info.clone()).expect("the folio was faulted in");
+        Ok(self.push(folio, &entry.block(), entry.asked()))
     }
 
     /// The 2 MiB block around `index`, if it lies in the range.
