@@ -192,8 +192,9 @@ pub trait Media: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// Returns [`MediaError::Io`] if the host could not write. What was flushed stays flushed, so
-    /// the next fence tries again.
+    /// Returns [`MediaError::Io`] if the host could not write. Then every later fence of the same
+    /// medium fails as well: the host reports a lost write once, so nobody can tell what has
+    /// arrived. Opening the medium again starts from what is there.
     fn fence(&self, site: Site) -> Result<(), MediaError>;
 
     /// The file to map for users, and its byte at which the medium starts. None where there is no

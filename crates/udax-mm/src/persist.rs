@@ -12,6 +12,7 @@
 use std::ffi::c_void;
 use std::ops::Range;
 
+use rustix::io::Errno;
 use rustix::mm::{MsyncFlags, msync};
 
 use crate::bytes::{Window, WriteBack};
@@ -41,8 +42,8 @@ pub(crate) struct Synced {
     /// Pages flushed and not yet taken by a fence.
     pending: Mutex<PendingPages>,
     /// Held during an msync, so that a fence which finds its pages taken by another fence waits
-    /// until they are written.
-    writing: Mutex<()>,
+    /// until they are written. Holds the error of the first msync that failed.
+    writing: Mutex<Option<Errno>>,
 }
 
 impl Persist {
@@ -53,7 +54,7 @@ impl Persist {
             Persistence::CacheLines => Persist::CacheLines(write_back_instruction()),
             Persistence::Msync => Persist::Msync(Synced {
                 pending: Mutex::new(PendingPages::default()),
-                writing: Mutex::new(()),
+                writing: Mutex::new(None),
             }),
         }
     }
@@ -83,7 +84,7 @@ impl Persist {
                 store_fence();
                 Ok(())
             }
-            Persist::Msync(synced) => synced.write_pending(window),
+            Persist::Msync(synced) => synced.write_pending(|range| sync_bytes(window, range)),
         }
     }
 }
@@ -91,18 +92,18 @@ impl Persist {
 impl Synced {
     /// Writes every pending page, and waits for those that another fence is writing.
     ///
-    /// After a failure the pages are pending again: the next fence tries, and fails, once more.
-    fn write_pending(&self, window: &Window) -> Result<(), MediaError> {
-        let _writing = self.writing.lock();
-        let taken = std::mem::take(&mut *self.pending.lock());
-        for range in &taken.ranges {
-            if let Err(error) = sync_bytes(window, range) {
-                let mut pending = self.pending.lock();
-                taken.ranges.into_iter().for_each(|range| pending.add(range));
-                return Err(MediaError::Io(error.into()));
-            }
+    /// A failure is final: the host reports a page that it could not write once, and then holds it
+    /// for clean, so that a second msync would succeed without having written anything.
+    fn write_pending(
+        &self,
+        sync: impl FnMut(&Range<u64>) -> rustix::io::Result<()>,
+    ) -> Result<(), MediaError> {
+        let mut failed = self.writing.lock();
+        if failed.is_none() {
+            let taken = std::mem::take(&mut *self.pending.lock());
+            *failed = taken.ranges.iter().try_for_each(sync).err();
         }
-        Ok(())
+        failed.map_or(Ok(()), |errno| Err(MediaError::Io(errno.into())))
     }
 }
 
@@ -193,7 +194,9 @@ pub(crate) fn write_back_instruction() -> WriteBack {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_PENDING, PendingPages, pages};
+    use super::{MAX_PENDING, PendingPages, Synced, pages};
+    use crate::sync::Mutex;
+    use rustix::io::Errno;
 
     fn pending(added: &[(u64, u64)]) -> Vec<(u64, u64)> {
         let mut pending = PendingPages::default();
@@ -218,6 +221,17 @@ mod tests {
         let joined = pending(&added);
         assert_eq!(joined.len(), MAX_PENDING);
         assert!(joined.contains(&(500, 560)));
+    }
+
+    #[test]
+    fn after_a_failed_msync_no_fence_succeeds() {
+        let synced =
+            Synced { pending: Mutex::new(PendingPages::default()), writing: Mutex::new(None) };
+        synced.pending.lock().add(0..4096);
+
+        assert!(synced.write_pending(|_| Err(Errno::IO)).is_err());
+
+        assert!(synced.write_pending(|_| Ok(())).is_err(), "the host reports it once");
     }
 
     #[test]
