@@ -104,7 +104,10 @@ impl Reservation {
 
     /// Maps nothing over a range: a touch is SIGBUS.
     pub(crate) fn map_void(&self, at: Range<usize>) -> io::Result<()> {
-        self.map_file(at, empty_file()?, 0, Access::Write, Sharing::Shared)
+        // Each page has its own place in the file, so that the host joins neighbours to one area:
+        // a process may have only so many.
+        let offset = wide(at.start);
+        self.map_file(at, empty_file()?, offset, Access::Write, Sharing::Shared)
     }
 
     /// Maps zeros over a range, for reading: a store is SIGSEGV.

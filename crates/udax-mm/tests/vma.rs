@@ -405,3 +405,22 @@ fn a_frozen_folio_is_mapped_for_reading_only() {
     assert_eq!(error.to_string(), "page 0 is frozen and cannot be mapped writable");
     assert_fault(&vma.store_u64(0, 1), 0);
 }
+
+#[test]
+fn neighbouring_voids_are_one_area_of_the_host() {
+    let vma = Vma::reserve(Pages(4)).unwrap();
+    let pgmap = pgmap();
+    let held = folio(&pgmap, 0);
+    for page in 0..4 {
+        map(&vma, page, &held, Access::Read);
+    }
+    for page in 0..4 {
+        vma.map_void(VmaOff(page), Pages(1)).unwrap();
+    }
+
+    let (start, end) = (vma.addr(), vma.addr() + 4 * PAGE_SIZE);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let first = |line: &str| usize::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
+    let inside = maps.lines().map(first).filter(|at| (start..end).contains(at));
+    assert_eq!(inside.count(), 1);
+}
