@@ -342,8 +342,12 @@ impl PageWord {
     }
 
     /// Asks the last unpin to wake. The caller holds the lock of the wait queue.
+    ///
+    /// Acquire, also where nothing is pinned, pairs with the Release in `unpin`: who is told that
+    /// the pins are gone sees what their holders did.
     pub(crate) fn watch(&self) -> Watch {
-        match self.update(Ordering::Acquire, |v| (v.pins() > 0).then_some(v.0 | WAITERS)) {
+        let next = |value| (Value(value).pins() > 0).then_some(value | WAITERS);
+        match self.0.fetch_update(Ordering::Acquire, Ordering::Acquire, next) {
             Ok(_) => Watch::Pinned,
             Err(_) => Watch::Unpinned,
         }
@@ -372,10 +376,12 @@ impl PageWord {
 
     /// One child fewer: split -> split, or idle with the last one.
     ///
-    /// Release pairs with the Acquire in `claim`.
+    /// Release pairs with the Acquire in `claim`, `raise` and `join`. Acquire pairs with the Release
+    /// of the lowers before: who lowers the last child goes on to the block above, and gives on
+    /// what was done under all children.
     pub(crate) fn lower(&self) -> Lower {
         let after = |v: Value| if v.children() == 1 { 0 } else { v.0 - REF };
-        let before = self.update(Ordering::Release, |v| v.is_split().then(|| after(v)));
+        let before = self.update(Ordering::AcqRel, |v| v.is_split().then(|| after(v)));
         let before = before.expect("rule 4: the block of a busy page is split");
         if before.children() == 1 { Lower::Idle } else { Lower::Split }
     }
