@@ -162,7 +162,9 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// Pins the folio, or returns `None` if nothing was faulted in.
     ///
     /// A pin for writing makes the entry dirty, and keeps it so: nobody tells when a device stores.
-    pub fn pin(&self, info: PinInfo) -> Option<PinnedFolio> {
+    ///
+    /// Only [`Mapping::pin`](crate::Mapping::pin) calls it: writeback has to find the pin listed.
+    pub(crate) fn pin(&self, info: PinInfo) -> Option<PinnedFolio> {
         let folio = self.folio.as_ref()?;
         if info.kind == PinKind::Write {
             self.mark_dirty();

@@ -160,8 +160,12 @@ impl PinnedRange {
     ///
     /// # Errors
     ///
-    /// As [`read`](PinnedRange::read).
+    /// As [`read`](PinnedRange::read), and [`MediaError::ReadOnly`] if it was pinned for reading:
+    /// nobody would write such a store back.
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        if self.info.kind == PinKind::Read {
+            return Err(MediaError::ReadOnly);
+        }
         self.for_each_piece(at, bytes.len(), |folio, byte, piece| {
             folio.pgmap().write(byte, &bytes[piece])
         })

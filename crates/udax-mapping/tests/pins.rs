@@ -4,7 +4,7 @@ mod common;
 
 use common::{PAGE, TestFile, data, info, range};
 use udax_mapping::FaultError;
-use udax_mm::{FileIndex, Order, PgmapOff, PinKind, Wait};
+use udax_mm::{FileIndex, MediaError, Order, PgmapOff, PinKind, Wait};
 
 #[test]
 fn pinned_bytes_are_the_bytes_of_the_file() {
@@ -135,4 +135,15 @@ fn pinned_bytes_outlive_the_file() {
     let mut bytes = [0; 2];
     pin.read(0, &mut bytes).unwrap();
     assert_eq!(bytes, [33; 2]);
+}
+
+#[test]
+fn a_pin_for_reading_refuses_stores() {
+    let file = TestFile::new(4, &data(0, 1));
+    let pin = file.mapping.pin(range(0, 1), info("test", PinKind::Read)).unwrap();
+
+    let error = pin.write(0, &[1]).unwrap_err();
+
+    assert!(matches!(error, MediaError::ReadOnly), "{error}");
+    assert_eq!(file.byte_of_block(0), 0);
 }
