@@ -8,16 +8,19 @@ use crate::mapping::{Layout, Mapping};
 use crate::pins::FilePin;
 use std::fmt;
 use std::ops::Range;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use udax_dev::DaxSpan;
 use udax_mm::sync::{Arc, RwLockWriteGuard};
 use udax_mm::{
     FileIndex, IdleSpan, LimboSink, Order, Pages, PgmapOff, PgmapRef, RequestError, Wait,
 };
 
-/// How often a page that is counted but not pinned is looked at again, if nobody may wait. Such a
-/// reference lasts for the moment between an unpin and its put.
-const TRIES: u32 = 1 << 10;
+/// How long a page that is counted but not pinned is looked at again. Such a reference lasts for
+/// the moment between an unpin and its put; one that lasts longer is held by somebody who is not
+/// waited for (rule 6).
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same if nobody may wait.
+const LITTLE_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Why a layout could not be broken. The file is as it was; translations come back with the next
 /// fault (rule 8).
@@ -113,6 +116,7 @@ impl Mapping {
     /// # Errors
     ///
     /// [`BreakError::Pinned`] with the first pinned page and its pins if `wait` runs out;
+    /// [`BreakError::Busy`] if a page stays counted by something else for a second at most;
     /// [`BreakError`] of other kinds as they say. Every entry is still there (I-51).
     pub fn break_layout(
         &self,
@@ -120,11 +124,11 @@ impl Mapping {
         wait: Wait,
     ) -> Result<LayoutBroken<'_>, BreakError> {
         let owner = self.owner().ok_or(BreakError::Closed)?;
-        let mut tries = 0;
+        let mut busy_since = None;
         loop {
             match self.try_break(&owner, range.clone())? {
                 Attempt::Broken(broken) => return Ok(broken),
-                Attempt::Blocked(obstacle) => obstacle.wait(self, wait, &mut tries)?,
+                Attempt::Blocked(obstacle) => obstacle.wait(self, wait, &mut busy_since)?,
             }
         }
     }
@@ -235,18 +239,27 @@ impl fmt::Debug for LayoutBroken<'_> {
 
 impl Obstacle {
     /// Sleeps until the page is not pinned, with no lock held.
-    fn wait(&self, mapping: &Mapping, wait: Wait, tries: &mut u32) -> Result<(), BreakError> {
+    ///
+    /// `busy_since` is the moment since when pages were in the way that nobody pins.
+    fn wait(
+        &self,
+        mapping: &Mapping,
+        wait: Wait,
+        busy_since: &mut Option<Instant>,
+    ) -> Result<(), BreakError> {
         let page = self.page.span(Pages(1));
         if self.pgmap.first_pinned(page.clone()).is_some() {
+            *busy_since = None;
             return self.pgmap.wait_unpinned(page, wait).map_err(|_| self.to_error(mapping));
         }
-        *tries += 1;
-        let is_over = match wait {
-            Wait::Never => *tries > TRIES,
-            Wait::Until(deadline) => Instant::now() >= deadline,
-            Wait::Forever => false,
+        let now = Instant::now();
+        let since = *busy_since.get_or_insert(now);
+        let end = match wait {
+            Wait::Never => since + LITTLE_PATIENCE,
+            Wait::Until(deadline) => deadline.min(since + PATIENCE),
+            Wait::Forever => since + PATIENCE,
         };
-        if is_over {
+        if now >= end {
             return Err(BreakError::Busy(self.index));
         }
         std::thread::yield_now();

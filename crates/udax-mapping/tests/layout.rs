@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use udax_mapping::BreakError;
 use udax_mm::sync::mpsc;
-use udax_mm::{Access, FileIndex, PgmapOff, PinKind, Wait};
+use udax_mm::{Access, FileIndex, Order, PgmapOff, PinKind, Wait};
 
 #[test]
 fn the_pages_behind_a_broken_range_are_claimed_and_nothing_else() {
@@ -232,4 +232,17 @@ fn a_file_without_an_owner_says_that_it_was_closed() {
     assert!(matches!(error, BreakError::Closed));
     let error = mapping.faults().lock_entry(FileIndex(0)).iomap(Access::Read).unwrap_err();
     assert_eq!(error.to_string(), "the file was closed");
+}
+
+#[test]
+fn a_reference_that_is_no_pin_is_not_waited_for() {
+    let file = TestFile::new(8, &data(0, 4));
+    let pgmap = file.pgmap().try_get_live().unwrap();
+    let held = pgmap.request_folio(PgmapOff(2), Order::Base).unwrap();
+
+    let error = file.truncate(0, Wait::Forever).unwrap_err();
+
+    assert!(matches!(error, BreakError::Busy(FileIndex(2))), "{error}");
+    drop(held);
+    file.truncate(0, Wait::Never).unwrap();
 }
