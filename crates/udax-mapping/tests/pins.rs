@@ -3,8 +3,9 @@
 mod common;
 
 use common::{PAGE, TestFile, data, info, range};
-use udax_mapping::FaultError;
-use udax_mm::{FileIndex, MediaError, Order, PgmapOff, PinKind, Wait};
+use udax_mapping::{FaultError, Populate};
+use udax_mm::sync::{Arc, Mutex};
+use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Wait};
 
 #[test]
 fn pinned_bytes_are_the_bytes_of_the_file() {
@@ -146,4 +147,26 @@ fn a_pin_for_reading_refuses_stores() {
 
     assert!(matches!(error, MediaError::ReadOnly), "{error}");
     assert_eq!(file.byte_of_block(0), 0);
+}
+
+#[test]
+fn what_a_failed_pin_allocated_is_no_hole_any_more() {
+    let file = TestFile::new(4, &[None]);
+    let shows = file.mapping.map(FileIndex(0), Pages(1), Access::Read, Populate::Eager).unwrap();
+    // Somebody holds every block, so that the folio cannot be had.
+    let live = file.pgmap().try_get_live().unwrap();
+    let held = Arc::new(Mutex::new(None));
+    let (taken, holder) = (live.clone(), Arc::clone(&held));
+    file.hook_next_iomap(move || {
+        let claims = taken.claim(PgmapOff(0)..PgmapOff(4)).unwrap();
+        *holder.lock() = Some(claims);
+    });
+
+    file.mapping.pin(range(0, 1), info("test", PinKind::Write)).unwrap_err();
+
+    let block = file.blocks()[0].expect("it was allocated");
+    drop(held.lock().take());
+    file.fill_block(block, 9);
+    let mut byte = [0];
+    assert!(shows.vma().read(0, &mut byte).is_err() || byte == [9], "B-12");
 }
