@@ -20,7 +20,7 @@ const ROUND: Pages = Pages(512);
 /// The address space of one file (`struct address_space`).
 ///
 /// Faults and pins take its layout lock shared, [`break_layout`](Mapping::break_layout) takes it
-/// exclusively. Locks are taken in this order: layout, entry, list of user mappings, translations.
+/// exclusively. The order of its locks is in `docs/protocol.md`.
 ///
 /// # Examples
 ///
