@@ -12,7 +12,7 @@ use crate::errno::errno;
 use crate::server::{Server, TTL};
 
 /// Entries read at a time from a directory.
-const DIR_BATCH: usize = 128;
+const DIR_BATCH: usize = 32;
 
 /// Where `.` and `..` end in the offsets of a directory; the cookies of entries follow.
 const DOTS: u64 = 2;

@@ -124,6 +124,8 @@ fn a_pin_for_reading_does_not_write_and_none_reaches_past_the_file() {
     let pin = file.pin(0..4096, &PinOptions::new("r")).unwrap();
     assert_eq!(error(pin.write(b"x", 0)).kind(), ErrorKind::BadHandle);
     assert_eq!(error(pin.read(&mut [0; 2], 4095)).kind(), ErrorKind::OutOfRange);
+    let part = file.pin(10..100, &PinOptions::new("r")).unwrap();
+    assert_eq!(error(part.read(&mut [0; 2], 89)).kind(), ErrorKind::OutOfRange);
     let past = error(file.pin(4096..8192, &PinOptions::new("r")));
     assert_eq!(past.kind(), ErrorKind::OutOfRange, "{past}");
     let empty = error(file.pin(5..5, &PinOptions::new("r")));
@@ -156,7 +158,8 @@ fn a_mapping_is_the_file() {
     assert_eq!(&bytes, b"the other way");
     assert_eq!(error(map.read(&mut bytes, map.len() - 12)).kind(), ErrorKind::OutOfRange);
     assert_eq!(error(map.load(4)).kind(), ErrorKind::InvalidInput);
-    let reader = file.map(0..4096, &MapOptions::new()).unwrap();
+    let reader = file.map(0..4000, &MapOptions::new()).unwrap();
+    assert_eq!(error(reader.read(&mut [0], 4000)).kind(), ErrorKind::OutOfRange);
     assert_eq!(error(reader.store(0, 1)).kind(), ErrorKind::BadHandle);
     assert_eq!(error(reader.write(b"x", 0)).kind(), ErrorKind::BadHandle);
     assert_eq!(error(reader.compare_exchange(0, 0, 1)).kind(), ErrorKind::BadHandle);
