@@ -170,3 +170,23 @@ fn one_unreadable_file_does_not_end_a_copy() {
     assert!(run.stderr.ends_with("udax: one file was not copied\n"), "{}", run.stderr);
     assert_eq!(bench.ok(&["cat", "p.udax:/in/b"]), "b");
 }
+
+#[test]
+fn the_file_of_the_pool_is_no_destination() {
+    let dir = tempfile::tempdir().unwrap();
+    let pool = dir.path().join("p.udax");
+    let udax = |args: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_udax"));
+        command.current_dir(dir.path()).args(args).output().unwrap()
+    };
+    assert!(udax(&["create", "p.udax", "--size", "8M"]).status.success());
+    std::fs::write(dir.path().join("f"), b"bytes").unwrap();
+    assert!(udax(&["cp", "f", "p.udax:/f"]).status.success());
+
+    let refused = udax(&["cp", "p.udax:/f", "p.udax"]);
+
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("is the pool itself"));
+    assert_eq!(std::fs::metadata(&pool).unwrap().len(), 8 << 20);
+    assert!(udax(&["check", "p.udax"]).status.success());
+}

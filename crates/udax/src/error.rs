@@ -46,7 +46,7 @@ pub(crate) enum Cause {
     Host(#[from] io::Error),
     #[error("the file exists already; a pool is never created over one, remove it first")]
     PoolExists,
-    #[error("the pool is open in process {0} already; wait for it, or attach to it when it serves")]
+    #[error("the pool is open in process {0} already; wait until it closes the pool")]
     InUse(u32),
     #[error("the pool is open elsewhere; wait for its holder, `lslocks` may name it")]
     InUseByUnknown,

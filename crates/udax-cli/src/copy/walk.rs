@@ -1,7 +1,8 @@
 //! Copies files, directories and symbolic links from one tree to another.
 //!
 //! One file that cannot be copied is reported and counted, and the rest goes on; a destination
-//! that is full ends the copy. A file is copied whole or removed again. Hard links become files of
+//! that is full ends the copy. A new file is copied whole or removed again;
+//! one that was there is overwritten in place, so that copying the same bytes again is harmless. Hard links become files of
 //! their own; sockets, devices and fifos have no bytes and are skipped.
 
 use std::ffi::OsStr;
@@ -181,7 +182,8 @@ impl<'a> Copier<'a> {
             FileKind::Special(what) => bail!("{}: is a {what}, it has no bytes", from.show()),
         }
         let source = from.tree.open(&from.path)?;
-        clear_way(to, Some(stat))?;
+        let is_new = to.stat()?.is_none();
+        self.clear_way(to, Some(stat))?;
         let sink = to.tree.create(&to.path, stat)?;
         match self.bytes(source.as_ref(), sink.as_ref(), stat) {
             Ok(bytes) => {
@@ -191,7 +193,10 @@ impl<'a> Copier<'a> {
             }
             Err(error) => {
                 drop(sink);
-                to.tree.remove(&to.path)?;
+                // What stood there before is not this copy's to remove.
+                if is_new {
+                    to.tree.remove(&to.path)?;
+                }
                 Err(error)
             }
         }
@@ -227,11 +232,34 @@ impl<'a> Copier<'a> {
 
     fn link(&mut self, from: &Place<'_>, stat: &Stat, to: &Place<'_>) -> anyhow::Result<()> {
         let target = from.tree.read_link(&from.path)?;
-        clear_way(to, None)?;
+        self.clear_way(to, None)?;
         to.tree.make_link(&to.path, &target)?;
         to.tree.dress(&to.path, stat)?;
         self.report.symlinks += 1;
         Ok(())
+    }
+
+    /// Makes sure that a file or symbolic link can come to `to`: a file stays and is overwritten in
+    /// place, a symbolic link is removed. A directory, a device and the pool itself are errors.
+    fn clear_way(&self, to: &Place<'_>, file: Option<&Stat>) -> anyhow::Result<()> {
+        let leads_to = to.stat_through()?;
+        if leads_to.is_some_and(|stat| self.avoid.contains(&stat.id)) {
+            bail!("{}: is the pool itself; write {0}:/ to copy into it", to.show());
+        }
+        let Some(there) = to.stat()? else { return Ok(()) };
+        match (there.kind, file) {
+            (FileKind::Dir, _) => {
+                bail!("{}: a directory is in the way of a file; remove it first", to.show())
+            }
+            (FileKind::Special(what), _) => {
+                bail!("{}: a {what} is in the way; it is not replaced", to.show())
+            }
+            (FileKind::File, Some(file)) if file.id == there.id => {
+                bail!("{}: a file cannot be copied onto itself", to.show())
+            }
+            (FileKind::File, Some(_)) => Ok(()),
+            _ => to.tree.remove(&to.path),
+        }
     }
 
     fn skip(&mut self, from: &Place<'_>, why: &str) {
@@ -250,22 +278,6 @@ impl<'a> Copier<'a> {
                 Ok(())
             }
         }
-    }
-}
-
-/// Makes sure that a file or symbolic link can come to `to`: what stands there and can be
-/// overwritten in place stays, a symbolic link is removed, a directory is an error.
-fn clear_way(to: &Place<'_>, file: Option<&Stat>) -> anyhow::Result<()> {
-    let Some(there) = to.stat()? else { return Ok(()) };
-    if there.kind == FileKind::Dir {
-        bail!("{}: a directory is in the way of a file; remove it first", to.show());
-    }
-    match file {
-        Some(file) if file.id == there.id => {
-            bail!("{}: a file cannot be copied onto itself", to.show())
-        }
-        Some(_) if there.kind == FileKind::File => Ok(()),
-        _ => to.tree.remove(&to.path),
     }
 }
 
