@@ -130,7 +130,7 @@ fn bytes() -> Vec<Op> {
 /// Short histories that no pair of the list covers.
 fn sequences() -> Vec<Workload> {
     let open = || "foo".to_owned();
-    vec![
+    let mut all = vec![
         Workload::new(
             "unlink of an open file",
             &base(),
@@ -176,6 +176,15 @@ fn sequences() -> Vec<Workload> {
             &base(),
             &[create("new"), Op::Remount, append("new", 100, 9), Op::Remount, unlink("new")],
         ),
+    ];
+    all.extend(stores_and_sizes());
+    all
+}
+
+/// Short histories of stores beside changes of the size.
+fn stores_and_sizes() -> Vec<Workload> {
+    let open = || "foo".to_owned();
+    vec![
         Workload::new(
             "stores through a pin",
             &base(),
