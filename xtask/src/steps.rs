@@ -32,13 +32,19 @@ pub(crate) fn deny() -> Result<()> {
     cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"], &[])
 }
 
-/// Explores interleavings with at most `bound` preemptions.
+/// Explores interleavings with at most `bound` preemptions: of page maps, and of the count of live
+/// references by itself.
 pub(crate) fn loom(bound: u32) -> Result<()> {
     let bound = bound.to_string();
-    cargo(
-        &["test", "--release", "-p", "udax-mm", "--test", "loom", "--target-dir", "target/loom"],
-        &[("RUSTFLAGS", "--cfg loom"), ("LOOM_MAX_PREEMPTIONS", &bound)],
-    )
+    let environment = [("RUSTFLAGS", "--cfg loom"), ("LOOM_MAX_PREEMPTIONS", bound.as_str())];
+    let test = |which: &[&str]| {
+        let mut arguments =
+            vec!["test", "--release", "-p", "udax-mm", "--target-dir", "target/loom"];
+        arguments.extend(which);
+        cargo(&arguments, &environment)
+    };
+    test(&["--lib", "races::"])?;
+    test(&["--test", "loom"])
 }
 
 /// Runs the crash enumerator.

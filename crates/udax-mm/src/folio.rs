@@ -2,12 +2,12 @@
 //!
 //! This file owns the three ways to hold a counted folio; pins are in [`pin`](crate::pin).
 
+use crate::block::Block;
 use crate::idle::IdleSpan;
 use crate::pgmap::PgmapRef;
 use crate::pin::{PinInfo, PinnedFolio};
-use crate::table::Block;
 use crate::units::{Order, PgmapOff};
-use crate::word::{PageWord, Put};
+use crate::word::{Left, PageWord, Put, Value};
 use std::fmt;
 use std::ops::Range;
 
@@ -51,16 +51,19 @@ pub struct FolioRef<'a> {
 
 impl Folio {
     /// The first page.
+    #[inline]
     pub fn head(&self) -> PgmapOff {
         self.block.head()
     }
 
     /// The size.
+    #[inline]
     pub fn order(&self) -> Order {
         self.block.order()
     }
 
     /// All pages.
+    #[inline]
     pub fn pages(&self) -> Range<PgmapOff> {
         self.block.pages()
     }
@@ -71,6 +74,7 @@ impl Folio {
     }
 
     /// Lends the folio for as long as this handle stays.
+    #[inline]
     pub fn borrow(&self) -> FolioRef<'_> {
         FolioRef { folio: self }
     }
@@ -92,20 +96,29 @@ impl Folio {
     }
 
     /// The handle of a reference that was just counted.
+    #[inline]
     pub(crate) fn counted(pgmap: PgmapRef, block: Block) -> Folio {
         Folio { pgmap, block }
     }
 
+    #[inline(never)]
+    fn leave(&self, before: Value) {
+        leave(&self.pgmap, self.block, self.word().leave(before));
+    }
+
+    #[inline]
     pub(crate) fn block(&self) -> Block {
         self.block
     }
 
+    #[inline]
     pub(crate) fn word(&self) -> &PageWord {
         self.pgmap.pgmap().table().word(self.block)
     }
 }
 
 impl Clone for Folio {
+    #[inline]
     fn clone(&self) -> Folio {
         self.word().get();
         Folio::counted(self.pgmap.clone(), self.block)
@@ -113,14 +126,10 @@ impl Clone for Folio {
 }
 
 impl Drop for Folio {
+    #[inline]
     fn drop(&mut self) {
-        match self.word().put() {
-            Put::Counted => (),
-            Put::Idle => self.pgmap.pgmap().table().lower_above(self.block),
-            Put::Claimed => {
-                let span = IdleSpan::claimed(self.pgmap.clone(), self.pages());
-                self.pgmap.pgmap().limbo().deliver(span);
-            }
+        if let Put::Last(before) = self.word().put() {
+            self.leave(before);
         }
     }
 }
@@ -143,11 +152,13 @@ impl FolioSpan {
     }
 
     /// All pages.
+    #[inline]
     pub fn pages(&self) -> Range<PgmapOff> {
         self.pages.clone()
     }
 
     /// The handle of references that were just counted.
+    #[inline]
     pub(crate) fn counted(pgmap: PgmapRef, pages: Range<PgmapOff>, order: Order) -> FolioSpan {
         FolioSpan { pgmap, pages, order }
     }
@@ -163,6 +174,7 @@ impl FolioSpan {
 }
 
 impl Drop for FolioSpan {
+    #[inline]
     fn drop(&mut self) {
         while let Some(folio) = self.take_first() {
             drop(folio);
@@ -172,16 +184,19 @@ impl Drop for FolioSpan {
 
 impl FolioRef<'_> {
     /// The first page.
+    #[inline]
     pub fn head(&self) -> PgmapOff {
         self.folio.head()
     }
 
     /// The size.
+    #[inline]
     pub fn order(&self) -> Order {
         self.folio.order()
     }
 
     /// All pages.
+    #[inline]
     pub fn pages(&self) -> Range<PgmapOff> {
         self.folio.pages()
     }
@@ -199,5 +214,16 @@ impl FolioRef<'_> {
     /// A counted reference of its own.
     pub fn to_folio(&self) -> Folio {
         self.folio.clone()
+    }
+}
+
+/// Does what the last put of the folio `block` left to do.
+pub(crate) fn leave(pgmap: &PgmapRef, block: Block, left: Left) {
+    match left {
+        Left::Done => (),
+        Left::Idle => pgmap.pgmap().table().lower_above(block),
+        Left::Claimed => {
+            pgmap.pgmap().limbo().deliver(IdleSpan::claimed(pgmap.clone(), block.pages()));
+        }
     }
 }

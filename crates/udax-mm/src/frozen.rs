@@ -3,11 +3,11 @@
 //! This file owns the handle. The refusal itself stands where bytes are stored
 //! ([`PgmapRef::write`] and its siblings) and where pages are mapped writable.
 
+use crate::block::Block;
 use crate::folio::{Folio, FolioRef};
 use crate::idle::IdleSpan;
 use crate::pgmap::{PgmapRef, RequestError, step};
 use crate::pin::{PinInfo, PinnedFolio};
-use crate::table::Block;
 use crate::units::{Order, PgmapOff};
 use std::ops::Range;
 

@@ -2,10 +2,10 @@
 //!
 //! This file owns the linear handle; the claim itself stands in the page words.
 
+use crate::block::Block;
 use crate::folio::FolioSpan;
 use crate::media::MediaError;
 use crate::pgmap::{PgmapRef, RequestError, step};
-use crate::table::Block;
 use crate::units::{Order, PgmapOff};
 use std::mem;
 use std::ops::Range;

@@ -23,14 +23,17 @@ pub mod vma;
 pub mod wait;
 
 mod access;
+mod block;
 mod bytes;
 mod faults;
 mod file_media;
+mod handle;
 mod live;
 mod persist;
 mod ranges;
 mod reserve;
 mod table;
+mod threads;
 mod uffd;
 mod verify;
 mod word;

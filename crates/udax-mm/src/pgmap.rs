@@ -1,18 +1,21 @@
 //! Page maps: memory from one or several media under one lifetime.
 //!
-//! This file owns the two handles and what can be asked of them. The states of pages are in
-//! [`table`](crate::table), liveness in [`live`](crate::live), bytes in [`access`](crate::access).
+//! This file owns what a page map is made of and can be asked for. The handles are in
+//! [`handle`](crate::handle), liveness in [`live`](crate::live), the states of pages in
+//! [`table`](crate::table), bytes in [`access`](crate::access).
 
 use crate::access::Stores;
+pub use crate::handle::{Pgmap, PgmapRef};
+
+use crate::block::Block;
 use crate::folio::{Folio, FolioSpan};
 use crate::idle::IdleSpan;
 use crate::limbo::Limbo;
-use crate::live::{Live, Token};
 use crate::media::{Media, MediaError, MediaFacts, MediaRange};
 use crate::pin::{PinRecord, Pins};
 use crate::ranges::Ranges;
 use crate::sync::Arc;
-use crate::table::{Block, Cure, Table};
+use crate::table::{Cure, Table};
 use crate::units::{Order, Pages, PgmapOff};
 use crate::verify;
 use crate::wait::{Wait, WaitQueues};
@@ -28,43 +31,6 @@ pub enum MemoryType {
     FsDax,
     /// A device mapped as it is, in folios of this order only (I-09).
     Generic(Order),
-}
-
-/// Memory with one lifetime: live, dying or dead.
-///
-/// Clone is another strong handle. A strong handle keeps the media mapped; it does not keep the
-/// page map live, that is what [`PgmapRef`] does.
-///
-/// ```
-/// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, Wait};
-/// # use udax_mm::{media::FileMedia, sync::Arc};
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let media = Arc::new(FileMedia::memfd("example", 1 << 20)?);
-/// let range = MediaRange { media, start: 0, pages: Pages(256) };
-/// let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?;
-///
-/// let live = pgmap.try_get_live().expect("nobody killed it");
-/// let folio = live.request_folio(PgmapOff(3), Order::Base)?;
-/// drop(live);
-/// assert!(pgmap.kill(Wait::Never).is_err(), "a folio is in use");
-/// drop(folio);
-/// let _dead = pgmap.kill(Wait::Never)?;
-/// assert!(pgmap.try_get_live().is_none());
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct Pgmap {
-    shared: Arc<Shared>,
-}
-
-/// Proof that a page map is live.
-///
-/// Clone is another live reference. [`Pgmap::kill`] returns when the last one is dropped; every
-/// handle of a page holds one.
-#[derive(Clone)]
-pub struct PgmapRef {
-    token: Arc<Token>,
 }
 
 /// Proof that nobody uses any page of a page map, and nobody will.
@@ -172,12 +138,11 @@ pub enum RequestError {
     Poisoned(PgmapOff),
 }
 
-/// The one instance behind all handles of a page map.
-struct Shared {
+/// What a page map is made of.
+pub(crate) struct Shared {
     kind: MemoryType,
     ranges: Ranges,
     table: Table,
-    live: Live,
     pins: Pins,
     limbo: Limbo,
     queues: WaitQueues,
@@ -197,18 +162,12 @@ impl Pgmap {
             kind,
             table: Table::new(ranges.size()),
             ranges,
-            live: Live::new(),
             pins: Pins::default(),
             limbo: Limbo::default(),
             queues: WaitQueues::default(),
             stores: Stores::default(),
         };
-        Ok(Pgmap { shared: Arc::new(shared) })
-    }
-
-    /// A live reference; none from [`Pgmap::kill`] onward (I-02).
-    pub fn try_get_live(&self) -> Option<PgmapRef> {
-        self.shared.live.try_get(self).map(|token| PgmapRef { token })
+        Ok(Pgmap::of(shared))
     }
 
     /// Refuses further live references at once, then waits until the last one is gone.
@@ -228,7 +187,7 @@ impl Pgmap {
     ///
     /// Panics if a page is in use and no live reference is left (I-04), which only a bug can do.
     pub fn kill(&self, wait: Wait) -> Result<Dead, StillBusy> {
-        if !self.shared.live.kill(wait) {
+        if !self.end(wait) {
             return Err(StillBusy { pins: self.pins(), pages: self.busy_pages(64) });
         }
         assert!(self.busy_pages(1).is_empty(), "I-04: no page of a dead pgmap is in use");
@@ -236,23 +195,24 @@ impl Pgmap {
     }
 
     /// The number of pages of all ranges.
+    #[inline]
     pub fn size(&self) -> Pages {
-        self.shared.ranges.size()
+        self.shared().ranges.size()
     }
 
     /// What kind of memory this is.
     pub fn kind(&self) -> MemoryType {
-        self.shared.kind
+        self.shared().kind
     }
 
     /// Every pin that is held, oldest first.
     pub fn pins(&self) -> Vec<PinRecord> {
-        self.shared.pins.all()
+        self.shared().pins.all()
     }
 
     /// What holds for all media together: the weakest persistence, the smallest host page.
     pub fn facts(&self) -> MediaFacts {
-        self.shared.ranges.facts()
+        self.shared().ranges.facts()
     }
 
     /// Checks every invariant that the page words can show, at a moment when no other thread
@@ -265,32 +225,30 @@ impl Pgmap {
         verify::verify(self)
     }
 
+    #[inline]
     pub(crate) fn ranges(&self) -> &Ranges {
-        &self.shared.ranges
+        &self.shared().ranges
     }
 
+    #[inline]
     pub(crate) fn table(&self) -> &Table {
-        &self.shared.table
-    }
-
-    pub(crate) fn live(&self) -> &Live {
-        &self.shared.live
+        &self.shared().table
     }
 
     pub(crate) fn registry(&self) -> &Pins {
-        &self.shared.pins
+        &self.shared().pins
     }
 
     pub(crate) fn limbo(&self) -> &Limbo {
-        &self.shared.limbo
+        &self.shared().limbo
     }
 
     pub(crate) fn queues(&self) -> &WaitQueues {
-        &self.shared.queues
+        &self.shared().queues
     }
 
     pub(crate) fn stores(&self) -> &Stores {
-        &self.shared.stores
+        &self.shared().stores
     }
 
     fn busy_pages(&self, most: usize) -> Vec<PgmapOff> {
@@ -300,31 +258,18 @@ impl Pgmap {
     }
 }
 
-/// Handles are equal if they are of the same page map.
-impl PartialEq for Pgmap {
-    fn eq(&self, other: &Pgmap) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
-    }
-}
-
-impl Eq for Pgmap {}
-
 impl fmt::Debug for Pgmap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pgmap")
-            .field("kind", &self.shared.kind)
-            .field("ranges", &self.shared.ranges)
+            .field("kind", &self.shared().kind)
+            .field("ranges", &self.shared().ranges)
             .finish_non_exhaustive()
     }
 }
 
 impl PgmapRef {
-    /// The page map that is live.
-    pub fn pgmap(&self) -> &Pgmap {
-        self.token.pgmap()
-    }
-
     /// The number of pages of all ranges.
+    #[inline]
     pub fn size(&self) -> Pages {
         self.pgmap().size()
     }
@@ -364,24 +309,25 @@ impl PgmapRef {
     /// # Errors
     ///
     /// Those of [`PgmapRef::request_folios`].
+    #[inline]
     pub fn request_folio(&self, at: PgmapOff, order: Order) -> Result<Folio, RequestError> {
-        let end = PgmapOff(at.0.saturating_add(order.pages().0));
-        self.check_folios(&(at..end), order)?;
-        let block = Block::covering(at, order);
-        self.pgmap().table().claim(block)?;
-        self.pgmap().table().word(block).activate();
-        Ok(Folio::counted(self.clone(), block))
+        // The error is made apart, so that the folio stays in registers.
+        if self.is_folio(at, order) && self.pgmap().table().request(Block::covering(at, order)) {
+            return Ok(Folio::counted(self.clone(), Block::covering(at, order)));
+        }
+        Err(self.refusal(at, order))
     }
 
     /// The folio that covers `at`, if somebody counts it already.
     ///
     /// Never raises a count from 0 to 1 (rule 2); so there is none for a claimed page either.
+    #[inline]
     pub fn get_folio(&self, at: PgmapOff) -> Option<Folio> {
         if at.0 >= self.size().0 {
             return None;
         }
-        let (leaf, _) = self.pgmap().table().leaf(at);
-        let got = self.pgmap().table().word(leaf).try_get();
+        let (leaf, seen) = self.pgmap().table().leaf(at);
+        let got = self.pgmap().table().word(leaf).try_get(seen);
         got.then(|| Folio::counted(self.clone(), leaf))
     }
 
@@ -470,26 +416,62 @@ impl PgmapRef {
         pages: &Range<PgmapOff>,
         order: Order,
     ) -> Result<(), RequestError> {
-        if let MemoryType::Generic(fixed) = self.pgmap().kind()
-            && fixed != order
-        {
-            return Err(RequestError::WrongOrder { order, fixed });
-        }
-        if let Some(offset) = [pages.start, pages.end].into_iter().find(|at| !at.is_aligned(order))
-        {
-            return Err(RequestError::Misaligned { offset, order });
+        self.check_order(order)?;
+        if !pages.end.is_aligned(order) {
+            return Err(RequestError::Misaligned { offset: pages.end, order });
         }
         self.check_range(pages)?;
-        if order == Order::Base {
-            return Ok(());
-        }
         let mut heads = (pages.start.0..pages.end.0).step_by(step(order)).map(PgmapOff);
-        match heads.find(|&head| self.contiguous(head) < order.pages()) {
-            Some(offset) => Err(RequestError::Crossing { offset, order }),
-            None => Ok(()),
+        heads.try_for_each(|head| self.check_folio(head, order))
+    }
+
+    /// Whether the pages from `at` on can be a folio of `order`.
+    #[inline]
+    fn is_folio(&self, at: PgmapOff, order: Order) -> bool {
+        let fits = at.is_aligned(order) && at.0.saturating_add(order.pages().0) <= self.size().0;
+        let is_large = order > Order::Base;
+        fits && self.has_order(order) && (!is_large || self.contiguous(at) >= order.pages())
+    }
+
+    /// Why [`PgmapRef::is_folio`] is false.
+    #[cold]
+    fn check_folio(&self, at: PgmapOff, order: Order) -> Result<(), RequestError> {
+        self.check_order(order)?;
+        if !at.is_aligned(order) {
+            return Err(RequestError::Misaligned { offset: at, order });
+        }
+        self.check_range(&(at..PgmapOff(at.0.saturating_add(order.pages().0))))?;
+        if self.contiguous(at) < order.pages() {
+            return Err(RequestError::Crossing { offset: at, order });
+        }
+        Ok(())
+    }
+
+    /// Why [`PgmapRef::request_folio`] refused.
+    #[cold]
+    fn refusal(&self, at: PgmapOff, order: Order) -> RequestError {
+        let misfit = self.check_folio(at, order).err();
+        misfit.unwrap_or_else(|| self.pgmap().table().refusal(Block::covering(at, order)))
+    }
+
+    #[inline]
+    fn has_order(&self, order: Order) -> bool {
+        match self.pgmap().kind() {
+            MemoryType::Generic(fixed) => fixed == order,
+            MemoryType::FsDax => true,
         }
     }
 
+    fn check_order(&self, order: Order) -> Result<(), RequestError> {
+        match self.pgmap().kind() {
+            MemoryType::Generic(fixed) if fixed != order => {
+                Err(RequestError::WrongOrder { order, fixed })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    #[inline]
     pub(crate) fn check_range(&self, pages: &Range<PgmapOff>) -> Result<(), RequestError> {
         if pages.start > pages.end || pages.end.0 > self.size().0 {
             return Err(RequestError::OutOfRange(pages.clone()));
@@ -507,9 +489,9 @@ impl PgmapRef {
         let mut rest = pages.clone();
         while rest.start < rest.end {
             let block = self.pgmap().ranges().largest_block(&rest, largest);
-            if let Err(error) = self.pgmap().table().claim(block) {
+            if !self.pgmap().table().claim(block) {
                 self.pgmap().table().retire(pages.start..rest.start);
-                return Err(error);
+                return Err(self.pgmap().table().refusal(block));
             }
             rest.start = block.pages().end;
         }

@@ -2,10 +2,10 @@
 //!
 //! This file owns the addresses and nothing that changes.
 
+use crate::block::Block;
 use crate::media::{Media, MediaFacts, MediaRange, Persistence};
 use crate::pgmap::PgmapError;
 use crate::sync::Arc;
-use crate::table::Block;
 use crate::units::{Order, PAGE_BYTES, Pages, PgmapOff};
 use std::ops::Range;
 

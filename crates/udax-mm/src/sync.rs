@@ -32,6 +32,57 @@ pub mod thread {
     pub use std::thread::{JoinHandle, spawn, yield_now};
 }
 
+/// A pair of fences that costs one side nothing: of a light and a heavy one, at least one of the two
+/// threads sees what the other stored before its fence.
+pub(crate) mod fences {
+    #[cfg(not(loom))]
+    pub(crate) use super::fences_of_linux::{has_heavy, heavy, light};
+    #[cfg(loom)]
+    pub(crate) use super::fences_of_loom::{has_heavy, heavy, light};
+}
+
+#[cfg(not(loom))]
+mod fences_of_linux {
+    use super::OnceLock;
+    use rustix::thread::{MembarrierCommand, membarrier};
+    use std::sync::atomic::{Ordering, compiler_fence};
+
+    /// Whether the host runs a fence in every thread of the process on request.
+    pub(crate) fn has_heavy() -> bool {
+        static REGISTERED: OnceLock<bool> = OnceLock::new();
+        *REGISTERED.get_or_init(|| membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok())
+    }
+
+    /// Runs a fence in every thread of the process.
+    pub(crate) fn heavy() {
+        membarrier(MembarrierCommand::PrivateExpedited).expect("the process is registered for it");
+    }
+
+    /// Keeps the compiler from moving loads and stores; the processor is dealt with by `heavy`.
+    #[inline]
+    pub(crate) fn light() {
+        compiler_fence(Ordering::SeqCst);
+    }
+}
+
+/// As strong as the real ones, and known to loom.
+#[cfg(loom)]
+mod fences_of_loom {
+    use super::atomic::{Ordering, fence};
+
+    pub(crate) fn has_heavy() -> bool {
+        false
+    }
+
+    pub(crate) fn heavy() {
+        fence(Ordering::SeqCst);
+    }
+
+    pub(crate) fn light() {
+        fence(Ordering::SeqCst);
+    }
+}
+
 /// A mutex that does not poison.
 #[derive(Debug, Default)]
 pub struct Mutex<T>(imp::Mutex<T>);

@@ -4,25 +4,18 @@
 //! in the block above, before it leaves idle and until after it is idle again. It does not know
 //! media, nor handles.
 
+use crate::block::Block;
 use crate::pgmap::RequestError;
 use crate::sync::{Mutex, thread};
 use crate::units::{Order, Pages, PgmapOff};
-use crate::word::{Claim, Cleared, FANOUT, Lower, Mark, PageWord, Raise, Retire, Value};
+use crate::word::{Cleared, Lower, Mark, PageWord, Raise, Retire, Value};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// The pages that one word speaks of.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) struct Block {
-    head: PgmapOff,
-    order: Order,
-}
-
 /// The words of one page map.
 pub(crate) struct Table {
-    pages: Vec<PageWord>,
-    pmds: Vec<PageWord>,
-    puds: Vec<PageWord>,
+    /// By [`Block::level`]; the last one is empty.
+    levels: [Vec<PageWord>; 4],
     size: Pages,
     /// The poisoned pages. A word says so too: that of the page, or that of the whole block that
     /// covers it. Locked whenever a mark moves from one word to another.
@@ -38,55 +31,12 @@ pub(crate) enum Cure {
     Claimed(Block),
 }
 
-impl Block {
-    /// The block of `order` that covers `at`.
-    pub(crate) fn covering(at: PgmapOff, order: Order) -> Block {
-        Block { head: at.align_down(order), order }
-    }
-
-    pub(crate) fn head(self) -> PgmapOff {
-        self.head
-    }
-
-    pub(crate) fn order(self) -> Order {
-        self.order
-    }
-
-    pub(crate) fn pages(self) -> Range<PgmapOff> {
-        self.head.span(self.order.pages())
-    }
-
-    fn end(self) -> PgmapOff {
-        self.head + self.order.pages()
-    }
-
-    fn parent(self) -> Option<Block> {
-        let order = match self.order {
-            Order::Base => Order::Pmd,
-            Order::Pmd => Order::Pud,
-            Order::Pud => return None,
-        };
-        Some(Block::covering(self.head, order))
-    }
-
-    /// The blocks one level below; none below a page.
-    pub(crate) fn children(self) -> impl Iterator<Item = Block> {
-        let order = self.order.smaller();
-        let child = move |order: Order| {
-            (0..FANOUT).map(move |n| Block { head: self.head + Pages(n * order.pages().0), order })
-        };
-        order.into_iter().flat_map(child)
-    }
-}
-
 impl Table {
     /// Every page idle.
     pub(crate) fn new(size: Pages) -> Table {
         let words = |order: Order| PageWord::idle(index(size.0.div_ceil(order.pages().0)));
         Table {
-            pages: words(Order::Base),
-            pmds: words(Order::Pmd),
-            puds: words(Order::Pud),
+            levels: [words(Order::Base), words(Order::Pmd), words(Order::Pud), Vec::new()],
             size,
             poisoned: Mutex::new(BTreeSet::new()),
         }
@@ -96,16 +46,13 @@ impl Table {
         self.size
     }
 
+    #[inline]
     pub(crate) fn word(&self, block: Block) -> &PageWord {
-        let level = match block.order {
-            Order::Base => &self.pages,
-            Order::Pmd => &self.pmds,
-            Order::Pud => &self.puds,
-        };
-        &level[index(block.head.0 >> block.order.get())]
+        &self.levels[block.level()][index(block.number())]
     }
 
     /// The word that speaks of `at`, and what it holds: never a split one.
+    #[inline]
     pub(crate) fn leaf(&self, at: PgmapOff) -> (Block, Value) {
         for order in [Order::Pud, Order::Pmd] {
             let block = Block::covering(at, order);
@@ -131,16 +78,28 @@ impl Table {
         })
     }
 
-    /// Claims the block as a whole.
-    pub(crate) fn claim(&self, block: Block) -> Result<(), RequestError> {
-        if self.raise_above(block).is_err() {
-            return Err(self.refusal(block));
+    /// Claims the block as a whole. Returns whether it was idle.
+    #[must_use]
+    pub(crate) fn claim(&self, block: Block) -> bool {
+        self.take(block, PageWord::claim)
+    }
+
+    /// Makes the block a folio with one reference. Returns whether it was idle.
+    #[must_use]
+    pub(crate) fn request(&self, block: Block) -> bool {
+        self.take(block, PageWord::request)
+    }
+
+    #[inline]
+    fn take(&self, block: Block, take: impl Fn(&PageWord) -> bool) -> bool {
+        if !self.raise_above(block) {
+            return false;
         }
-        match self.word(block).claim() {
-            Claim::Claimed => return Ok(()),
-            Claim::Busy | Claim::Poisoned => self.lower_above(block),
+        let taken = take(self.word(block));
+        if !taken {
+            self.lower_above(block);
         }
-        Err(self.refusal(block))
+        taken
     }
 
     /// Gives up the claim of `pages`, which are claimed in whole leaves.
@@ -148,7 +107,7 @@ impl Table {
         let mut at = pages.start;
         while at < pages.end {
             let (block, _) = self.leaf(at);
-            assert!(block.head == at && block.end() <= pages.end, "a claim covers whole leaves");
+            assert!(block.head() == at && block.end() <= pages.end, "a claim covers whole leaves");
             self.retire_leaf(block);
             at = block.end();
         }
@@ -159,7 +118,7 @@ impl Table {
         let mut at = pages.start;
         while at < pages.end {
             let (block, _) = self.leaf(at);
-            if block.order > order {
+            if block.order() > order {
                 self.split_leaf(block);
             } else {
                 at = block.end();
@@ -171,7 +130,7 @@ impl Table {
     pub(crate) fn split_at(&self, at: PgmapOff) {
         loop {
             let (block, _) = self.leaf(at);
-            if block.head == at {
+            if block.head() == at {
                 return;
             }
             self.split_leaf(block);
@@ -180,7 +139,7 @@ impl Table {
 
     /// Makes `block`, all of whose pages the caller has claimed, one leaf.
     pub(crate) fn join(&self, block: Block) -> Result<(), RequestError> {
-        if self.leaf(block.head).0.order >= block.order {
+        if self.leaf(block.head()).0.order() >= block.order() {
             return Ok(());
         }
         for child in block.children() {
@@ -199,11 +158,13 @@ impl Table {
     }
 
     /// One child of the blocks above `block` returned to idle: parent, then grandparent.
+    #[inline]
     pub(crate) fn lower_above(&self, block: Block) {
-        if let Some(parent) = block.parent()
-            && let Lower::Idle = self.word(parent).lower()
+        let mut above = block.parent();
+        while let Some(block) = above
+            && let Lower::Idle = self.word(block).lower()
         {
-            self.lower_above(parent);
+            above = block.parent();
         }
     }
 
@@ -223,7 +184,7 @@ impl Table {
             return Cure::Done;
         }
         let (leaf, _) = self.leaf(at);
-        if leaf.order > Order::Base {
+        if leaf.order() > Order::Base {
             // The word stays marked for other pages; when the block is retired, they are looked up.
             return Cure::Done;
         }
@@ -253,7 +214,7 @@ impl Table {
             return self.word(leaf).poison_held();
         }
         let page = Block::covering(at, Order::Base);
-        if self.raise_above(page).is_err() {
+        if !self.raise_above(page) {
             return Mark::Changed;
         }
         let mark = self.word(page).poison_idle();
@@ -265,31 +226,41 @@ impl Table {
 
     /// One child of the blocks above `block` is about to leave idle: grandparent, then parent.
     /// Refuses, with nothing changed, if one of them is held as a whole.
-    fn raise_above(&self, block: Block) -> Result<(), ()> {
-        let Some(parent) = block.parent() else { return Ok(()) };
-        let word = self.word(parent);
-        if let Raise::Again = word.raise_split() {
-            return Ok(());
+    #[inline]
+    fn raise_above(&self, block: Block) -> bool {
+        match block.parent() {
+            None => true,
+            Some(parent) => self.word(parent).raise_split() || self.raise_idle(parent),
         }
-        self.raise_above(parent)?;
-        match word.raise() {
-            Raise::First => return Ok(()),
-            Raise::Again => self.lower_above(parent),
+    }
+
+    /// Raises `block`, which was not split a moment ago, after what is above it.
+    fn raise_idle(&self, block: Block) -> bool {
+        if let Some(parent) = block.parent()
+            && let Raise::Refused = self.word(parent).raise()
+        {
+            return false;
+        }
+        match self.word(block).raise() {
+            Raise::First => true,
+            Raise::Again => {
+                self.lower_above(block);
+                true
+            }
             Raise::Refused => {
-                self.lower_above(parent);
-                return Err(());
+                self.lower_above(block);
+                false
             }
         }
-        Ok(())
     }
 
     fn retire_leaf(&self, block: Block) {
         let word = self.word(block);
         let retire =
-            if block.order == Order::Base { word.retire_page() } else { word.retire_block() };
+            if block.order() == Order::Base { word.retire_page() } else { word.retire_block() };
         match retire {
             Retire::Idle => self.lower_above(block),
-            Retire::Poisoned if block.order == Order::Base => (),
+            Retire::Poisoned if block.order() == Order::Base => (),
             Retire::Poisoned => {
                 self.split_leaf(block);
                 self.retire(block.pages());
@@ -305,7 +276,7 @@ impl Table {
             return;
         }
         let poisoned = self.poisoned.lock();
-        let smaller = block.order.smaller().expect("a page is not split");
+        let smaller = block.order().smaller().expect("a page is not split");
         for &page in poisoned.range(block.pages()) {
             let Mark::Marked = self.word(Block::covering(page, smaller)).poison_held() else {
                 unreachable!("the words below a claimed block are the caller's");
@@ -314,19 +285,21 @@ impl Table {
         word.split_poisoned();
     }
 
-    /// Why `block` could not be claimed: the first page in it that is not idle.
-    fn refusal(&self, block: Block) -> RequestError {
+    /// Why `block` could not be taken: the first page in it that is not idle.
+    #[cold]
+    pub(crate) fn refusal(&self, block: Block) -> RequestError {
         let busy = self.leaves(block.pages()).find(|(_, value)| !value.is_idle());
         match busy {
-            Some((leaf, value)) if value.is_only_poisoned() => RequestError::Poisoned(leaf.head),
-            Some((leaf, _)) => RequestError::Busy(leaf.head.max(block.head)),
+            Some((leaf, value)) if value.is_only_poisoned() => RequestError::Poisoned(leaf.head()),
+            Some((leaf, _)) => RequestError::Busy(leaf.head().max(block.head())),
             // Whoever held it has let go since.
-            None => RequestError::Busy(block.head),
+            None => RequestError::Busy(block.head()),
         }
     }
 }
 
 /// A page number as an index of a table in memory.
+#[inline]
 fn index(number: u64) -> usize {
     usize::try_from(number).expect("page words are addressed with 64 bits")
 }

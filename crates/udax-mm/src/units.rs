@@ -73,7 +73,11 @@ pub enum Order {
 }
 
 impl Order {
+    /// Every order, the smallest first.
+    pub const ALL: [Order; 3] = [Order::Base, Order::Pmd, Order::Pud];
+
     /// The logarithm: 0, 9 or 18.
+    #[inline]
     pub const fn get(self) -> u32 {
         match self {
             Order::Base => 0,
@@ -82,12 +86,34 @@ impl Order {
         }
     }
 
+    /// Its place in [`Order::ALL`], as part of a word.
+    #[inline]
+    pub(crate) const fn level(self) -> u64 {
+        match self {
+            Order::Base => 0,
+            Order::Pmd => 1,
+            Order::Pud => 2,
+        }
+    }
+
     /// The pages in one folio of this order.
+    #[inline]
     pub const fn pages(self) -> Pages {
         Pages(1 << self.get())
     }
 
+    /// The next larger order, if there is one.
+    #[inline]
+    pub const fn larger(self) -> Option<Order> {
+        match self {
+            Order::Base => Some(Order::Pmd),
+            Order::Pmd => Some(Order::Pud),
+            Order::Pud => None,
+        }
+    }
+
     /// The next smaller order, if there is one.
+    #[inline]
     pub const fn smaller(self) -> Option<Order> {
         match self {
             Order::Base => None,
@@ -122,16 +148,19 @@ macro_rules! page_index {
 
             /// Rounds down to a multiple of the folio size of `order`.
             #[must_use]
+            #[inline]
             pub const fn align_down(self, order: Order) -> $name {
                 $name(self.0 & !(order.pages().0 - 1))
             }
 
             /// Whether this is a multiple of the folio size of `order`.
+            #[inline]
             pub const fn is_aligned(self, order: Order) -> bool {
                 self.0 & (order.pages().0 - 1) == 0
             }
 
             /// The `count` pages from here on.
+            #[inline]
             pub const fn span(self, count: Pages) -> Range<$name> {
                 self..$name(self.0 + count.0)
             }

@@ -3,8 +3,9 @@
 //! It owns no state. It is meant for moments when no other thread changes the words; the errors
 //! name the invariant (`docs/invariants.md`) that does not hold.
 
+use crate::block::Block;
 use crate::pgmap::Pgmap;
-use crate::table::{Block, Table};
+use crate::table::Table;
 use crate::units::{Order, PgmapOff};
 use crate::word::Value;
 use std::collections::BTreeMap;
@@ -49,7 +50,7 @@ fn check_leaf(pgmap: &Pgmap, leaf: Block, value: Value) -> Result<(), String> {
     if value.is_idle() {
         return Ok(());
     }
-    if pgmap.live().is_dead() && !value.is_only_poisoned() {
+    if pgmap.is_dead() && !value.is_only_poisoned() {
         return Err(format!("I-04: {leaf:?} of a dead pgmap has {value:?}"));
     }
     if value.is_only_poisoned() && leaf.order() != Order::Base {

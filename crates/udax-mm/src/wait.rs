@@ -2,8 +2,8 @@
 //!
 //! Only pins are waited for (protocol, rule 6).
 
+use crate::block::Block;
 use crate::sync::{Condvar, Mutex};
-use crate::table::Block;
 use crate::word::{PageWord, Watch};
 use std::time::Instant;
 

@@ -4,7 +4,8 @@
 //! not know which pages a word speaks of, nor how words depend on one another; that is
 //! [`crate::table`].
 
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::block::FANOUT;
+use crate::sync::atomic::{AtomicU64, Ordering, fence};
 use std::fmt;
 
 const REF: u64 = 1;
@@ -18,9 +19,6 @@ const POISONED: u64 = 1 << 59;
 const LIMBO: u64 = 1 << 60;
 const FROZEN: u64 = 1 << 61;
 
-/// The words below one split word: pages of a 2 MiB block, or 2 MiB blocks of a 1 GiB block.
-pub(crate) const FANOUT: u64 = 512;
-
 /// The state of one page, or of one block as a whole.
 ///
 /// | refs (bits 0..24) | pins (24..48) | flags | state |
@@ -30,6 +28,7 @@ pub(crate) const FANOUT: u64 = 512;
 /// | n > 0 | p <= n | (WAITERS, POISONED, LIMBO, FROZEN) | counted as one folio |
 /// | 0 | 0 | POISONED (LIMBO) | idle but for the poison; only in the word of a page |
 /// | n in 1..=512 | 0 | SPLIT | n words below are not idle; only in the word of a block |
+/// | 0 | 0 | LIMBO, FROZEN or POISONED | left: the last put is about to make it idle or claimed |
 ///
 /// WAITERS stands only beside a pin. A pin is a reference too. Under a block that is not split,
 /// every word is zero.
@@ -40,14 +39,6 @@ pub(crate) struct PageWord(AtomicU64);
 /// What a word held at one moment.
 #[derive(Clone, Copy, Eq, PartialEq)]
 pub(crate) struct Value(u64);
-
-/// The answer to a claim.
-#[must_use]
-pub(crate) enum Claim {
-    Claimed,
-    Busy,
-    Poisoned,
-}
 
 /// What the holder of a claim has to do after giving it up.
 #[must_use]
@@ -63,11 +54,20 @@ pub(crate) enum Retire {
 pub(crate) enum Put {
     /// Others still count the folio.
     Counted,
-    /// That was the last reference: lower the block above.
+    /// That was the last reference: [`PageWord::leave`] says what follows.
+    Last(Value),
+}
+
+/// What the last put left to do.
+#[must_use]
+#[derive(Clone, Copy)]
+pub(crate) enum Left {
+    /// The word is idle: lower the block above.
     Idle,
-    /// That was the last reference, and the word is claimed for the caller, who has to hand the
-    /// pages on.
+    /// The word is claimed for the caller, who has to hand the pages on.
     Claimed,
+    /// Somebody else has done it.
+    Done,
 }
 
 /// What an unpin left to do.
@@ -93,7 +93,7 @@ pub(crate) enum Raise {
     First,
     /// The block was split already.
     Again,
-    /// The block is held as a whole, or (`raise_split` only) idle.
+    /// The block is held as a whole.
     Refused,
 }
 
@@ -134,10 +134,12 @@ pub(crate) enum Cleared {
 }
 
 impl Value {
+    #[inline]
     pub(crate) const fn refs(self) -> u64 {
         if self.is_split() { 0 } else { self.0 & REFS }
     }
 
+    #[inline]
     pub(crate) const fn pins(self) -> u64 {
         (self.0 & PINS) / PIN
     }
@@ -151,14 +153,17 @@ impl Value {
         self.0 == 0
     }
 
+    #[inline]
     pub(crate) const fn is_split(self) -> bool {
         self.0 & SPLIT != 0
     }
 
+    #[inline]
     pub(crate) const fn is_counted(self) -> bool {
         self.refs() > 0
     }
 
+    #[inline]
     pub(crate) const fn is_claimed(self) -> bool {
         self.0 & CLAIMED != 0
     }
@@ -235,20 +240,19 @@ impl PageWord {
     ///
     /// Acquire pairs with the Release in `split`, so that whoever sees a split block sees the
     /// words below it.
+    #[inline]
     pub(crate) fn load(&self) -> Value {
         Value(self.0.load(Ordering::Acquire))
     }
 
-    /// idle -> claimed.
+    /// idle -> claimed. Returns whether it was idle.
     ///
     /// Acquire pairs with the Release in `retire_page`, `retire_block`, `put` and `lower`: the
     /// claimer sees all that was done to the pages before.
-    pub(crate) fn claim(&self) -> Claim {
-        match self.0.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed) {
-            Ok(_) => Claim::Claimed,
-            Err(found) if Value(found).is_only_poisoned() => Claim::Poisoned,
-            Err(_) => Claim::Busy,
-        }
+    #[inline]
+    #[must_use]
+    pub(crate) fn claim(&self) -> bool {
+        self.0.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// claimed -> idle, of the word of a page. Poison stays.
@@ -273,10 +277,21 @@ impl PageWord {
         }
     }
 
+    /// idle -> counted once, in one step: a claim that is activated at once. Returns whether it was
+    /// idle.
+    ///
+    /// Acquire as in `claim`, Release as in `activate`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn request(&self) -> bool {
+        self.0.compare_exchange(0, REF, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// claimed -> counted once.
     ///
     /// Release pairs with the Acquire in `try_get`: who gets the folio sees what the claimer
     /// wrote into it.
+    #[inline]
     pub(crate) fn activate(&self) {
         self.start_counting(REF);
     }
@@ -287,21 +302,31 @@ impl PageWord {
     }
 
     /// One more reference, for somebody who holds one.
+    #[inline]
     pub(crate) fn get(&self) {
         self.count_more(REF);
     }
 
     /// One more reference that is a pin, for somebody who holds a reference.
+    #[inline]
     pub(crate) fn pin(&self) {
         self.count_more(REF | PIN);
     }
 
     /// One more reference if there is one already (rule 2). Returns whether it was taken.
     ///
-    /// Acquire pairs with the Release in `activate`.
+    /// Acquire pairs with the Release in `activate` and `request`.
+    #[inline]
     #[must_use]
-    pub(crate) fn try_get(&self) -> bool {
-        self.update(Ordering::Acquire, |v| v.is_counted().then(|| v.plus(REF))).is_ok()
+    pub(crate) fn try_get(&self, mut seen: Value) -> bool {
+        while seen.is_counted() {
+            let more = seen.plus(REF);
+            match self.0.compare_exchange_weak(seen.0, more, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(found) => seen = Value(found),
+            }
+        }
+        false
     }
 
     /// One more pin if the folio is frozen already. Returns whether it was taken.
@@ -309,23 +334,62 @@ impl PageWord {
     /// Acquire pairs with the Release in `activate_frozen`.
     #[must_use]
     pub(crate) fn try_pin_frozen(&self) -> bool {
-        self.update(Ordering::Acquire, |v| v.is_frozen().then(|| v.plus(REF | PIN))).is_ok()
+        let is_held = |v: Value| v.is_frozen() && v.is_counted();
+        self.update(Ordering::Acquire, |v| is_held(v).then(|| v.plus(REF | PIN))).is_ok()
     }
 
-    /// One reference fewer. The last one leaves the word idle; or claimed, if somebody deferred
-    /// the pages or one of them is poisoned.
+    /// One reference fewer.
     ///
-    /// Release pairs with the Acquire in `claim`; Acquire pairs with the Release of the puts
-    /// before, so that what is done after the last put comes after every use of the folio.
+    /// Subtracts at once, because a compare-exchange would fail where many threads count one folio.
+    ///
+    /// Release pairs with the Acquire in `claim` and with the fence in `leave`.
+    #[inline]
     pub(crate) fn put(&self) -> Put {
-        let mut put = Put::Counted;
-        let put_one = |v: Value| {
-            let next;
-            (next, put) = v.put();
-            Some(next)
+        let before = Value(self.0.fetch_sub(REF, Ordering::Release));
+        if before.refs() <= 1 {
+            return Put::Last(before);
+        }
+        assert!(before.pins() < before.refs(), "I-58: unpin comes before the last put");
+        Put::Counted
+    }
+
+    /// left -> idle, or claimed if somebody deferred the pages or one of them is poisoned; after the
+    /// last put, which met `before`.
+    ///
+    /// Nobody can count, claim or split what the last put leaves behind with a flag, hence the
+    /// second step. Who meets another value in it was overtaken: the poison was cleared between the
+    /// steps, and whoever cleared it, or was the last to put the folio since, has done the rest.
+    ///
+    /// The Acquire fence pairs with the Release of the puts before: what is done after the last put
+    /// comes after every use of the folio.
+    pub(crate) fn leave(&self, before: Value) -> Left {
+        assert!(before.is_counted(), "I-11: a put has a reference");
+        assert!(before.pins() == 0, "I-12: a folio that nobody counts is not pinned");
+        fence(Ordering::Acquire);
+        if before.0 == REF {
+            return Left::Idle;
+        }
+        let left = self.update(Ordering::AcqRel, |v| v.is_left().then(|| v.leave()));
+        match left.map(Value::leave) {
+            Ok(0) => Left::Idle,
+            Ok(_) => Left::Claimed,
+            Err(_) => Left::Done,
+        }
+    }
+
+    /// One pin and its reference fewer, in one step.
+    ///
+    /// Release and Acquire as in [`PageWord::unpin`], [`PageWord::put`] and [`PageWord::leave`].
+    pub(crate) fn unpin_and_put(&self) -> (Unpin, Left) {
+        let before = self.update(Ordering::AcqRel, |v| Some(v.without_pin().left_or_counted()));
+        let before = before.expect("the closure never refuses");
+        let rest = before.without_pin();
+        let left = match rest.left_or_counted() {
+            0 => Left::Idle,
+            _ if rest.is_left() => Left::Claimed,
+            _ => Left::Done,
         };
-        self.update(Ordering::AcqRel, put_one).expect("the closure never refuses");
-        put
+        (before.unpin(), left)
     }
 
     /// One pin fewer; the reference stays. The last one clears WAITERS and wakes.
@@ -333,12 +397,8 @@ impl PageWord {
     /// Release pairs with the Acquire in `watch`: who saw the last unpin sees what the holder of
     /// the pin did.
     pub(crate) fn unpin(&self) -> Unpin {
-        let before = self.update(Ordering::Release, |v| {
-            assert!(v.pins() > 0, "I-58: unpin returns what pin took");
-            Some(if v.pins() == 1 { (v.0 - PIN) & !WAITERS } else { v.0 - PIN })
-        });
-        let before = before.expect("the closure never refuses");
-        if before.pins() == 1 && before.0 & WAITERS != 0 { Unpin::Wake } else { Unpin::Done }
+        let before = self.update(Ordering::Release, |v| Some(v.without_pin().0 + REF));
+        before.expect("the closure never refuses").unpin()
     }
 
     /// Asks the last unpin to wake. The caller holds the lock of the wait queue.
@@ -357,7 +417,12 @@ impl PageWord {
     ///
     /// Acquire pairs with the Release in `retire_block` and in the last `put`: the words below
     /// are seen as the holder of the whole block left them.
+    #[inline]
     pub(crate) fn raise(&self) -> Raise {
+        let first = SPLIT | REF;
+        if self.0.compare_exchange(0, first, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return Raise::First;
+        }
         let next = |v: Value| (v.is_idle() || v.is_split()).then(|| (v.0 | SPLIT) + REF);
         match self.update(Ordering::Acquire, next) {
             Ok(before) if before.is_idle() => Raise::First,
@@ -366,12 +431,11 @@ impl PageWord {
         }
     }
 
-    /// Like [`PageWord::raise`], but only of a block that is split already.
-    pub(crate) fn raise_split(&self) -> Raise {
-        match self.update(Ordering::Acquire, |v| v.is_split().then(|| v.0 + REF)) {
-            Ok(_) => Raise::Again,
-            Err(_) => Raise::Refused,
-        }
+    /// Like [`PageWord::raise`], but only of a block that is split already. Returns whether it is.
+    #[inline]
+    #[must_use]
+    pub(crate) fn raise_split(&self) -> bool {
+        self.update(Ordering::Acquire, |v| v.is_split().then(|| v.0 + REF)).is_ok()
     }
 
     /// One child fewer: split -> split, or idle with the last one.
@@ -379,6 +443,7 @@ impl PageWord {
     /// Release pairs with the Acquire in `claim`, `raise` and `join`. Acquire pairs with the Release
     /// of the lowers before: who lowers the last child goes on to the block above, and gives on
     /// what was done under all children.
+    #[inline]
     pub(crate) fn lower(&self) -> Lower {
         let after = |v: Value| if v.children() == 1 { 0 } else { v.0 - REF };
         let before = self.update(Ordering::AcqRel, |v| v.is_split().then(|| after(v)));
@@ -459,6 +524,7 @@ impl PageWord {
         }
     }
 
+    #[inline]
     fn start_counting(&self, how: u64) {
         let next = |v: Value| v.is_claimed().then_some(how | (v.0 & POISONED));
         let before = self.update(Ordering::Release, next);
@@ -466,6 +532,7 @@ impl PageWord {
     }
 
     /// Relaxed: the caller holds a reference, so nothing is learned and nothing is given away.
+    #[inline]
     fn count_more(&self, how: u64) {
         let before = Value(self.0.fetch_add(how, Ordering::Relaxed));
         assert!(before.is_counted(), "rule 2: a count starts with an activation");
@@ -474,6 +541,7 @@ impl PageWord {
 
     /// One read-modify-write: `next` gives the value that follows, or refuses. Returns the value
     /// met.
+    #[inline]
     fn update(
         &self,
         success: Ordering,
@@ -485,22 +553,38 @@ impl PageWord {
 }
 
 impl Value {
+    #[inline]
     fn plus(self, how: u64) -> u64 {
         assert!(self.refs() < REFS, "a folio has fewer than 2^24 references");
         self.0 + how
     }
 
-    fn put(self) -> (u64, Put) {
-        assert!(self.is_counted(), "I-11: a put has a reference");
-        if self.refs() > 1 {
-            assert!(self.pins() < self.refs(), "I-58: unpin comes before the last put");
-            return (self.0 - REF, Put::Counted);
-        }
-        assert!(self.pins() == 0, "I-12: a folio that nobody counts is not pinned");
-        if self.is_in_limbo() || self.is_poisoned() {
-            (CLAIMED | (self.0 & POISONED), Put::Claimed)
-        } else {
-            (0, Put::Idle)
-        }
+    #[inline]
+    /// One pin and its reference fewer. Nobody sleeps on a page without pins.
+    fn without_pin(self) -> Value {
+        assert!(self.pins() > 0, "I-58: unpin returns what pin took");
+        assert!(self.refs() >= self.pins(), "I-11: a pin is a reference");
+        let rest = self.0 - REF - PIN;
+        Value(if self.pins() == 1 { rest & !WAITERS } else { rest })
+    }
+
+    /// What the unpin that met this value has to do.
+    const fn unpin(self) -> Unpin {
+        if self.pins() == 1 && self.0 & WAITERS != 0 { Unpin::Wake } else { Unpin::Done }
+    }
+
+    const fn left_or_counted(self) -> u64 {
+        if self.is_left() { self.leave() } else { self.0 }
+    }
+
+    /// Whether nobody holds it any more, and only flags are left.
+    const fn is_left(self) -> bool {
+        let flags = LIMBO | POISONED | FROZEN;
+        self.0 != 0 && self.0 & !flags == 0
+    }
+
+    /// What a left word becomes: a claim that somebody has to hand on, or idle.
+    const fn leave(self) -> u64 {
+        if self.is_in_limbo() || self.is_poisoned() { CLAIMED | (self.0 & POISONED) } else { 0 }
     }
 }

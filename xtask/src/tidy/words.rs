@@ -1,4 +1,4 @@
-//! Words that have a place: `unsafe` in four files, `std::sync` in sync.rs, and some nowhere.
+//! Words that have a place: `unsafe` in five files, `std::sync` in sync.rs, and some nowhere.
 
 use super::Finding;
 use crate::source::Source;
@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 const UNSAFE_FILES: &[&str] = &[
     "crates/udax-mm/src/bytes.rs",
+    "crates/udax-mm/src/handle.rs",
     "crates/udax-mm/src/persist.rs",
     "crates/udax-mm/src/reserve.rs",
     "crates/udax-mm/src/vma.rs",
@@ -29,7 +30,7 @@ fn in_file(source: &Source) -> Vec<Finding> {
     if !is_one_of(&source.path, UNSAFE_FILES) {
         let lines = words.iter().filter(|(word, _)| word == "unsafe").map(|(_, line)| *line);
         findings.extend(lines.map(|line| {
-            Finding::new(&source.path, line, "`unsafe` has its place in four files of udax-mm")
+            Finding::new(&source.path, line, "`unsafe` has its place in five files of udax-mm")
         }));
     }
     if source.path.file_name().is_none_or(|name| name != "sync.rs") {
