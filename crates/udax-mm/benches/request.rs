@@ -82,11 +82,23 @@ fn request_and_put_beside_another(bencher: Bencher<'_, '_>) {
     rounds(bencher, || request(&pgmap, Order::Base));
 }
 
+fn info() -> PinInfo {
+    let owner = PinOwner { process: 1, connection: 0, label: "bench".into() };
+    PinInfo { owner, since: Instant::now(), kind: PinKind::Read, term: PinTerm::Short }
+}
+
+/// 1 GiB in 512 folios: compare with 512 x 3 bare pairs.
+#[divan::bench]
+fn pin_and_unpin_512_folios(bencher: Bencher<'_, '_>) {
+    let (_owner, pgmap) = pgmap();
+    let folios = pgmap.request_folios(PgmapOff(0), Order::Pmd, 512).expect("idle");
+    let info = info();
+    bencher.bench_local(|| drop(pgmap.pin(folios.pages(), info.clone()).expect("counted")));
+}
+
 #[divan::bench]
 fn pin_and_unpin(bencher: Bencher<'_, '_>) {
-    let owner = PinOwner { process: 1, connection: 0, label: "bench".into() };
-    let since = Instant::now();
-    let info = PinInfo { owner, since, kind: PinKind::Read, term: PinTerm::Short };
+    let info = info();
     let (_owner, pgmap) = pgmap();
     let folio = pgmap.request_folio(PgmapOff(3), Order::Base).expect("idle");
     rounds(bencher, || drop(black_box(folio.pin(info.clone()))));

@@ -9,6 +9,7 @@ use crate::pin::{PinInfo, PinnedFolio};
 use crate::units::{Order, PgmapOff};
 use crate::word::{Left, PageWord, Put, Value};
 use std::fmt;
+use std::mem;
 use std::ops::Range;
 
 /// A counted reference to one folio. Clone is get, drop is put.
@@ -157,10 +158,25 @@ impl FolioSpan {
         self.pages.clone()
     }
 
+    /// The size of each folio.
+    pub fn order(&self) -> Order {
+        self.order
+    }
+
+    /// The page map they belong to.
+    pub fn pgmap(&self) -> &PgmapRef {
+        &self.pgmap
+    }
+
     /// The handle of references that were just counted.
-    #[inline]
     pub(crate) fn counted(pgmap: PgmapRef, pages: Range<PgmapOff>, order: Order) -> FolioSpan {
         FolioSpan { pgmap, pages, order }
+    }
+
+    /// Takes the references out of the handle: dropping it does nothing more.
+    pub(crate) fn disarm(&mut self) -> Range<PgmapOff> {
+        let empty = self.pages.end..self.pages.end;
+        mem::replace(&mut self.pages, empty)
     }
 
     fn take_first(&mut self) -> Option<Folio> {

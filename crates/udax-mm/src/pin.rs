@@ -8,7 +8,6 @@ use crate::pgmap::PgmapRef;
 use crate::sync::{Arc, Mutex};
 use crate::units::{Order, PgmapOff};
 use crate::word::Unpin;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::time::Instant;
@@ -89,21 +88,26 @@ pub struct PinRecord {
 #[derive(Debug)]
 pub struct PinnedFolio {
     folio: Folio,
-    id: u64,
+    listed: Listed,
     info: PinInfo,
 }
 
-/// Every pin of a page map, by a number that grows.
+/// Every pin of a page map.
 ///
 /// A pin is listed after the word counts it, and taken off the list before the word forgets it:
 /// whoever is listed is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Pins(Mutex<List>);
 
+/// The place of a pin in the list, until it is taken off.
+#[derive(Debug)]
+pub(crate) struct Listed(usize);
+
 #[derive(Debug, Default)]
 struct List {
-    next: u64,
-    held: BTreeMap<u64, PinRecord>,
+    places: Vec<Option<PinRecord>>,
+    /// Places that are free.
+    free: Vec<usize>,
 }
 
 impl fmt::Display for PinRecord {
@@ -149,8 +153,8 @@ impl PinnedFolio {
     /// The handle of a pin that the word counts already; `folio` is its reference.
     pub(crate) fn pinned(folio: Folio, info: PinInfo) -> PinnedFolio {
         let record = PinRecord { pages: folio.pages(), info: info.clone() };
-        let id = folio.pgmap().pgmap().registry().add(record);
-        PinnedFolio { folio, id, info }
+        let listed = folio.pgmap().pgmap().registry().add(record);
+        PinnedFolio { folio, listed, info }
     }
 }
 
@@ -158,7 +162,7 @@ impl Drop for PinnedFolio {
     /// Unpins; the reference is put when `folio` is dropped.
     fn drop(&mut self) {
         let pgmap = self.folio.pgmap().pgmap();
-        pgmap.registry().remove(self.id);
+        pgmap.registry().remove(&self.listed);
         if let Unpin::Wake = self.folio.word().unpin() {
             pgmap.queues().wake(self.folio.block());
         }
@@ -178,21 +182,25 @@ impl Pins {
 
     fn select(&self, wanted: impl Fn(&PinRecord) -> bool) -> Vec<PinRecord> {
         let list = self.0.lock();
-        let mut pins: Vec<_> = list.held.values().filter(|pin| wanted(pin)).cloned().collect();
+        let held = list.places.iter().flatten();
+        let mut pins: Vec<_> = held.filter(|pin| wanted(pin)).cloned().collect();
         pins.sort_by_key(|pin| pin.info.since);
         pins
     }
 
-    fn add(&self, pin: PinRecord) -> u64 {
+    pub(crate) fn add(&self, pin: PinRecord) -> Listed {
         let mut list = self.0.lock();
-        let id = list.next;
-        list.next += 1;
-        list.held.insert(id, pin);
-        id
+        let place = list.free.pop().unwrap_or_else(|| {
+            list.places.push(None);
+            list.places.len() - 1
+        });
+        list.places[place] = Some(pin);
+        Listed(place)
     }
 
-    fn remove(&self, id: u64) {
-        let removed = self.0.lock().held.remove(&id);
-        assert!(removed.is_some(), "I-58: a pin is returned once");
+    pub(crate) fn remove(&self, listed: &Listed) {
+        let mut list = self.0.lock();
+        assert!(list.places[listed.0].take().is_some(), "I-58: a pin is returned once");
+        list.free.push(listed.0);
     }
 }

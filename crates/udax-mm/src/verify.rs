@@ -9,7 +9,6 @@ use crate::table::Table;
 use crate::units::{Order, PgmapOff};
 use crate::word::Value;
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 pub(crate) fn verify(pgmap: &Pgmap) -> Result<(), String> {
     check_levels(pgmap.table())?;
@@ -63,15 +62,23 @@ fn check_leaf(pgmap: &Pgmap, leaf: Block, value: Value) -> Result<(), String> {
     Ok(())
 }
 
-/// I-11, I-58: the pins that are listed are those that the words count.
+/// I-11, I-58: the pins that are listed are those that the words count: each pin once on every folio
+/// of its pages, which are whole folios.
 fn check_pins(pgmap: &Pgmap, leaves: &[(Block, Value)]) -> Result<(), String> {
-    let mut listed: BTreeMap<PgmapOff, (PgmapOff, u64)> = BTreeMap::new();
+    let mut listed: BTreeMap<PgmapOff, u64> = BTreeMap::new();
     for pin in pgmap.pins() {
-        listed.entry(pin.pages.start).or_insert((pin.pages.end, 0)).1 += 1;
+        let covered = pgmap.table().leaves(pin.pages.clone());
+        let (head, end) = covered.fold((None, pin.pages.start), |(head, _), (leaf, _)| {
+            *listed.entry(leaf.head()).or_insert(0) += 1;
+            (head.or(Some(leaf.head())), leaf.end())
+        });
+        let is_none = pin.pages.is_empty();
+        if !is_none && (head, end) != (Some(pin.pages.start), pin.pages.end) {
+            return Err(format!("I-58: the pin {pin} does not cover whole folios"));
+        }
     }
     for (leaf, value) in leaves.iter().filter(|(_, value)| value.pins() > 0) {
-        let Range { start, end } = leaf.pages();
-        if listed.remove(&start) != Some((end, value.pins())) {
+        if listed.remove(&leaf.head()) != Some(value.pins()) {
             return Err(format!("I-58: {leaf:?} has {value:?}, its pins are listed differently"));
         }
     }

@@ -313,14 +313,32 @@ impl PageWord {
         self.count_more(REF | PIN);
     }
 
-    /// One more reference if there is one already (rule 2). Returns whether it was taken.
+    /// One more reference if there is one already (rule 2). Returns whether it was taken. `seen` is
+    /// what the word held a moment ago.
     ///
     /// Acquire pairs with the Release in `activate` and `request`.
     #[inline]
     #[must_use]
-    pub(crate) fn try_get(&self, mut seen: Value) -> bool {
+    pub(crate) fn try_get(&self, seen: Value) -> bool {
+        self.try_count(seen, REF)
+    }
+
+    /// Like [`PageWord::try_get`], and the reference is a pin.
+    #[inline]
+    #[must_use]
+    pub(crate) fn try_pin(&self, seen: Value) -> bool {
+        self.try_count(seen, REF | PIN)
+    }
+
+    /// Makes a reference that the caller holds a pin.
+    pub(crate) fn pin_reference(&self) {
+        self.count_more(PIN);
+    }
+
+    #[inline]
+    fn try_count(&self, mut seen: Value, how: u64) -> bool {
         while seen.is_counted() {
-            let more = seen.plus(REF);
+            let more = seen.plus(how);
             match self.0.compare_exchange_weak(seen.0, more, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
                 Err(found) => seen = Value(found),
@@ -377,10 +395,23 @@ impl PageWord {
         }
     }
 
-    /// One pin and its reference fewer, in one step.
+    /// One pin and its reference fewer, in one step. `seen` is what the word held a moment ago.
     ///
     /// Release and Acquire as in [`PageWord::unpin`], [`PageWord::put`] and [`PageWord::leave`].
-    pub(crate) fn unpin_and_put(&self) -> (Unpin, Left) {
+    #[inline]
+    pub(crate) fn unpin_and_put(&self, seen: Value) -> (Unpin, Left) {
+        // Others count it and nobody sleeps: nothing follows from it.
+        let rest = seen.0.wrapping_sub(REF | PIN);
+        let is_plain = seen.refs() > 1 && seen.pins() > 0 && seen.0 & WAITERS == 0;
+        let exchange =
+            || self.0.compare_exchange(seen.0, rest, Ordering::Release, Ordering::Relaxed).is_ok();
+        if is_plain && exchange() {
+            return (Unpin::Done, Left::Done);
+        }
+        self.unpin_and_leave()
+    }
+
+    fn unpin_and_leave(&self) -> (Unpin, Left) {
         let before = self.update(Ordering::AcqRel, |v| Some(v.without_pin().left_or_counted()));
         let before = before.expect("the closure never refuses");
         let rest = before.without_pin();

@@ -8,6 +8,7 @@ mod kill;
 mod limbo;
 mod model;
 mod pin;
+mod pinned_span;
 mod poison;
 
 use std::ops::Range;

@@ -10,7 +10,10 @@ use proptest::sample::Index;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use udax_mm::sync::{Arc, Mutex};
-use udax_mm::{Folio, IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, PinnedFolio, RequestError};
+use udax_mm::{
+    Folio, IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, PinError, PinnedFolio, PinnedSpan,
+    RequestError,
+};
 
 /// The first medium ends inside the second block.
 const FIRST: u64 = PMD + 100;
@@ -28,6 +31,8 @@ enum Op {
     Put(Index),
     Pin(Index),
     Unpin(Index),
+    PinSpan(Range<u64>),
+    UnpinSpan(Index),
     Defer(Range<u64>),
     Poison(u64),
     ClearPoison(u64),
@@ -55,6 +60,7 @@ struct World {
     spans: Vec<IdleSpan>,
     folios: Vec<Folio>,
     pins: Vec<PinnedFolio>,
+    pinned_spans: Vec<PinnedSpan>,
     poisoned: BTreeSet<u64>,
     deferred: BTreeSet<u64>,
 }
@@ -104,6 +110,8 @@ fn op() -> impl Strategy<Value = Op> {
         5 => index().prop_map(Op::Put),
         2 => index().prop_map(Op::Pin),
         2 => index().prop_map(Op::Unpin),
+        2 => span().prop_map(Op::PinSpan),
+        2 => index().prop_map(Op::UnpinSpan),
         3 => span().prop_map(Op::Defer),
         1 => page().prop_map(Op::Poison),
         1 => page().prop_map(Op::ClearPoison),
@@ -123,6 +131,7 @@ impl World {
             spans: Vec::new(),
             folios: Vec::new(),
             pins: Vec::new(),
+            pinned_spans: Vec::new(),
             poisoned: BTreeSet::new(),
             deferred: BTreeSet::new(),
         }
@@ -138,6 +147,7 @@ impl World {
         self.spans.iter().for_each(|span| mark(span.pages(), Holder::Claim));
         self.folios.iter().for_each(|folio| mark(folio.pages(), Holder::Count));
         self.pins.iter().for_each(|pin| mark(pin.pages(), Holder::Count));
+        self.pinned_spans.iter().for_each(|pin| mark(pin.pages(), Holder::Count));
         holders
     }
 
@@ -177,6 +187,8 @@ impl World {
                 self.pins.extend(folio.map(|folio| folio.pin(pinned_by("model"))));
             }
             Op::Unpin(pin) => drop(pick(&mut self.pins, pin)),
+            Op::PinSpan(range) => self.pin_span(range),
+            Op::UnpinSpan(pin) => drop(pick(&mut self.pinned_spans, pin)),
             Op::Defer(range) => self.defer(range),
             Op::Poison(page) => {
                 self.poisoned.insert(page);
@@ -235,6 +247,19 @@ impl World {
         self.folios.extend(folio);
     }
 
+    fn pin_span(&mut self, range: Range<u64>) {
+        let holders = self.holders();
+        let missing = range.clone().find(|&page| at(&holders, page) != Holder::Count);
+        let expected = match missing {
+            _ if range.is_empty() => Err(PinError::OutOfRange(pages(range.clone()))),
+            Some(page) => Err(PinError::NotCounted(PgmapOff(page))),
+            None => Ok(()),
+        };
+        let pinned = self.pgmap.pin(pages(range), pinned_by("model"));
+        assert_eq!(pinned.as_ref().map(|_| ()), expected.as_ref().map(|()| ()));
+        self.pinned_spans.extend(pinned);
+    }
+
     fn defer(&mut self, range: Range<u64>) {
         let holders = self.holders();
         let taken = |page| at(&holders, page) == Holder::Claim || self.deferred.contains(&page);
@@ -280,8 +305,8 @@ proptest! {
             world.apply(op);
             verify(&world.pgmap);
         }
-        let World { pgmap, spans, folios, pins, poisoned, sink, .. } = world;
-        drop((spans, folios, pins));
+        let World { pgmap, spans, folios, pins, pinned_spans, poisoned, sink, .. } = world;
+        drop((spans, folios, pins, pinned_spans));
         sink.0.lock().clear();
         for page in poisoned {
             pgmap.clear_poison(PgmapOff(page));

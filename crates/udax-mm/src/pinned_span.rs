@@ -1,0 +1,144 @@
+//! Pinned spans: many folios pinned by one handle.
+//!
+//! This file owns the handle. It keeps nothing for each page: a pinned folio keeps its order, so the
+//! folios are found again by a walk over the page words.
+
+use crate::block::Block;
+use crate::folio::{FolioSpan, leave};
+use crate::pgmap::PgmapRef;
+use crate::pin::{Listed, PinInfo, PinRecord};
+use crate::units::PgmapOff;
+use crate::word::Unpin;
+use std::ops::Range;
+
+/// Folios side by side, each of them pinned: references that truncation waits for, under one handle
+/// and one entry of [`Pgmap::pins`](crate::Pgmap::pins). Drop is unpin; not Clone.
+///
+/// ```
+/// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, Wait};
+/// # use udax_mm::{PinInfo, PinKind, PinOwner, PinTerm, media::FileMedia, sync::Arc};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let media = Arc::new(FileMedia::memfd("example", 1 << 20)?);
+/// # let range = MediaRange { media, start: 0, pages: Pages(256) };
+/// # let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?.try_get_live().unwrap();
+/// # let owner = PinOwner { process: 1, connection: 0, label: "example".into() };
+/// # let since = std::time::Instant::now();
+/// # let info = PinInfo { owner, since, kind: PinKind::Write, term: PinTerm::Long };
+/// let folios = pgmap.request_folios(PgmapOff(0), Order::Base, 256)?;
+/// let pin = pgmap.pin(PgmapOff(0)..PgmapOff(100), info)?;
+/// drop(folios);
+/// assert_eq!(pgmap.pins_in(pin.pages()).len(), 1, "one pin, however many pages");
+/// assert!(pgmap.claim(PgmapOff(100)..PgmapOff(256)).is_ok());
+/// assert!(pgmap.claim(PgmapOff(99)..PgmapOff(100)).is_err());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct PinnedSpan {
+    pgmap: PgmapRef,
+    pages: Range<PgmapOff>,
+    listed: Listed,
+    info: PinInfo,
+}
+
+/// Why [`PgmapRef::pin`] refused. Nothing is pinned then.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum PinError {
+    /// No page was named, or they do not lie inside the pgmap.
+    #[error("pages {}..{} are no pages of the pgmap", .0.start, .0.end)]
+    OutOfRange(Range<PgmapOff>),
+
+    /// Nobody counts this page, and a pin never raises a count from zero (rule 2).
+    #[error("nobody holds page {0}, so it cannot be pinned")]
+    NotCounted(PgmapOff),
+}
+
+impl PinnedSpan {
+    /// All pages of the folios that are pinned.
+    pub fn pages(&self) -> Range<PgmapOff> {
+        self.pages.clone()
+    }
+
+    /// The page map they belong to.
+    pub fn pgmap(&self) -> &PgmapRef {
+        &self.pgmap
+    }
+
+    /// What the page map tells of this pin.
+    pub fn info(&self) -> &PinInfo {
+        &self.info
+    }
+
+    /// The handle of pins that the words of `pages`, whole folios, count already.
+    fn pinned(pgmap: PgmapRef, pages: Range<PgmapOff>, info: PinInfo) -> PinnedSpan {
+        let record = PinRecord { pages: pages.clone(), info: info.clone() };
+        let listed = pgmap.pgmap().registry().add(record);
+        PinnedSpan { pgmap, pages, listed, info }
+    }
+}
+
+impl Drop for PinnedSpan {
+    fn drop(&mut self) {
+        self.pgmap.pgmap().registry().remove(&self.listed);
+        unpin(&self.pgmap, self.pages());
+    }
+}
+
+impl FolioSpan {
+    /// Makes the references of the span pins, without another step for each.
+    pub fn into_pinned(mut self, info: PinInfo) -> PinnedSpan {
+        let pages = self.disarm();
+        let (pgmap, order) = (self.pgmap().clone(), self.order());
+        let mut rest = pages.clone();
+        while rest.start < rest.end {
+            let block = Block::covering(rest.start, order);
+            pgmap.pgmap().table().word(block).pin_reference();
+            rest.start = block.end();
+        }
+        PinnedSpan::pinned(pgmap, pages, info)
+    }
+}
+
+impl PgmapRef {
+    /// Pins every folio that covers a page of `pages`, all or none. Somebody has to count them
+    /// already. Takes no memory for each page.
+    ///
+    /// # Errors
+    ///
+    /// [`PinError::NotCounted`] with the first page that nobody counts, or that is claimed;
+    /// [`PinError::OutOfRange`].
+    pub fn pin(&self, pages: Range<PgmapOff>, info: PinInfo) -> Result<PinnedSpan, PinError> {
+        if pages.is_empty() || pages.end.0 > self.size().0 {
+            return Err(PinError::OutOfRange(pages));
+        }
+        let table = self.pgmap().table();
+        let first = table.leaf(pages.start).0.head();
+        let mut end = pages.start;
+        while end < pages.end {
+            let (leaf, seen) = table.leaf(end);
+            if table.word(leaf).try_pin(seen) {
+                end = leaf.end();
+            } else if !table.leaf(end).1.is_counted() {
+                let pinned = if end == pages.start { end..end } else { first..end };
+                unpin(self, pinned);
+                return Err(PinError::NotCounted(end));
+            }
+        }
+        Ok(PinnedSpan::pinned(self.clone(), first..end, info))
+    }
+}
+
+/// Gives back one pin, and its reference, of each folio of `pages`.
+fn unpin(pgmap: &PgmapRef, pages: Range<PgmapOff>) {
+    let table = pgmap.pgmap().table();
+    let mut at = pages.start;
+    while at < pages.end {
+        let (leaf, seen) = table.leaf(at);
+        let (unpin, left) = table.word(leaf).unpin_and_put(seen);
+        if let Unpin::Wake = unpin {
+            pgmap.pgmap().queues().wake(leaf);
+        }
+        leave(pgmap, leaf, left);
+        at = leaf.end();
+    }
+}
