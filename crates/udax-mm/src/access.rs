@@ -165,6 +165,9 @@ impl PgmapRef {
         if end.is_none_or(|end| end > self.size().bytes()) {
             return Err(MediaError::OutOfRange { at, len });
         }
+        if !self.pgmap().kind().is_addressable() {
+            return Err(MediaError::NotAddressable { at });
+        }
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use crate::idle::IdleSpan;
 use crate::pgmap::PgmapRef;
 use crate::pin::{PinInfo, PinnedFolio};
 use crate::units::{Order, PgmapOff};
-use crate::word::{Left, PageWord, Put, Value};
+use crate::value::Value;
+use crate::word::{Left, PageWord, Put};
 use std::fmt;
 use std::mem;
 use std::ops::Range;
@@ -239,7 +240,7 @@ pub(crate) fn leave(pgmap: &PgmapRef, block: Block, left: Left) {
         Left::Done => (),
         Left::Idle => pgmap.pgmap().table().lower_above(block),
         Left::Claimed => {
-            pgmap.pgmap().limbo().deliver(IdleSpan::claimed(pgmap.clone(), block.pages()));
+            pgmap.pgmap().hand_on(IdleSpan::claimed(pgmap.clone(), block.pages()));
         }
     }
 }

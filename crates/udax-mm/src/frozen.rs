@@ -63,7 +63,8 @@ impl FrozenFolio {
         let pgmap = span.pgmap().clone();
         let freeze = |head| {
             let block = Block::covering(PgmapOff(head), order);
-            pgmap.pgmap().table().word(block).activate_frozen();
+            let table = pgmap.pgmap().table();
+            table.word(block).activate(table.first().frozen());
             FrozenFolio::counted(pgmap.clone(), block, info.clone())
         };
         let frozen = (pages.start.0..pages.end.0).step_by(step(order)).map(freeze).collect();

@@ -76,7 +76,7 @@ impl IdleSpan {
         }
         let table = self.pgmap.pgmap().table();
         for head in (self.pages.start.0..self.pages.end.0).step_by(step(order)) {
-            table.word(Block::covering(PgmapOff(head), order)).activate();
+            table.word(Block::covering(PgmapOff(head), order)).activate(table.first());
         }
         let pages = self.disarm();
         Ok(FolioSpan::counted(self.pgmap.clone(), pages, order))

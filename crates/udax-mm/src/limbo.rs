@@ -32,16 +32,17 @@ impl Limbo {
         self.0.lock().iter().map(|(&start, &(end, _))| start..end).collect()
     }
 
-    /// Hands the deferred parts of `span` to their sinks, and lets the rest be idle.
-    pub(crate) fn deliver(&self, span: IdleSpan) {
+    /// Hands the deferred parts of `span` to their sinks, and each part of the rest to `others`.
+    pub(crate) fn deliver(&self, span: IdleSpan, others: impl Fn(IdleSpan)) {
         let mut rest = span;
         for (range, sink) in self.take(rest.pages()) {
             let (before, from) = rest.split(range.start);
-            drop(before);
+            others(before);
             let (deferred, after) = from.split(range.end);
             rest = after;
             sink.returned(deferred);
         }
+        others(rest);
     }
 
     fn take(&self, pages: Range<PgmapOff>) -> Vec<(Range<PgmapOff>, Arc<dyn LimboSink>)> {

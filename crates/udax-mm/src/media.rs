@@ -78,6 +78,13 @@ pub enum MediaError {
         at: u64,
     },
 
+    /// The memory is private to its device.
+    #[error("byte {at} is in memory that only its device can address")]
+    NotAddressable {
+        /// The byte of the medium.
+        at: u64,
+    },
+
     /// A store would change a frozen page.
     #[error("byte {at} lies in a frozen page")]
     Frozen {

@@ -12,26 +12,17 @@ use crate::folio::{Folio, FolioSpan};
 use crate::idle::IdleSpan;
 use crate::limbo::Limbo;
 use crate::media::{Media, MediaError, MediaFacts, MediaRange};
+use crate::memory::{MemoryFailure, MemoryType};
 use crate::pin::{PinRecord, Pins};
 use crate::ranges::Ranges;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, Weak};
 use crate::table::{Cure, Table};
 use crate::units::{Order, Pages, PgmapOff};
 use crate::verify;
 use crate::wait::{Wait, WaitQueues};
+use crate::word::First;
 use std::fmt;
 use std::ops::Range;
-
-/// What kind of memory a page map describes (`enum memory_type` of Linux).
-///
-/// A page of either kind is idle when nobody counts it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum MemoryType {
-    /// Memory of a filesystem, which gives out folios of any order.
-    FsDax,
-    /// A device mapped as it is, in folios of this order only (I-09).
-    Generic(Order),
-}
 
 /// Proof that nobody uses any page of a page map, and nobody will.
 #[must_use]
@@ -88,6 +79,15 @@ pub enum PgmapError {
         first: usize,
         /// The other.
         second: usize,
+    },
+
+    /// Folios of one order do not fill a range.
+    #[error("range {range} of the pgmap does not begin and end at a folio of order {order}")]
+    NotWholeFolios {
+        /// Which one.
+        range: usize,
+        /// The only order of the pgmap.
+        order: Order,
     },
 
     /// A medium failed.
@@ -147,6 +147,7 @@ pub(crate) struct Shared {
     limbo: Limbo,
     queues: WaitQueues,
     stores: Stores,
+    on_failure: Mutex<Option<Weak<dyn MemoryFailure>>>,
 }
 
 impl Pgmap {
@@ -158,9 +159,15 @@ impl Pgmap {
     /// beyond its medium or overlap another.
     pub fn new(ranges: Vec<MediaRange>, kind: MemoryType) -> Result<Pgmap, PgmapError> {
         let ranges = Ranges::new(ranges)?;
+        if let Some(order) = kind.fixed_order()
+            && let Some(range) = ranges.first_not_whole(order)
+        {
+            return Err(PgmapError::NotWholeFolios { range, order });
+        }
         let shared = Shared {
+            table: Table::new(ranges.size(), first(&kind)),
             kind,
-            table: Table::new(ranges.size()),
+            on_failure: Mutex::new(None),
             ranges,
             pins: Pins::default(),
             limbo: Limbo::default(),
@@ -201,8 +208,15 @@ impl Pgmap {
     }
 
     /// What kind of memory this is.
-    pub fn kind(&self) -> MemoryType {
-        self.shared().kind
+    #[inline]
+    pub fn kind(&self) -> &MemoryType {
+        &self.shared().kind
+    }
+
+    /// Has `listener` hear of memory that fails, in place of who was told before. It is not kept
+    /// alive; one that is gone is not told.
+    pub fn listen_for_failure(&self, listener: Weak<dyn MemoryFailure>) {
+        *self.shared().on_failure.lock() = Some(listener);
     }
 
     /// Every pin that is held, oldest first.
@@ -249,6 +263,15 @@ impl Pgmap {
 
     pub(crate) fn stores(&self) -> &Stores {
         &self.shared().stores
+    }
+
+    /// Gives pages that the last put claimed to whoever deferred them, or else to the driver of the
+    /// memory.
+    pub(crate) fn hand_on(&self, span: IdleSpan) {
+        self.limbo().deliver(span, |rest| match self.kind().device() {
+            Some(driver) if !rest.pages().is_empty() => driver.folio_free(rest),
+            _ => drop(rest),
+        });
     }
 
     fn busy_pages(&self, most: usize) -> Vec<PgmapOff> {
@@ -398,10 +421,24 @@ impl PgmapRef {
         self.pgmap().table().poison(at);
     }
 
+    /// Marks pages whose memory failed, as [`PgmapRef::poison`] does, and tells whoever
+    /// [listens](Pgmap::listen_for_failure).
+    ///
+    /// # Panics
+    ///
+    /// Panics if a page lies outside the pgmap.
+    pub fn memory_failure(&self, pages: Range<PgmapOff>) {
+        (pages.start.0..pages.end.0).for_each(|page| self.poison(PgmapOff(page)));
+        let listener = self.pgmap().shared().on_failure.lock().as_ref().and_then(Weak::upgrade);
+        if let Some(listener) = listener {
+            listener.memory_failure(pages);
+        }
+    }
+
     /// Takes the mark of [`PgmapRef::poison`] back.
     pub fn clear_poison(&self, at: PgmapOff) {
         if let Cure::Claimed(page) = self.pgmap().table().clear_poison(at) {
-            self.pgmap().limbo().deliver(IdleSpan::claimed(self.clone(), page.pages()));
+            self.pgmap().hand_on(IdleSpan::claimed(self.clone(), page.pages()));
         }
     }
 
@@ -456,17 +493,12 @@ impl PgmapRef {
 
     #[inline]
     fn has_order(&self, order: Order) -> bool {
-        match self.pgmap().kind() {
-            MemoryType::Generic(fixed) => fixed == order,
-            MemoryType::FsDax => true,
-        }
+        self.pgmap().kind().fixed_order().is_none_or(|fixed| fixed == order)
     }
 
     fn check_order(&self, order: Order) -> Result<(), RequestError> {
-        match self.pgmap().kind() {
-            MemoryType::Generic(fixed) if fixed != order => {
-                Err(RequestError::WrongOrder { order, fixed })
-            }
+        match self.pgmap().kind().fixed_order() {
+            Some(fixed) if fixed != order => Err(RequestError::WrongOrder { order, fixed }),
             _ => Ok(()),
         }
     }
@@ -522,5 +554,13 @@ fn describe(pins: &[PinRecord], pages: &[PgmapOff]) -> String {
     match pins {
         [] => in_use,
         [oldest, ..] => format!("{in_use}; {} pins, the oldest {oldest}", pins.len()),
+    }
+}
+
+/// What the words of memory of this kind hold from the moment that they are counted.
+fn first(kind: &MemoryType) -> First {
+    match kind.device() {
+        Some(_) => First::FOLIO.to_be_handed_on(),
+        None => First::FOLIO,
     }
 }

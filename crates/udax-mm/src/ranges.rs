@@ -85,6 +85,13 @@ impl Ranges {
         Block::covering(at, order)
     }
 
+    /// The first range that does not begin and end at a folio of `order`, in its medium.
+    pub(crate) fn first_not_whole(&self, order: Order) -> Option<usize> {
+        let is_whole = |bytes: u64| bytes.is_multiple_of(order.pages().bytes());
+        let range = |placed: &Placed| placed.range.clone();
+        self.ranges.iter().map(range).position(|r| !is_whole(r.start) || !is_whole(r.pages.bytes()))
+    }
+
     /// Every medium, once.
     pub(crate) fn media(&self) -> impl Iterator<Item = &Arc<dyn Media>> {
         let first_of_its_medium = |(n, placed): &(usize, &Placed)| {

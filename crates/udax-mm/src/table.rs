@@ -8,7 +8,8 @@ use crate::block::Block;
 use crate::pgmap::RequestError;
 use crate::sync::{Mutex, thread};
 use crate::units::{Order, Pages, PgmapOff};
-use crate::word::{Cleared, Lower, Mark, PageWord, Raise, Retire, Value};
+use crate::value::Value;
+use crate::word::{Cleared, First, Lower, Mark, PageWord, Raise, Retire};
 use std::collections::BTreeSet;
 use std::ops::Range;
 
@@ -17,6 +18,7 @@ pub(crate) struct Table {
     /// By [`Block::level`]; the last one is empty.
     levels: [Vec<PageWord>; 4],
     size: Pages,
+    first: First,
     /// The poisoned pages. A word says so too: that of the page, or that of the whole block that
     /// covers it. Locked whenever a mark moves from one word to another.
     poisoned: Mutex<BTreeSet<PgmapOff>>,
@@ -32,12 +34,13 @@ pub(crate) enum Cure {
 }
 
 impl Table {
-    /// Every page idle.
-    pub(crate) fn new(size: Pages) -> Table {
+    /// Every page idle; counted words start as `first`.
+    pub(crate) fn new(size: Pages, first: First) -> Table {
         let words = |order: Order| PageWord::idle(index(size.0.div_ceil(order.pages().0)));
         Table {
             levels: [words(Order::Base), words(Order::Pmd), words(Order::Pud), Vec::new()],
             size,
+            first,
             poisoned: Mutex::new(BTreeSet::new()),
         }
     }
@@ -87,7 +90,12 @@ impl Table {
     /// Makes the block a folio with one reference. Returns whether it was idle.
     #[must_use]
     pub(crate) fn request(&self, block: Block) -> bool {
-        self.take(block, PageWord::request)
+        self.take(block, |word| word.request(self.first))
+    }
+
+    /// What a word of this page map holds from the moment that it is counted.
+    pub(crate) fn first(&self) -> First {
+        self.first
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use crate::block::Block;
 use crate::pgmap::Pgmap;
 use crate::table::Table;
 use crate::units::{Order, PgmapOff};
-use crate::word::Value;
+use crate::value::Value;
 use std::collections::BTreeMap;
 
 pub(crate) fn verify(pgmap: &Pgmap) -> Result<(), String> {

@@ -133,7 +133,8 @@ impl Vma {
     /// # Errors
     ///
     /// Returns an error of kind [`io::ErrorKind::PermissionDenied`] if a frozen folio would become
-    /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file, or the host's error.
+    /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file or the memory is private to its
+    /// device, or the host's error.
     ///
     /// # Panics
     ///
@@ -479,6 +480,11 @@ fn map_pages(
     let inside = folio.pages();
     assert!(inside.start <= pages.start, "vma: the pages begin inside the folio");
     assert!(pages.end <= inside.end, "vma: the pages end inside the folio");
+    if !folio.pgmap().pgmap().kind().is_addressable() {
+        let message =
+            format!("page {} is private to its device: map what `to_ram` gives", pages.start);
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    }
     let (media, byte) = folio.pgmap().locate(pages.start);
     let Some((file, first)) = media.backing() else {
         let message = "the medium has no file that could be mapped";

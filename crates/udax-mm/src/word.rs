@@ -1,23 +1,12 @@
 //! The word that says who holds a page, or a whole block of pages.
 //!
-//! This file owns the meaning of the bits and every legal transition (protocol, rule 5). It does
-//! not know which pages a word speaks of, nor how words depend on one another; that is
-//! [`crate::table`].
+//! This file owns every legal transition (protocol, rule 5); the bits are in
+//! [`value`](crate::value). It does not know which pages a word speaks of, nor how words depend on
+//! one another; that is [`table`](crate::table).
 
 use crate::block::FANOUT;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use std::fmt;
-
-const REF: u64 = 1;
-const REFS: u64 = (1 << 24) - 1;
-const PIN: u64 = 1 << 24;
-const PINS: u64 = REFS << 24;
-const CLAIMED: u64 = 1 << 56;
-const SPLIT: u64 = 1 << 57;
-const WAITERS: u64 = 1 << 58;
-const POISONED: u64 = 1 << 59;
-const LIMBO: u64 = 1 << 60;
-const FROZEN: u64 = 1 << 61;
+use crate::value::{CLAIMED, FROZEN, LIMBO, PIN, POISONED, REF, REFS, SPLIT, Value, WAITERS};
 
 /// The state of one page, or of one block as a whole.
 ///
@@ -36,9 +25,9 @@ const FROZEN: u64 = 1 << 61;
 #[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
 pub(crate) struct PageWord(AtomicU64);
 
-/// What a word held at one moment.
-#[derive(Clone, Copy, Eq, PartialEq)]
-pub(crate) struct Value(u64);
+/// What a word holds from the moment that it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct First(u64);
 
 /// What the holder of a claim has to do after giving it up.
 #[must_use]
@@ -133,93 +122,18 @@ pub(crate) enum Cleared {
     Claimed,
 }
 
-impl Value {
-    #[inline]
-    pub(crate) const fn refs(self) -> u64 {
-        if self.is_split() { 0 } else { self.0 & REFS }
+impl First {
+    /// One reference.
+    pub(crate) const FOLIO: First = First(REF);
+
+    /// And the last put claims the word, to hand the pages on.
+    pub(crate) const fn to_be_handed_on(self) -> First {
+        First(self.0 | LIMBO)
     }
 
-    #[inline]
-    pub(crate) const fn pins(self) -> u64 {
-        (self.0 & PINS) / PIN
-    }
-
-    /// The words below that are not idle.
-    pub(crate) const fn children(self) -> u64 {
-        if self.is_split() { self.0 & REFS } else { 0 }
-    }
-
-    pub(crate) const fn is_idle(self) -> bool {
-        self.0 == 0
-    }
-
-    #[inline]
-    pub(crate) const fn is_split(self) -> bool {
-        self.0 & SPLIT != 0
-    }
-
-    #[inline]
-    pub(crate) const fn is_counted(self) -> bool {
-        self.refs() > 0
-    }
-
-    #[inline]
-    pub(crate) const fn is_claimed(self) -> bool {
-        self.0 & CLAIMED != 0
-    }
-
-    pub(crate) const fn is_poisoned(self) -> bool {
-        self.0 & POISONED != 0
-    }
-
-    pub(crate) const fn is_in_limbo(self) -> bool {
-        self.0 & LIMBO != 0
-    }
-
-    pub(crate) const fn is_frozen(self) -> bool {
-        self.0 & FROZEN != 0
-    }
-
-    /// Whether nobody holds the page and only poison keeps it from being idle.
-    pub(crate) const fn is_only_poisoned(self) -> bool {
-        self.0 & !LIMBO == POISONED
-    }
-
-    /// Which rule of the table on [`PageWord`] the value breaks, if any.
-    pub(crate) fn broken_rule(self) -> Option<&'static str> {
-        let held = self.is_claimed() || self.is_counted();
-        if self.is_split() {
-            let alone = self.0 & !(SPLIT | REFS) == 0;
-            return (!alone || self.children() == 0).then_some("a split word holds only its count");
-        }
-        if self.is_claimed() && self.0 & !(CLAIMED | POISONED) != 0 {
-            return Some("I-10: a claimed page is not counted");
-        }
-        if self.pins() > self.refs() {
-            return Some("I-11: a pin is a reference");
-        }
-        if self.0 & WAITERS != 0 && self.pins() == 0 {
-            return Some("I-14: nobody sleeps on a page without pins");
-        }
-        if self.is_frozen() && !self.is_counted() {
-            return Some("a frozen page is counted");
-        }
-        (self.0 != 0 && !held && !self.is_only_poisoned()).then_some("I-10: refcount 0 is idle")
-    }
-}
-
-impl fmt::Debug for Value {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = [
-            (CLAIMED, "claimed"),
-            (SPLIT, "split"),
-            (WAITERS, "waiters"),
-            (POISONED, "poisoned"),
-            (LIMBO, "limbo"),
-            (FROZEN, "frozen"),
-        ];
-        write!(f, "{} refs, {} pins", self.0 & REFS, self.pins())?;
-        names.iter().filter(|(bit, _)| self.0 & bit != 0).try_for_each(|(_, n)| write!(f, ", {n}"))
+    /// And it is pinned, and frozen from the first moment.
+    pub(crate) const fn frozen(self) -> First {
+        First(self.0 | PIN | FROZEN)
     }
 }
 
@@ -277,28 +191,24 @@ impl PageWord {
         }
     }
 
-    /// idle -> counted once, in one step: a claim that is activated at once. Returns whether it was
+    /// idle -> counted, in one step: a claim that is activated at once. Returns whether it was
     /// idle.
     ///
     /// Acquire as in `claim`, Release as in `activate`.
     #[inline]
     #[must_use]
-    pub(crate) fn request(&self) -> bool {
-        self.0.compare_exchange(0, REF, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    pub(crate) fn request(&self, first: First) -> bool {
+        self.0.compare_exchange(0, first.0, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
-    /// claimed -> counted once.
+    /// claimed -> counted.
     ///
-    /// Release pairs with the Acquire in `try_get`: who gets the folio sees what the claimer
+    /// Release pairs with the Acquire in `try_count`: who gets the folio sees what the claimer
     /// wrote into it.
-    #[inline]
-    pub(crate) fn activate(&self) {
-        self.start_counting(REF);
-    }
-
-    /// claimed -> counted and pinned once, and frozen from the first moment.
-    pub(crate) fn activate_frozen(&self) {
-        self.start_counting(REF | PIN | FROZEN);
+    pub(crate) fn activate(&self, first: First) {
+        let next = |v: Value| v.is_claimed().then_some(first.0 | (v.0 & POISONED));
+        let before = self.update(Ordering::Release, next);
+        before.expect("I-13: only a claim is activated");
     }
 
     /// One more reference, for somebody who holds one.
@@ -349,7 +259,7 @@ impl PageWord {
 
     /// One more pin if the folio is frozen already. Returns whether it was taken.
     ///
-    /// Acquire pairs with the Release in `activate_frozen`.
+    /// Acquire pairs with the Release in `activate`.
     #[must_use]
     pub(crate) fn try_pin_frozen(&self) -> bool {
         let is_held = |v: Value| v.is_frozen() && v.is_counted();
@@ -555,13 +465,6 @@ impl PageWord {
         }
     }
 
-    #[inline]
-    fn start_counting(&self, how: u64) {
-        let next = |v: Value| v.is_claimed().then_some(how | (v.0 & POISONED));
-        let before = self.update(Ordering::Release, next);
-        before.expect("I-13: only a claim is activated");
-    }
-
     /// Relaxed: the caller holds a reference, so nothing is learned and nothing is given away.
     #[inline]
     fn count_more(&self, how: u64) {
@@ -580,42 +483,5 @@ impl PageWord {
     ) -> Result<Value, Value> {
         let next = |value| next(Value(value));
         self.0.fetch_update(success, Ordering::Relaxed, next).map(Value).map_err(Value)
-    }
-}
-
-impl Value {
-    #[inline]
-    fn plus(self, how: u64) -> u64 {
-        assert!(self.refs() < REFS, "a folio has fewer than 2^24 references");
-        self.0 + how
-    }
-
-    #[inline]
-    /// One pin and its reference fewer. Nobody sleeps on a page without pins.
-    fn without_pin(self) -> Value {
-        assert!(self.pins() > 0, "I-58: unpin returns what pin took");
-        assert!(self.refs() >= self.pins(), "I-11: a pin is a reference");
-        let rest = self.0 - REF - PIN;
-        Value(if self.pins() == 1 { rest & !WAITERS } else { rest })
-    }
-
-    /// What the unpin that met this value has to do.
-    const fn unpin(self) -> Unpin {
-        if self.pins() == 1 && self.0 & WAITERS != 0 { Unpin::Wake } else { Unpin::Done }
-    }
-
-    const fn left_or_counted(self) -> u64 {
-        if self.is_left() { self.leave() } else { self.0 }
-    }
-
-    /// Whether nobody holds it any more, and only flags are left.
-    const fn is_left(self) -> bool {
-        let flags = LIMBO | POISONED | FROZEN;
-        self.0 != 0 && self.0 & !flags == 0
-    }
-
-    /// What a left word becomes: a claim that somebody has to hand on, or idle.
-    const fn leave(self) -> u64 {
-        if self.is_in_limbo() || self.is_poisoned() { CLAIMED | (self.0 & POISONED) } else { 0 }
     }
 }

@@ -9,9 +9,9 @@ use udax_mm::media::FileMedia;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
 use udax_mm::{
-    Access, FaultService, FaultSink, Folio, FrozenBytes, FrozenFolio, MediaError, MediaRange,
-    MemoryType, Order, PAGE_SIZE, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner,
-    PinTerm, Vma, VmaOff,
+    Access, DeviceMemory, FaultService, FaultSink, Folio, FolioRef, FrozenBytes, FrozenFolio,
+    IdleSpan, Media, MediaError, MediaRange, MemoryType, MigrateError, Order, PAGE_SIZE, Pages,
+    Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm, PrivateMemory, Vma, VmaOff,
 };
 
 const PAGE: u64 = 4096;
@@ -423,4 +423,60 @@ fn neighbouring_voids_are_one_area_of_the_host() {
     let first = |line: &str| usize::from_str_radix(line.split('-').next().unwrap(), 16).unwrap();
     let inside = maps.lines().map(first).filter(|at| (start..end).contains(at));
     assert_eq!(inside.count(), 1);
+}
+
+/// A device whose memory is another medium, and which copies it to pages of `home` on request.
+#[derive(Debug)]
+struct Accelerator {
+    memory: Arc<FileMedia>,
+    home: PgmapRef,
+}
+
+impl DeviceMemory for Accelerator {
+    fn folio_free(&self, pages: IdleSpan) {
+        drop(pages);
+    }
+}
+
+impl PrivateMemory for Accelerator {
+    fn migrate_to_ram(&self, folio: FolioRef<'_>) -> Result<Folio, MigrateError> {
+        let ram = self.home.request_folio(folio.head(), folio.order());
+        let ram = ram.map_err(|_| MigrateError::NoMemory(folio.order()))?;
+        let mut bytes = vec![0; PAGE_SIZE];
+        self.memory.read(folio.head().byte(), &mut bytes)?;
+        self.home.write(ram.head().byte(), &bytes)?;
+        Ok(ram)
+    }
+}
+
+/// `migrate_to_ram`: the touch of a program brings private memory to where it can be addressed.
+#[test]
+fn a_touch_of_private_memory_finds_its_bytes_in_ram() {
+    let memory = Arc::new(FileMedia::memfd("device", 8 * PAGE).unwrap());
+    memory.store_u64(3 * PAGE + 16, 42).unwrap();
+    let device = Arc::new(Accelerator { memory: memory.clone(), home: pgmap() });
+    let range = MediaRange { media: memory.clone(), start: 0, pages: Pages(8) };
+    let kind = MemoryType::Private(device.clone());
+    let private = Pgmap::new(vec![range], kind).unwrap().try_get_live().unwrap();
+    let resident = Mutex::new(Some(folio(&private, 3)));
+    let in_ram: Arc<OnceLock<Folio>> = Arc::default();
+    let lazy = Lazy::new(1, {
+        let in_ram = in_ram.clone();
+        move |vma, at, _| {
+            let folio = resident.lock().take().expect("one fault");
+            let refused = vma.map(at, folio.borrow(), folio.pages(), Access::Write);
+            assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::Unsupported);
+            let ram = in_ram.get_or_init(|| folio.to_ram().unwrap());
+            map(vma, at.0, ram, Access::Write);
+        }
+    });
+
+    assert_eq!(lazy.vma.load_u64(16).unwrap(), 42);
+    lazy.vma.store_u64(16, 43).unwrap();
+
+    assert_eq!(lazy.seen(), [(0, Access::Read)]);
+    assert_eq!(device.home.load_u64(3 * PAGE + 16).unwrap(), 43);
+    assert_eq!(memory.load_u64(3 * PAGE + 16).unwrap(), 42, "the device's copy is its own again");
+    assert!(private.claim(PgmapOff(3)..PgmapOff(4)).is_ok(), "its page is free");
+    drop(in_ram);
 }

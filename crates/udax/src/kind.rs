@@ -172,7 +172,9 @@ pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
     match error {
         MediaError::Fault { .. } => ErrorKind::Media,
         MediaError::OutOfRange { .. } => ErrorKind::OutOfRange,
-        MediaError::Misaligned { .. } | MediaError::InMemory => ErrorKind::InvalidInput,
+        MediaError::Misaligned { .. }
+        | MediaError::InMemory
+        | MediaError::NotAddressable { .. } => ErrorKind::InvalidInput,
         MediaError::Frozen { .. } => ErrorKind::Frozen,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
         MediaError::Empty | MediaError::PartialPage { .. } => ErrorKind::NotAPool,

@@ -1,10 +1,22 @@
 //! The end of a page map: no page of a dead one is in use, for every kind of memory.
 
+use crate::memory::Freeing;
 use crate::{medium, pages, pinned_by, range};
 use std::thread;
+use udax_mm::sync::Arc;
 use udax_mm::{MemoryType, Order, Pgmap, PgmapOff, StillBusy, Wait};
 
-const KINDS: [MemoryType; 2] = [MemoryType::FsDax, MemoryType::Generic(Order::Base)];
+/// I-04 knows no difference between them.
+fn kinds() -> Vec<MemoryType> {
+    let driver = Arc::new(Freeing::default());
+    vec![
+        MemoryType::FsDax,
+        MemoryType::Generic(Order::Base),
+        MemoryType::Private(driver.clone()),
+        MemoryType::Coherent(driver.clone()),
+        MemoryType::P2pdma(driver),
+    ]
+}
 
 fn pgmap(kind: MemoryType) -> Pgmap {
     Pgmap::new(vec![range(&medium(100), 0, 100)], kind).expect("the range is good")
@@ -13,7 +25,7 @@ fn pgmap(kind: MemoryType) -> Pgmap {
 /// I-02.
 #[test]
 fn a_killed_pgmap_gives_out_no_reference() {
-    for kind in KINDS {
+    for kind in kinds() {
         let pgmap = pgmap(kind);
         let held = pgmap.try_get_live().unwrap();
         assert!(pgmap.kill(Wait::Never).is_err());
@@ -28,7 +40,7 @@ fn a_killed_pgmap_gives_out_no_reference() {
 /// I-04, I-08.
 #[test]
 fn every_handle_of_a_page_keeps_the_pgmap_from_being_dead() {
-    for kind in KINDS {
+    for kind in kinds() {
         let pgmap = pgmap(kind);
         let live = pgmap.try_get_live().unwrap();
         let folio = live.request_folio(PgmapOff(1), Order::Base).unwrap();

@@ -6,6 +6,7 @@ mod claim;
 mod folio;
 mod kill;
 mod limbo;
+mod memory;
 mod model;
 mod pin;
 mod pinned_span;

@@ -250,13 +250,13 @@ impl World {
     fn pin_span(&mut self, range: Range<u64>) {
         let holders = self.holders();
         let missing = range.clone().find(|&page| at(&holders, page) != Holder::Count);
-        let expected = match missing {
-            _ if range.is_empty() => Err(PinError::OutOfRange(pages(range.clone()))),
-            Some(page) => Err(PinError::NotCounted(PgmapOff(page))),
-            None => Ok(()),
+        let refusal = match missing {
+            _ if range.is_empty() => Some(PinError::OutOfRange(pages(range.clone()))),
+            Some(page) => Some(PinError::NotCounted(PgmapOff(page))),
+            None => None,
         };
         let pinned = self.pgmap.pin(pages(range), pinned_by("model"));
-        assert_eq!(pinned.as_ref().map(|_| ()), expected.as_ref().map(|()| ()));
+        assert_eq!(pinned.as_ref().err(), refusal.as_ref());
         self.pinned_spans.extend(pinned);
     }
 

@@ -6,8 +6,8 @@ use udax_mm::{Folio, Order, PgmapOff, PgmapRef, PinError, RequestError, Wait};
 
 /// Small folios around a large one.
 fn mixed(pgmap: &PgmapRef) -> Vec<Folio> {
-    let small = |at, nr| pgmap.request_folios(PgmapOff(at), Order::Base, nr).unwrap();
-    let large = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).unwrap();
+    let small = |at, nr| pgmap.request_folios(PgmapOff(at), Order::Base, nr).expect("idle");
+    let large = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).expect("idle");
     let before = small(PMD - 3, 3).into_folios();
     before.chain([large]).chain(small(2 * PMD, 3).into_folios()).collect()
 }
