@@ -14,6 +14,9 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/udax-mm/src/vma.rs",
 ];
 
+/// The crates that have the module `sync`.
+const STANDARD: &[&str] = &["std", "core", "alloc"];
+
 /// The one library crate that cannot forbid unsafe code as a whole.
 const UNSAFE_CRATE: &str = "crates/udax-mm/src/lib.rs";
 
@@ -25,7 +28,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
 fn in_file(source: &Source) -> Vec<Finding> {
     let tokens = TokenStream::from_str(&source.text).expect("the file was parsed before");
     let mut words = Vec::new();
-    flatten(tokens, &mut words);
+    flatten(tokens.clone(), &mut words);
     let mut findings = Vec::new();
     if !is_one_of(&source.path, UNSAFE_FILES) {
         let lines = words.iter().filter(|(word, _)| word == "unsafe").map(|(_, line)| *line);
@@ -35,7 +38,7 @@ fn in_file(source: &Source) -> Vec<Finding> {
     }
     if source.path.file_name().is_none_or(|name| name != "sync.rs") {
         findings.extend(
-            std_sync(&words).map(|line| {
+            std_sync(tokens).into_iter().map(|line| {
                 Finding::new(&source.path, line, "`std::sync` is named in sync.rs only")
             }),
         );
@@ -56,15 +59,51 @@ fn flatten(tokens: TokenStream, words: &mut Vec<(String, usize)>) {
     }
 }
 
-fn std_sync(words: &[(String, usize)]) -> impl Iterator<Item = usize> {
-    words.windows(4).filter_map(|window| match window {
-        [(a, line), (b, _), (c, _), (d, _)]
-            if a == "std" && b == ":" && c == ":" && d == "sync" =>
-        {
-            Some(*line)
+/// The lines that name the module `sync` of a standard crate: by a path, in the braces of one, or by
+/// taking all that the crate has.
+fn std_sync(tokens: TokenStream) -> Vec<usize> {
+    let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+    let mut lines = Vec::new();
+    for (n, token) in tokens.iter().enumerate() {
+        if let TokenTree::Group(group) = token {
+            lines.extend(std_sync(group.stream()));
         }
-        _ => None,
+        let rest = &tokens[n + 1..];
+        if STANDARD.iter().any(|name| is(token, name))
+            && (leads_to_sync(rest) || (n > 0 && is_renamed(&tokens[n - 1], rest)))
+        {
+            lines.push(token.span().start().line);
+        }
+    }
+    lines
+}
+
+/// Whether `rest`, which follows the name of a standard crate, goes on to its `sync`.
+fn leads_to_sync(rest: &[TokenTree]) -> bool {
+    let [a, b, next, ..] = rest else { return false };
+    if !is(a, ":") || !is(b, ":") {
+        return false;
+    }
+    let TokenTree::Group(group) = next else { return is(next, "sync") || is(next, "*") };
+    let inside: Vec<TokenTree> = group.stream().into_iter().collect();
+    inside.split(|token| is(token, ",")).any(|item| match item {
+        [first, then, ..] if is(first, "self") => is(then, "as"),
+        [first, ..] => is(first, "sync") || is(first, "*"),
+        [] => false,
     })
+}
+
+/// Whether a standard crate between `before` and `rest` gets another name there.
+fn is_renamed(before: &TokenTree, rest: &[TokenTree]) -> bool {
+    (is(before, "use") || is(before, "crate")) && rest.first().is_some_and(|next| is(next, "as"))
+}
+
+fn is(token: &TokenTree, text: &str) -> bool {
+    match token {
+        TokenTree::Ident(ident) => ident == text,
+        TokenTree::Punct(punct) => text.len() == 1 && text.starts_with(punct.as_char()),
+        TokenTree::Group(_) | TokenTree::Literal(_) => false,
+    }
 }
 
 /// Work that was left for later, which belongs into an issue.
@@ -88,4 +127,47 @@ fn forbids(source: &Source) -> Option<Finding> {
 
 fn is_one_of(path: &Path, files: &[&str]) -> bool {
     files.iter().any(|file| path == Path::new(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_to_name_std_sync_is_seen() {
+        let seen = [
+            "use std::sync::Arc;",
+            "use ::std::sync::{Arc, Mutex};",
+            "use std::{sync::Arc};",
+            "use std::{fmt, sync::{Arc, atomic::AtomicU64}};",
+            "use std::{fmt::{self, Write}, sync};",
+            "use core::sync::atomic::AtomicU64;",
+            "use alloc::{sync::Arc, vec::Vec};",
+            "fn f() { let _ = { std::sync::Once::new() }; }",
+            "macro_rules! m { () => { use std::{sync::Arc}; } }",
+            "use std as other;",
+            "extern crate std as other;",
+            "use std::{self as other};",
+            "use std::*;",
+        ];
+        for text in seen {
+            assert_eq!(std_sync(TokenStream::from_str(text).unwrap()), [1], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_std_sync_is_left_alone() {
+        let fine = [
+            "use udax_mm::sync::Arc;",
+            "use std::{fmt, io::{self, Write}};",
+            "use std::fs::{self as host};",
+            "use std::collections::*;",
+            "// use std::sync::Arc;",
+            "const TEXT: &str = \"std::sync\";",
+            "fn sync(std: u8) -> u32 { std as u32 }",
+        ];
+        for text in fine {
+            assert!(std_sync(TokenStream::from_str(text).unwrap()).is_empty(), "{text}");
+        }
+    }
 }
