@@ -43,11 +43,40 @@ pub(crate) fn to_nanos(time: TimeOrNow) -> i64 {
     };
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => i64::try_from(after.as_nanos()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_nanos()).map_or(i64::MIN, |nanos| -nanos),
+        Err(before) => before_1970(before.duration()),
     }
+}
+
+/// Nanoseconds since 1970 of a time before it, which fuser says lies `distance` before.
+///
+/// The kernel counts the nanoseconds of every time forwards; fuser 0.18 counts them backwards before
+/// 1970 (`system_time_from_time`), so that half a second before 1970 (second -1 and half a second)
+/// becomes one and a half. This turns them around again. A test over the mount fails when fuser
+/// does it itself.
+fn before_1970(distance: Duration) -> i64 {
+    let second = i128::from(distance.as_secs()) * 1_000_000_000;
+    let nanos = i128::from(distance.subsec_nanos()) - second;
+    i64::try_from(nanos).unwrap_or(i64::MIN)
 }
 
 fn to_time(nanos: i64) -> SystemTime {
     let distance = Duration::from_nanos(nanos.unsigned_abs());
     if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_do_not_fit_become_the_nearest() {
+        let far = Duration::from_secs(u64::from(u32::MAX) * 4);
+        assert_eq!(to_nanos(TimeOrNow::SpecificTime(UNIX_EPOCH + far)), i64::MAX);
+        assert_eq!(to_nanos(TimeOrNow::SpecificTime(UNIX_EPOCH - far)), i64::MIN);
+        for nanos in [i64::MAX, 1, 0, -1, -1_000_000_000, i64::MIN] {
+            let distance = Duration::from_nanos(nanos.unsigned_abs());
+            let shown = to_time(nanos);
+            assert_eq!(shown.duration_since(UNIX_EPOCH).unwrap_or_else(|e| e.duration()), distance);
+        }
+    }
 }

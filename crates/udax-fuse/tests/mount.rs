@@ -330,6 +330,28 @@ fn a_frozen_file_is_read_and_not_written() {
     mounted.finish();
 }
 
+/// fuser 0.18 counts the nanoseconds of a time before 1970 backwards; the mount turns them around.
+#[test]
+fn times_before_1970_are_kept_to_the_nanosecond() {
+    let Some(mounted) = Mounted::new() else { return };
+    let path = mounted.at("old");
+    let file = fs::File::create_new(&path).unwrap();
+    let times =
+        [(-1, 999_999_999), (-1, 0), (-1, 500_000_000), (-2, 1), (-1_000_000_000, 7), (0, 0)];
+    for (seconds, nanos) in times {
+        let time = rustix::fs::Timespec { tv_sec: seconds, tv_nsec: nanos };
+        let both = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::futimens(&file, &both).unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!((found.mtime(), found.mtime_nsec()), (seconds, nanos));
+        assert_eq!((found.atime(), found.atime_nsec()), (seconds, nanos));
+    }
+    let halfway = std::time::UNIX_EPOCH - std::time::Duration::from_millis(500);
+    file.set_modified(halfway).unwrap();
+    drop(file);
+    assert_eq!(mounted.finish().metadata("/old").unwrap().modified(), halfway);
+}
+
 #[test]
 fn a_mount_whose_server_is_killed_loses_nothing_that_was_written() {
     let Some(mut mounted) = Mounted::new() else { return };
