@@ -16,4 +16,4 @@ mod mount;
 mod ops;
 mod server;
 
-pub use mount::{MountError, MountOptions, Session, Unmounter, mount};
+pub use mount::{MountError, MountOptions, Session, Unmounted, Unmounter, mount};

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use fuser::{Config, MountOption, SessionACL, SessionUnmounter};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use udax::Pool;
@@ -41,8 +42,23 @@ pub struct Session {
 #[derive(Clone, Debug)]
 pub struct Unmounter {
     dir: Arc<Path>,
+    device: Option<Device>,
     helper: Arc<Mutex<SessionUnmounter>>,
 }
+
+/// What became of a mount that was to be unmounted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
+pub enum Unmounted {
+    /// Nobody used it; the session ends.
+    Ended,
+    /// Files in it are open. The directory is free, and the session serves them until the last is
+    /// closed; calls that run finish as ever.
+    InUse,
+}
+
+/// The number of a mounted filesystem, major and minor.
+type Device = (u32, u32);
 
 /// Why a pool was not mounted, or not unmounted.
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +129,10 @@ pub fn mount(
     let config = options.to_config(&pool);
     let mut session = fuser::Session::new(Server::new(pool), dir, &config)
         .map_err(|source| refused(dir, source))?;
+    let dir = dir.canonicalize().map_err(|source| host(dir, source))?;
     let unmounter = Unmounter {
-        dir: dir.canonicalize().map_err(|source| host(dir, source))?.into(),
+        device: device(&dir),
+        dir: dir.into(),
         helper: Arc::new(Mutex::new(session.unmount_callable())),
     };
     Ok(Session { session, unmounter })
@@ -188,26 +206,39 @@ impl Session {
 }
 
 impl Unmounter {
-    /// Unmounts. If files are open, the directory is free at once and the session goes on until the
-    /// last of them is closed.
+    /// Unmounts. Calls that run are not cut off, and what is open stays open: the answer says whether
+    /// the session goes on for that. What others mounted in the place of this mount stays.
     ///
     /// # Errors
     ///
     /// Fails if the host does not permit it.
-    pub fn unmount(&self) -> Result<(), MountError> {
-        let done = match unmount(&*self.dir, UnmountFlags::empty()) {
-            Err(Errno::BUSY) => unmount(&*self.dir, UnmountFlags::DETACH),
-            done => done,
-        };
-        match done {
-            Ok(()) => Ok(()),
-            // Whoever mounted with fusermount3 unmounts with it.
-            Err(Errno::PERM) => {
-                self.helper.lock().unmount().map_err(|source| refused(&self.dir, source))
-            }
+    pub fn unmount(&self) -> Result<Unmounted, MountError> {
+        if self.device.is_some() && device(&self.dir) != self.device {
+            // Somebody took it off before; what is open in it keeps the session.
+            return Ok(Unmounted::InUse);
+        }
+        match unmount(&*self.dir, UnmountFlags::empty()) {
+            Ok(()) => Ok(Unmounted::Ended),
+            Err(Errno::BUSY) => self.detach().map(|()| Unmounted::InUse),
+            Err(Errno::PERM) => self.ask_helper().map(|()| Unmounted::InUse),
             Err(error) => Err(host(&self.dir, error.into())),
         }
     }
+
+    fn detach(&self) -> Result<(), MountError> {
+        unmount(&*self.dir, UnmountFlags::DETACH).map_err(|error| host(&self.dir, error.into()))
+    }
+
+    /// Unmounts with fusermount3, by whoever mounted with it. It detaches, used or not.
+    fn ask_helper(&self) -> Result<(), MountError> {
+        self.helper.lock().unmount().map_err(|source| refused(&self.dir, source))
+    }
+}
+
+/// What is mounted on `dir`, asking the kernel alone: the server of a mount may not answer.
+fn device(dir: &Path) -> Option<Device> {
+    let found = statx(CWD, dir, AtFlags::STATX_DONT_SYNC, StatxFlags::empty()).ok()?;
+    Some((found.stx_dev_major, found.stx_dev_minor))
 }
 
 /// Refuses everything but an empty directory that nothing is mounted on.

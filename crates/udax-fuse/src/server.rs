@@ -34,13 +34,14 @@ const MAX_WRITE: u32 = 1 << 20;
 /// What serves one mount.
 #[derive(Debug)]
 pub(crate) struct Server {
-    pool: Pool,
+    // Dropped first: the last handle of a file without a name frees it, for which the pool is open.
     handles: Handles,
+    pool: Pool,
 }
 
 impl Server {
     pub(crate) fn new(pool: Pool) -> Server {
-        Server { pool, handles: Handles::default() }
+        Server { handles: Handles::default(), pool }
     }
 
     pub(crate) fn fs(&self) -> &Filesystem {

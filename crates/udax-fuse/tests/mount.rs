@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use tempfile::TempDir;
 use udax::{CreateOptions, OpenPool, Pool, Wait};
-use udax_fuse::{MountError, MountOptions, mount};
+use udax_fuse::{MountError, MountOptions, Session, Unmounted, mount};
 
 /// Set in a child: the pool that it mounts, and where.
 const CHILD: &str = "UDAX_TEST_CHILD_MOUNT";
@@ -64,8 +64,13 @@ impl Mounted {
     }
 
     /// Unmounts, waits for the server, checks the pool and opens it.
-    fn finish(mut self) -> Pool {
+    fn finish(self) -> Pool {
         unmount(&self.dir, UnmountFlags::empty()).unwrap();
+        self.ended()
+    }
+
+    /// Waits for the server to end by itself, checks the pool and opens it.
+    fn ended(mut self) -> Pool {
         assert!(self.server.wait().unwrap().success());
         let pool = self.reopen();
         assert_eq!(pool.recovered().unclean, None);
@@ -371,24 +376,80 @@ fn a_mount_whose_server_is_killed_loses_nothing_that_was_written() {
 }
 
 #[test]
-fn an_unmounter_ends_a_session_and_frees_the_directory_even_if_a_file_is_open() {
-    let place = tempfile::tempdir().unwrap();
+fn what_is_open_and_mapped_when_a_mount_goes_is_served_until_it_is_closed() {
+    let Some(mounted) = Mounted::new() else { return };
+    let path = mounted.at("mapped");
+    let file = fs::File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    let ghost = fs::File::create_new(mounted.at("ghost")).unwrap();
+    ghost.write_all_at(&vec![1; 100_000], 0).unwrap();
+    fs::remove_file(mounted.at("ghost")).unwrap();
+    file.set_len(1 << 20).unwrap();
+    let map = memmap2::MmapRaw::map_raw(&file).unwrap();
+    store_mapped(&map, 5_000, b"before");
+
+    unmount(&mounted.dir, UnmountFlags::DETACH).unwrap();
+
+    assert_eq!(fs::read_dir(&mounted.dir).unwrap().count(), 0);
+    store_mapped(&map, 500_000, b"after");
+    file.write_all_at(b"written", 900_000).unwrap();
+    drop((map, file, ghost));
+    let pool = mounted.ended();
+    assert_eq!(pool.recovered().orphans, 0);
+    let bytes = pool.read("/mapped").unwrap();
+    assert_eq!(&bytes[5_000..5_006], b"before");
+    assert_eq!(&bytes[500_000..500_005], b"after");
+    assert_eq!(&bytes[900_000..900_007], b"written");
+}
+
+/// A session of this process on a new pool in memory, or why there is none here.
+fn in_memory(dir: &Path) -> Option<Session> {
     let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
-    let session = match mount(pool, place.path(), &MountOptions::new()) {
+    match mount(pool, dir, &MountOptions::new()) {
         Err(error @ (MountError::NoDevice | MountError::NotPermitted { .. })) => {
             eprintln!("SKIPPED, nothing is shown: {error}");
-            return;
+            None
         }
-        session => session.unwrap(),
-    };
+        session => Some(session.unwrap()),
+    }
+}
+
+#[test]
+fn an_unmounter_ends_a_session_and_frees_the_directory_even_if_a_file_is_open() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(session) = in_memory(place.path()) else { return };
     let unmounter = session.unmounter();
     let server = std::thread::spawn(move || session.run());
     let file = fs::File::create_new(place.path().join("file")).unwrap();
-    unmounter.unmount().unwrap();
+    assert_eq!(unmounter.unmount().unwrap(), Unmounted::InUse);
     assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
     file.write_all_at(b"still served", 0).unwrap();
     drop(file);
     server.join().unwrap().unwrap();
+}
+
+/// A directory that was unmounted by somebody else may have another mount by the time the handler
+/// of Ctrl-C runs.
+#[test]
+fn an_unmounter_leaves_what_was_mounted_there_later() {
+    let place = tempfile::tempdir().unwrap();
+    let Some(session) = in_memory(place.path()) else { return };
+    let first = session.unmounter();
+    let first_server = std::thread::spawn(move || session.run());
+    let file = fs::File::create_new(place.path().join("file")).unwrap();
+    unmount(place.path(), UnmountFlags::DETACH).unwrap();
+    let session = in_memory(place.path()).unwrap();
+    let second = session.unmounter();
+    let second_server = std::thread::spawn(move || session.run());
+    fs::write(place.path().join("of the second"), b"text").unwrap();
+
+    assert_eq!(first.unmount().unwrap(), Unmounted::InUse);
+
+    assert_eq!(fs::read(place.path().join("of the second")).unwrap(), b"text");
+    drop(file);
+    first_server.join().unwrap().unwrap();
+    // Which of the two it is depends on the tests beside this one: a fork keeps files open.
+    let _ = second.unmount().unwrap();
+    second_server.join().unwrap().unwrap();
 }
 
 /// Copies bytes out of a mapping, by way of the kernel: this test has no unsafe code.
