@@ -27,6 +27,12 @@ impl Interrupt {
         Ok(interrupt)
     }
 
+    /// One that was asked for.
+    #[cfg(test)]
+    pub(crate) fn raised() -> Interrupt {
+        Interrupt(Arc::new(Signal { is_set: Mutex::new(true), changed: Condvar::new() }))
+    }
+
     /// Whether the end was asked for.
     pub(crate) fn is_set(&self) -> bool {
         *self.0.is_set.lock()

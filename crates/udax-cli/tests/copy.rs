@@ -122,6 +122,26 @@ fn the_pool_itself_is_not_copied_into_itself() {
 }
 
 #[test]
+fn the_pool_itself_is_no_source_either() {
+    let bench = Bench::with_pool("8M");
+    let run = bench.run(&["cp", "p.udax", "p.udax:/copy"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stderr.contains("p.udax: is the pool itself"), "{}", run.stderr);
+    assert_eq!(bench.ok(&["ls", "p.udax"]), "");
+}
+
+#[test]
+fn a_file_that_does_not_tell_its_length_is_copied_whole() {
+    let bench = Bench::with_pool("8M");
+    assert_eq!(fs::metadata("/proc/version").unwrap().len(), 0);
+    bench.ok(&["cp", "/proc/version", "p.udax:/version"]);
+    assert_eq!(
+        bench.ok(&["cat", "p.udax:/version"]).as_bytes(),
+        fs::read("/proc/version").unwrap()
+    );
+}
+
+#[test]
 fn a_directory_is_not_copied_into_itself() {
     let bench = imported();
     let run = bench.run(&["cp", "-r", "p.udax:/tree", "p.udax:/tree/deep"]);

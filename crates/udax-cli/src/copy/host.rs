@@ -120,6 +120,10 @@ impl Source for HostSource {
     }
 
     fn data(&self, at: u64) -> anyhow::Result<Option<Range<u64>>> {
+        if self.size == 0 && at == 0 {
+            // Or one whose length is not known before it is read, as those in /proc.
+            return Ok(Some(0..u64::MAX));
+        }
         if at >= self.size {
             return Ok(None);
         }

@@ -37,7 +37,13 @@ pub(crate) struct Copier<'a> {
     buffer: Vec<u8>,
 }
 
+/// Ctrl-C came in the middle of a file.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted")]
+struct Interrupted;
+
 /// Why a copy ended early.
+#[derive(Debug)]
 pub(crate) enum Stop {
     /// Ctrl-C.
     Interrupted,
@@ -181,6 +187,9 @@ impl<'a> Copier<'a> {
             FileKind::Dir => bail!("{}: is a directory; copy it with -r", from.show()),
             FileKind::Special(what) => bail!("{}: is a {what}, it has no bytes", from.show()),
         }
+        if self.avoid.contains(&stat.id) {
+            bail!("{}: is the pool itself, which changes while it is copied", from.show());
+        }
         let source = from.tree.open(&from.path)?;
         let is_new = to.stat()?.is_none();
         self.clear_way(to, Some(stat))?;
@@ -209,6 +218,9 @@ impl<'a> Copier<'a> {
         while let Some(data) = from.data(at)? {
             at = data.start;
             while at < data.end {
+                if self.interrupt.is_set() {
+                    return Err(Interrupted.into());
+                }
                 let want = usize::try_from(data.end - at).unwrap_or(CHUNK).min(CHUNK);
                 let chunk = self.buffer.get_mut(..want).expect("the buffer holds a chunk");
                 let read = from.read_at(chunk, at)?;
@@ -271,6 +283,7 @@ impl<'a> Copier<'a> {
     fn settle(&mut self, result: anyhow::Result<()>) -> Result<(), Stop> {
         match result {
             Ok(()) => Ok(()),
+            Err(error) if error.is::<Interrupted>() => Err(Stop::Interrupted),
             Err(error) if super::is_full(&error) => Err(Stop::Failed(error)),
             Err(error) => {
                 self.report.failed += 1;
@@ -295,4 +308,24 @@ fn weigh(place: &Place<'_>) -> u64 {
 
 fn missing(place: &Place<'_>) -> anyhow::Error {
     anyhow::anyhow!("{}: no such file or directory", place.show())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::copy::host::HostTree;
+
+    #[test]
+    fn an_interrupt_ends_the_copy_in_the_middle_of_a_file_and_leaves_no_part_of_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+        std::fs::write(&from, b"bytes").expect("a file");
+        let interrupt = Interrupt::raised();
+        let mut copier = Copier::new(&interrupt, Vec::new());
+        let copied =
+            copier.copy_through(&Place::new(&HostTree, &from), &Place::new(&HostTree, &to));
+        assert!(matches!(copied, Err(Stop::Interrupted)), "{copied:?}");
+        assert_eq!(copier.finish(true).files, 0);
+        assert!(!to.exists());
+    }
 }
