@@ -1,7 +1,7 @@
 //! Names of files on the command line: `POOL:/path` in a pool, a plain path on the host.
 //!
-//! The first `:/` divides; what comes before it is the pool's file on the host. Names are bytes
-//! and need not be UTF-8. A host path that itself contains `:/` cannot be named.
+//! The first `:/` behind the name of a file of the host divides, and that file is the pool; if there
+//! is none, the first of all. Names are bytes and need not be UTF-8.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -16,6 +16,7 @@ pub(crate) struct PoolPath {
     pool: PathBuf,
     path: PathBuf,
     ends_in_dot: bool,
+    ends_in_slash: bool,
 }
 
 /// A file in a pool, or on the host.
@@ -71,9 +72,12 @@ impl PoolPath {
         OsStringValueParser::new().try_map(|text| {
             Ok::<_, TargetError>(match Target::parse(&text)? {
                 Target::Pool(path) => path,
-                Target::Host(pool) => {
-                    PoolPath { pool, path: PathBuf::from("/"), ends_in_dot: false }
-                }
+                Target::Host(pool) => PoolPath {
+                    pool,
+                    path: PathBuf::from("/"),
+                    ends_in_dot: false,
+                    ends_in_slash: true,
+                },
             })
         })
     }
@@ -90,12 +94,20 @@ impl Target {
         }
     }
 
+    /// Whether a slash at the end says that this is a directory.
+    pub(crate) fn ends_in_slash(&self) -> bool {
+        match self {
+            Target::Pool(path) => path.ends_in_slash,
+            Target::Host(path) => path.as_os_str().as_bytes().ends_with(b"/"),
+        }
+    }
+
     /// The parser of arguments that may be either.
     pub(crate) fn parser() -> impl TypedValueParser<Value = Target> {
         OsStringValueParser::new().try_map(|text| Target::parse(&text))
     }
 
-    /// Divides `text` at its first `:/`.
+    /// Divides `text` into a pool and a path in it, if it names both.
     ///
     /// # Errors
     ///
@@ -105,7 +117,7 @@ impl Target {
         if bytes.is_empty() {
             return Err(TargetError::Empty);
         }
-        let Some(colon) = bytes.windows(2).position(|pair| pair == b":/") else {
+        let Some(colon) = divide(bytes) else {
             return Ok(Target::Host(PathBuf::from(text)));
         };
         if colon == 0 {
@@ -117,6 +129,7 @@ impl Target {
             pool: PathBuf::from(OsString::from_vec(pool.to_vec())),
             path: normal(path),
             ends_in_dot: ends_in_dot(path),
+            ends_in_slash: path.as_os_str().as_bytes().ends_with(b"/"),
         }))
     }
 }
@@ -133,6 +146,23 @@ impl fmt::Display for Target {
             Target::Pool(path) => path.fmt(f),
             Target::Host(path) => path.display().fmt(f),
         }
+    }
+}
+
+/// Where the colon between a pool and a path in it stands in `text`. A file of the host may have `:/`
+/// in its path too.
+fn divide(text: &[u8]) -> Option<usize> {
+    let is_file = |end: usize| {
+        let path = Path::new(OsStr::from_bytes(text.get(..end).expect("it ends in the text")));
+        path.metadata().is_ok_and(|metadata| !metadata.is_dir())
+    };
+    let pairs = text.windows(2).enumerate();
+    let colons: Vec<usize> = pairs.filter(|(_, pair)| pair == b":/").map(|(n, _)| n).collect();
+    let behind_file = colons.iter().copied().find(|&colon| is_file(colon));
+    match behind_file {
+        None if is_file(text.len()) => None,
+        None => colons.first().copied(),
+        found => found,
     }
 }
 
@@ -162,7 +192,12 @@ mod tests {
     use super::*;
 
     fn pool(pool: &str, path: &str) -> Target {
-        Target::Pool(PoolPath { pool: pool.into(), path: path.into(), ends_in_dot: false })
+        Target::Pool(PoolPath {
+            pool: pool.into(),
+            path: path.into(),
+            ends_in_dot: false,
+            ends_in_slash: false,
+        })
     }
 
     #[test]
@@ -199,7 +234,11 @@ mod tests {
             ("", Err(TargetError::Empty)),
         ];
         for (text, target) in cases {
-            assert_eq!(Target::parse(OsStr::new(text)), target, "{text}");
+            let mut found = Target::parse(OsStr::new(text));
+            if let Ok(Target::Pool(path)) = &mut found {
+                path.ends_in_slash = false;
+            }
+            assert_eq!(found, target, "{text}");
         }
     }
 

@@ -142,6 +142,34 @@ fn a_file_that_does_not_tell_its_length_is_copied_whole() {
 }
 
 #[test]
+fn a_slash_at_the_end_asks_for_a_directory() {
+    let bench = imported();
+    fs::write(bench.path("file"), b"file").unwrap();
+    for args in [["file", "p.udax:/none/"], ["p.udax:/tree/deep/small", "none/"]] {
+        let run = bench.run(&["cp", args[0], args[1]]);
+        assert_eq!(run.code, 1, "{args:?}");
+        assert!(run.stderr.contains("no such directory"), "{}", run.stderr);
+    }
+    bench.ok(&["cp", "-r", "in/deep", "p.udax:/new/"]);
+    bench.ok(&["cp", "file", "p.udax:/new/"]);
+    assert_eq!(bench.ok(&["cat", "p.udax:/new/file"]), "file");
+}
+
+#[test]
+fn a_colon_before_a_slash_in_the_path_of_a_pool_is_no_end_of_it() {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("a:")).unwrap();
+    bench.ok(&["create", "a:/p.udax", "--size", "8M"]);
+    fs::write(bench.path("a:/file"), b"file").unwrap();
+    bench.ok(&["cp", "a:/file", "a:/p.udax:/b:"]);
+    assert_eq!(bench.ok(&["ls", "a:/p.udax"]), "b:\n");
+    assert_eq!(bench.ok(&["cat", "a:/p.udax:/b:"]), "file");
+    bench.ok(&["mkdir", "a:/p.udax:/c:"]);
+    bench.ok(&["mv", "a:/p.udax:/b:", "a:/p.udax:/c:/d"]);
+    assert_eq!(bench.ok(&["cat", "a:/p.udax:/c:/d"]), "file");
+}
+
+#[test]
 fn a_directory_is_not_copied_into_itself() {
     let bench = imported();
     let run = bench.run(&["cp", "-r", "p.udax:/tree", "p.udax:/tree/deep"]);

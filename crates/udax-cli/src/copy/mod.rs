@@ -57,6 +57,17 @@ pub(crate) fn is_full(error: &anyhow::Error) -> bool {
     })
 }
 
+/// Whether only directories are copied.
+fn all_are_dirs(trees: &Trees, sources: &[Target], depth: Depth) -> anyhow::Result<bool> {
+    for source in sources {
+        let stat = trees.place(source).stat()?;
+        if depth == Depth::File || stat.is_none_or(|stat| stat.kind != FileKind::Dir) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 fn copy_all(
     trees: &Trees,
     sources: &[Target],
@@ -68,6 +79,9 @@ fn copy_all(
     let is_dir = to.stat_through()?.is_some_and(|stat| stat.kind == FileKind::Dir);
     if sources.len() > 1 && !is_dir {
         bail!("{destination}: several files can only be copied into a directory; make it first");
+    }
+    if !is_dir && destination.ends_in_slash() && !all_are_dirs(trees, sources, depth)? {
+        bail!("{destination}: no such directory; make it first, or leave out the slash at the end");
     }
     let pairs: Vec<(Place<'_>, Place<'_>)> = sources
         .iter()
