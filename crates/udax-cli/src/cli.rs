@@ -91,7 +91,7 @@ impl Cli {
             Command::Stat(args) => args.run(pools, &mut out),
             Command::Df(args) => args.run(pools, &mut out),
             Command::Map(args) => args.run(pools, &mut out),
-            Command::Check(args) => args.run(&mut out),
+            Command::Check(args) => args.run(pools, &mut out),
             Command::Freeze(args) => args.run(pools, &mut out),
             Command::Mount(args) => args.run(pools, &mut out),
             Command::Tour(args) => args.run(&mut out),

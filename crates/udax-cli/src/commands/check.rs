@@ -6,16 +6,16 @@ use std::path::PathBuf;
 use anyhow::bail;
 use clap::Args;
 use serde::Serialize;
-use udax::{CheckReport, PAGE_SIZE, Pool};
+use udax::{CheckReport, ErrorKind, PAGE_SIZE, Pool};
 
-use crate::opening::InPool;
+use crate::opening::{InPool, Opener};
 use crate::output::{Human, Output};
 use crate::size::human;
 
-/// Check a pool: read every structure in it and change nothing.
+/// Check a pool: read every structure in it and mend nothing.
 ///
-/// Exits with 1 if it finds a problem. A pool whose last session died is checked as it will be
-/// after its recovery.
+/// Exits with 1 if it finds a problem. If the last session died in the middle of a change, that is
+/// completed first, as by every command that opens the pool.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -51,16 +51,38 @@ impl CheckArgs {
     /// # Errors
     ///
     /// Returns why the pool cannot be checked, or that it has problems.
-    pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
-        let report = Pool::check(&self.pool).of(&self.pool)?;
+    pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
+        let report = match Pool::check(&self.pool).of(&self.pool) {
+            Err(error) if error.kind() == ErrorKind::NeedsRecovery => self.recover(pools)?,
+            report => report?,
+        };
         out.facts(&Checked::new(&report))?;
         let pool = self.pool.display();
-        match report.problems.len() {
-            0 => Ok(()),
-            count => bail!(
-                "{pool}: {count} problems; copy out what is readable: udax cp -r {pool}:/ DIR"
+        match &report.problems[..] {
+            [] => Ok(()),
+            [only] if only.object == "superblock" => bail!(
+                "{pool}: one of its two superblocks is damaged; any other command, as `udax df \
+                 {pool}`, writes it again from the good one"
+            ),
+            problems => bail!(
+                "{pool}: {}; copy out what is readable: udax cp -r {pool}:/ DIR",
+                match problems.len() {
+                    1 => "one problem".to_owned(),
+                    count => format!("{count} problems"),
+                }
             ),
         }
+    }
+
+    /// Completes the change that the last session died in, and checks what is there then.
+    fn recover(&self, pools: Opener) -> anyhow::Result<CheckReport> {
+        match pools.to_write(&self.pool) {
+            Ok(pool) => super::close(pool)?,
+            // It is complete, and the check says what is corrupt.
+            Err(error) if error.kind() == ErrorKind::Corrupt => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(Pool::check(&self.pool).of(&self.pool)?)
     }
 }
 
