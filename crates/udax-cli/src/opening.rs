@@ -91,7 +91,12 @@ impl fmt::Display for PoolError {
         match self.error.path() {
             Some(path) if path != self.pool => write!(f, "{}:{}", self.pool.display(), self.error),
             _ => self.error.fmt(f),
+        }?;
+        if self.kind() == ErrorKind::Media {
+            // A pool is a sparse file: what its pages need is taken when they are first stored to.
+            write!(f, "; the disk under the pool may be full (`df {}`)", self.pool.display())?;
         }
+        Ok(())
     }
 }
 

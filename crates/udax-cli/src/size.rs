@@ -18,6 +18,9 @@ pub(crate) enum SizeError {
     /// Digits, then something that is no unit.
     #[error("`{0}` is not a unit; use K, M, G or T (powers of 1024) or KB, MB, GB or TB")]
     UnknownUnit(String),
+    /// A fraction of a unit.
+    #[error("a size is a whole number; write 1536M for 1.5G")]
+    Fraction,
     /// Zero bytes.
     #[error("a size of zero holds nothing; give at least one byte")]
     Zero,
@@ -43,6 +46,9 @@ impl FromStr for Size {
             return Err(SizeError::NoNumber);
         }
         let number: u64 = number.parse().map_err(|_| SizeError::TooLarge)?;
+        if unit.starts_with(['.', ',']) {
+            return Err(SizeError::Fraction);
+        }
         let factor = factor(unit).ok_or_else(|| SizeError::UnknownUnit(unit.to_owned()))?;
         match number.checked_mul(factor) {
             Some(0) => Err(SizeError::Zero),
@@ -125,7 +131,8 @@ mod tests {
             ("0K", SizeError::Zero),
             ("4X", SizeError::UnknownUnit("X".to_owned())),
             ("4 G", SizeError::UnknownUnit(" G".to_owned())),
-            ("1.5G", SizeError::UnknownUnit(".5G".to_owned())),
+            ("1.5G", SizeError::Fraction),
+            ("1,5G", SizeError::Fraction),
             ("4€", SizeError::UnknownUnit("€".to_owned())),
             ("4K€", SizeError::UnknownUnit("K€".to_owned())),
             ("18446744073709551616", SizeError::TooLarge),

@@ -30,6 +30,10 @@ fn wrong_usage_exits_with_two() {
     check(&bench, &["frobnicate"], 2, &["frobnicate"]);
     check(&bench, &["create", "q.udax", "--size", "0"], 2, &["size of zero", "at least one"]);
     check(&bench, &["create", "q.udax", "--size", "4X"], 2, &["`X` is not a unit", "K, M, G"]);
+    check(&bench, &["create", "q.udax", "--size", "1.5G"], 2, &["whole number", "1536M"]);
+    check(&bench, &["create", "q.udax", "--size", "-1"], 2, &["does not start with a number"]);
+    let label = "x".repeat(65);
+    check(&bench, &["create", "q.udax", "--label", &label], 1, &["q.udax", "at most 64 bytes"]);
     check(&bench, &["cp", "a"], 2, &["DESTINATION"]);
     check(&bench, &["rm", "file"], 2, &["path on the host", "POOL:/path"]);
     check(&bench, &["cat", ":/a"], 2, &["no pool is named"]);
@@ -100,6 +104,14 @@ fn a_check_completes_the_change_that_the_last_session_died_in() {
     host.read_exact_at(&mut at, 2 * 4096 + 64).unwrap();
     flip(&bench, u64::from_le_bytes(at) + 1);
     bench.assert_clean();
+}
+
+#[test]
+fn a_pool_that_cannot_be_read_at_all_is_to_be_restored() {
+    let bench = Bench::with_pool("8M");
+    flip(&bench, 9);
+    flip(&bench, (8 << 20) - 4096 + 9);
+    check(&bench, &["check", "p.udax"], 1, &["the superblock is corrupt", "restore the pool"]);
 }
 
 /// Flips a bit of the pool.

@@ -40,7 +40,7 @@ pub enum FsError {
     UnknownFeatures(u64),
 
     /// A structure on the medium contradicts its checksum, or another one.
-    #[error("{object} is corrupt: {found}; run `udax check`, and copy out what is readable")]
+    #[error("{object} is corrupt: {found}; {}", cure(object))]
     Corrupt {
         /// What is corrupt: "inode 12".
         object: String,
@@ -49,11 +49,14 @@ pub enum FsError {
     },
 
     /// A read-only mount writes nothing, and here something must be written first.
-    #[error("the pool needs recovery, which a read-only open may not do; open it for writing once")]
+    #[error(
+        "the pool needs recovery, which a read-only open may not do; open it for writing once, as \
+         `udax df` does"
+    )]
     NeedsRecovery,
 
     /// The device is too small for a filesystem.
-    #[error("a pool needs at least {min} pages, this device has {found}")]
+    #[error("a pool needs at least {} bytes, this device has {}; make it larger", .min.bytes(), .found.bytes())]
     TooSmall {
         /// The smallest size.
         min: Pages,
@@ -62,7 +65,10 @@ pub enum FsError {
     },
 
     /// No space is left; the operation was undone.
-    #[error("the pool is full: {wanted} pages wanted, {free} free")]
+    #[error(
+        "the pool is full: {wanted} pages wanted, {free} free; remove files, or copy all into a \
+         larger pool"
+    )]
     NoSpace {
         /// Pages the operation asked for.
         wanted: Pages,
@@ -196,6 +202,16 @@ impl FsError {
     /// Names an object of the medium and what was found there.
     pub(crate) fn corrupt(object: impl Into<String>, found: impl Into<String>) -> FsError {
         FsError::Corrupt { object: object.into(), found: found.into() }
+    }
+}
+
+/// What to do about a corrupt object.
+fn cure(object: &str) -> &'static str {
+    match object {
+        "the superblock" | "the inode table" => {
+            "nothing can be read without it, restore the pool from a copy"
+        }
+        _ => "run `udax check`, and copy out what is readable",
     }
 }
 

@@ -44,12 +44,15 @@ pub struct OpenPool {
 }
 
 impl CreateOptions {
+    /// The most bytes of a label.
+    pub const MAX_LABEL: usize = 64;
+
     /// No label, safe against the death of the process.
     pub fn new() -> CreateOptions {
         CreateOptions { label: String::new(), durability: Durability::Process }
     }
 
-    /// Sets the label, a free text that `df` shows.
+    /// Sets the label, a free text of at most [`CreateOptions::MAX_LABEL`] bytes that `df` shows.
     #[must_use]
     pub fn label(mut self, label: &str) -> CreateOptions {
         label.clone_into(&mut self.label);
@@ -108,6 +111,9 @@ impl Default for OpenPool {
 /// Creates the host file `path` with an empty pool in it; removes it again if that fails.
 pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<Pool> {
     check_size(size).at(path)?;
+    if options.label.len() > CreateOptions::MAX_LABEL {
+        return Err(Error::new(path, Cause::InvalidInput("a label has at most 64 bytes")));
+    }
     let host = HostFile::options().read(true).write(true).create_new(true).open(path);
     let host = match host {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

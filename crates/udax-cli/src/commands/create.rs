@@ -26,10 +26,10 @@ pub(crate) struct CreateArgs {
     pool: PathBuf,
 
     /// How large it may become.
-    #[arg(short, long, default_value = "1G")]
+    #[arg(short, long, default_value = "1G", allow_hyphen_values = true)]
     size: Size,
 
-    /// A text that `udax df` shows.
+    /// A text of at most 64 bytes that `udax df` shows.
     #[arg(long, default_value = "")]
     label: String,
 }
