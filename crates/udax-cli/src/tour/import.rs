@@ -5,7 +5,7 @@ use std::io::Read;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use udax::Pool;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -87,7 +87,10 @@ impl Tally {
                 Err(_) => self.unreadable += 1,
             },
             What::File => match HostFile::open(&from) {
-                Ok(host) => self.files.push(import_file(pool, &host, &to, chunk)?),
+                Ok(host) => match import_file(pool, &host, &to, chunk)? {
+                    Some(imported) => self.files.push(imported),
+                    None => self.unreadable += 1,
+                },
                 Err(_) => self.unreadable += 1,
             },
         }
@@ -95,24 +98,44 @@ impl Tally {
     }
 }
 
-/// Copies one file, and digests what it read.
+/// Copies one file, and digests what it read; none if the host does not read it out.
 fn import_file(
     pool: &Pool,
     mut host: &HostFile,
     to: &Path,
     chunk: &mut [u8],
-) -> anyhow::Result<Imported> {
+) -> anyhow::Result<Option<Imported>> {
     let file = pool.create_file(to)?;
     let mut digest = Xxh3::new();
     let mut len = 0;
     loop {
-        let read = host.read(chunk).with_context(|| format!("read for {}", to.display()))?;
+        let Ok(read) = host.read(chunk) else {
+            drop(file);
+            pool.remove_file(to)?;
+            return Ok(None);
+        };
         let bytes = chunk.get(..read).expect("no more is read than asked for");
         if bytes.is_empty() {
-            return Ok(Imported { path: to.to_owned(), len, digest: digest.digest() });
+            let digest = digest.digest();
+            return Ok(Some(Imported { path: to.to_owned(), len, digest }));
         }
         file.write_all_at(bytes, len)?;
         digest.update(bytes);
         len += u64::try_from(read)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_the_host_does_not_read_out_is_left_out() {
+        let pool = Pool::create_in_memory("pool", 8 << 20).expect("a pool");
+        let dir = tempfile::tempdir().expect("a directory");
+        let unreadable = HostFile::open(dir.path()).expect("a directory can be opened");
+        let imported = import_file(&pool, &unreadable, Path::new("/a"), &mut [0; 16]);
+        assert!(imported.expect("no error of the pool").is_none());
+        assert!(pool.metadata("/a").is_err());
     }
 }

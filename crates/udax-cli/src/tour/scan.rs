@@ -37,7 +37,8 @@ pub(crate) enum What {
 impl Scan {
     /// Walks `dir`, and takes files until `limit` bytes are reached.
     ///
-    /// Directories tagged with `CACHEDIR.TAG` (cargo's `target` among them) are left out.
+    /// Directories tagged with `CACHEDIR.TAG` (cargo's `target` among them) are left out, and so is
+    /// what is mounted below: a walk of `/` must not read `/proc`.
     ///
     /// # Errors
     ///
@@ -46,7 +47,8 @@ impl Scan {
     pub(crate) fn of(dir: &Path, limit: u64) -> anyhow::Result<Scan> {
         std::fs::read_dir(dir).with_context(|| dir.display().to_string())?;
         let mut scan = Scan::default();
-        let mut walk = WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();
+        let mut walk =
+            WalkDir::new(dir).min_depth(1).same_file_system(true).sort_by_file_name().into_iter();
         while let Some(entry) = walk.next() {
             let Ok(entry) = entry else { continue };
             if entry.file_type().is_dir() && entry.path().join("CACHEDIR.TAG").exists() {
@@ -100,5 +102,24 @@ impl Scan {
         };
         let path = entry.path().strip_prefix(dir).expect("the walk stays below its root");
         self.entries.push(Found { path: path.to_owned(), what });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn what_is_mounted_below_is_left_out() {
+        let root = Path::new("/dev");
+        let device = |path: &Path| path.symlink_metadata().expect("it was found").dev();
+        let scan = Scan::of(root, 1 << 20).expect("it can be read");
+        for found in scan.entries() {
+            let above = root.join(&found.path);
+            let above = above.parent().expect("it lies below the root");
+            assert_eq!(device(above), device(root), "{}", above.display());
+        }
     }
 }
