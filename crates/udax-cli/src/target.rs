@@ -53,6 +53,11 @@ impl PoolPath {
         &self.path
     }
 
+    /// Whether a slash at the end says that this is a directory.
+    pub(crate) fn ends_in_slash(&self) -> bool {
+        self.ends_in_slash
+    }
+
     /// The name a copy of this gets inside a directory; none for the root and for `dir/.`, which
     /// stand for what they contain.
     pub(crate) fn copy_name(&self) -> Option<&OsStr> {
@@ -97,7 +102,7 @@ impl Target {
     /// Whether a slash at the end says that this is a directory.
     pub(crate) fn ends_in_slash(&self) -> bool {
         match self {
-            Target::Pool(path) => path.ends_in_slash,
+            Target::Pool(path) => path.ends_in_slash(),
             Target::Host(path) => path.as_os_str().as_bytes().ends_with(b"/"),
         }
     }

@@ -134,6 +134,7 @@ fn paths_that_cannot_be_are_refused() {
     check(&bench, &["cat", "p.udax:/"], 1, &["is a directory"]);
     check(&bench, &["mkdir", "p.udax:/file"], 1, &["p.udax:/file", "exists"]);
     check(&bench, &["rm", "-r", "p.udax:/"], 1, &["the root directory stays"]);
+    check(&bench, &["rm", "p.udax:/file/"], 1, &["p.udax:/file", "not a directory", "the slash"]);
     bench.ok(&["mkdir", "p.udax:/dir"]);
     check(&bench, &["rm", "p.udax:/dir"], 1, &["is a directory", "-r"]);
     check(&bench, &["cp", "p.udax:/dir", "out"], 1, &["is a directory", "-r"]);

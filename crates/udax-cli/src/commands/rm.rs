@@ -49,6 +49,9 @@ impl RmArgs {
             Err(error) if self.force && error.kind() == ErrorKind::NotFound => return Ok(()),
             found => found.of(pool.path())?,
         };
+        if !metadata.is_dir() && path.ends_in_slash() {
+            bail!("{path}: not a directory; leave out the slash at the end");
+        }
         if !metadata.is_dir() {
             pool.remove_file(path.path()).of(pool.path())?;
         } else if self.recursive {
