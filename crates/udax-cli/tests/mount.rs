@@ -26,7 +26,7 @@ fn begin(bench: &Bench) -> Option<Child> {
         return Some(child);
     }
     let run = Run::new(child.wait_with_output().unwrap());
-    assert!(run.stderr.contains("/dev/fuse is missing") || run.stderr.contains("not permitted"));
+    assert!(run.stderr.contains("/dev/fuse") || run.stderr.contains("not permitted"));
     eprintln!("SKIPPED, nothing is shown: {}", run.stderr);
     None
 }

@@ -70,6 +70,10 @@ pub enum MountError {
     )]
     NoDevice,
 
+    /// The device is there for others.
+    #[error("{DEVICE} may not be opened; run as root, or let users open it (`chmod 666 {DEVICE}`)")]
+    DeviceDenied(#[source] io::Error),
+
     /// The caller may not mount.
     #[error("mounting on {} is not permitted; run as root or install fusermount3", .dir.display())]
     NotPermitted {
@@ -123,8 +127,9 @@ pub fn mount(
 ) -> Result<Session, MountError> {
     let dir = dir.as_ref();
     check_directory(dir)?;
-    if !Path::new(DEVICE).exists() {
-        return Err(MountError::NoDevice);
+    match fs::File::options().read(true).write(true).open(DEVICE) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(MountError::NoDevice),
+        opened => drop(opened.map_err(MountError::DeviceDenied)?),
     }
     let config = options.to_config(&pool);
     let mut session = fuser::Session::new(Server::new(pool), dir, &config)
