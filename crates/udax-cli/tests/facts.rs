@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use common::{Bench, Run, pattern};
@@ -96,6 +97,24 @@ fn check_counts_what_is_there() {
     let report = bench.json(&["check", "p.udax"]);
     assert_eq!((&report["files"], &report["symlinks"]), (&1.into(), &1.into()));
     assert_eq!(report["problems"], serde_json::json!([]));
+}
+
+/// Over a mount, only the owner of the root directory may write to it.
+#[test]
+fn the_root_directory_belongs_to_who_creates_the_pool() {
+    let bench = Bench::new();
+    let mut create = bench.command(&["create", "p.udax", "--size", "8M"]);
+    let mut owner = rustix::process::geteuid().as_raw();
+    if owner == 0 {
+        owner = 65534;
+        std::os::unix::fs::chown(bench.path(""), Some(owner), None).unwrap();
+        create.uid(owner).gid(owner);
+    }
+    match create.output() {
+        Ok(output) => assert!(output.status.success(), "{}", Run::new(output).stderr),
+        Err(error) => return eprintln!("SKIPPED, another user may not run the tool: {error}"),
+    }
+    assert_eq!(bench.json(&["stat", "p.udax:/"])["files"][0]["uid"], owner);
 }
 
 #[test]

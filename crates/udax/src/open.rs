@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 
 use udax_dev::{DaxDevice, PgmapDevice};
-use udax_fs::{CheckReport, Filesystem, FormatOptions, FsError, MountMode};
+use udax_fs::{CheckReport, Filesystem, FormatOptions, FsError, MountMode, SetAttr};
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
@@ -14,6 +14,7 @@ use udax_mm::{FaultService, Media, MediaError, MediaRange, MemoryType, Pages, Pg
 
 use crate::error::{At, Cause, Error, Result};
 use crate::lock::{LockMode, PoolLock};
+use crate::paths::caller;
 use crate::pool::Pool;
 
 /// How a pool is created.
@@ -146,7 +147,9 @@ pub(crate) fn create_in_memory(name: &str, size: u64) -> Result<Pool> {
     let device = device(media).at(path)?;
     let options = FormatOptions { label: name.to_owned(), uuid: None };
     Filesystem::format(Arc::clone(&device), &options).at(path)?;
-    mount(path, device, None, MountMode::ReadWrite, false)
+    let pool = mount(path, device, None, MountMode::ReadWrite, false)?;
+    give_to_caller(&pool)?;
+    Ok(pool)
 }
 
 /// Walks everything in the pool at `path` without opening it.
@@ -165,7 +168,18 @@ fn format_file(path: &Path, host: &HostFile, size: u64, options: &CreateOptions)
     let device = device(media).at(path)?;
     let format = FormatOptions { label: options.label.clone(), uuid: None };
     Filesystem::format(Arc::clone(&device), &format).at(path)?;
-    mount(path, device, Some(lock), MountMode::ReadWrite, false)
+    let pool = mount(path, device, Some(lock), MountMode::ReadWrite, false)?;
+    give_to_caller(&pool)?;
+    Ok(pool)
+}
+
+/// Makes the root directory that of who creates the pool, who could not write to it over a mount
+/// otherwise.
+fn give_to_caller(pool: &Pool) -> Result<()> {
+    let (uid, gid) = caller();
+    let own = SetAttr { uid: Some(uid), gid: Some(gid), ..SetAttr::default() };
+    let root = pool.filesystem().root();
+    root.and_then(|root| root.set_attr(&own)).map(drop).at(pool.path())
 }
 
 fn mount(
