@@ -60,7 +60,7 @@ const STATE_OPEN: u32 = 1;
 const STATE_CLOSED: u32 = 2;
 
 impl Superblock {
-    /// Makes the device no pool: wipes both superblocks, and the session. Durable at return.
+    /// Makes the device no pool: wipes both superblocks. Durable at return.
     ///
     /// Formatting starts with this and ends with [`Superblock::write`], so a crash between them
     /// leaves no pool.
@@ -73,7 +73,6 @@ impl Superblock {
             bytes.zero(page.byte(), Pages(1).bytes())?;
             bytes.flush(page.byte(), Pages(1).bytes())?;
         }
-        Session::store(bytes, STATE_CLOSED)?;
         Ok(bytes.fence()?)
     }
 
