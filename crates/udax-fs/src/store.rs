@@ -215,6 +215,16 @@ impl Store {
         Ok(self.bytes.flush(at, to_u64(bytes.len()))?)
     }
 
+    /// Zeros data in place, which is for the caller to flush. Never a byte that a transaction writes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::write_in_place`].
+    pub(crate) fn zero(&self, at: u64, len: u64) -> Result<(), FsError> {
+        self.check_writable()?;
+        Ok(self.bytes.zero(at, len)?)
+    }
+
     /// Like [`Store::write_in_place`], with zeros.
     ///
     /// # Errors
@@ -222,9 +232,8 @@ impl Store {
     /// As [`Store::write_in_place`].
     #[track_caller]
     pub(crate) fn zero_in_place(&self, at: u64, len: u64) -> Result<(), FsError> {
-        self.check_writable()?;
-        self.bytes.zero(at, len)?;
-        Ok(self.bytes.flush(at, len)?)
+        self.zero(at, len)?;
+        self.flush(at, len)
     }
 
     /// Makes durable what this thread flushed.

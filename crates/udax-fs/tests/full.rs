@@ -71,6 +71,26 @@ fn a_write_for_which_a_node_does_not_fit_overwrites_nothing() {
 }
 
 #[test]
+fn a_punch_for_which_a_node_does_not_fit_zeroes_nothing() {
+    let pool = Pool::new(6 * MIB);
+    let fs = pool.mount();
+    let (file, filler) = (create(&fs, "a"), create(&fs, "filler"));
+    let bytes = pattern(2, 2 * MIB);
+    file.append(&bytes).unwrap();
+    while fs.usage().free > Pages(0) {
+        let len = (fs.usage().free.0 * 4 * KIB).min(256 * KIB);
+        if filler.append(&pattern(1, len)).is_err() {
+            filler.append(&[1; 4096]).unwrap();
+        }
+    }
+    for policy in [FreePolicy::Wait(Wait::Never), FreePolicy::Defer] {
+        refused(&pool, &fs, || file.punch(100..20_000, policy));
+        refused(&pool, &fs, || file.truncate(MIB + 100, policy));
+        assert!(common::contents(&file) == bytes, "{policy:?}");
+    }
+}
+
+#[test]
 fn a_long_write_keeps_the_steps_that_fitted() {
     let pool = Pool::new(12 * MIB);
     let fs = pool.mount();

@@ -110,6 +110,34 @@ fn a_deferred_truncate_gives_the_file_new_pages_while_the_old_ones_are_pinned() 
 }
 
 #[test]
+fn a_punch_that_waits_is_right_about_the_size_that_the_file_has_then() {
+    for (range, grown) in
+        [(0..9000, 9100), (5000..9050, 9100), (0..9050, 30_000), (100..40_000, 20_000)]
+    {
+        let pool = Pool::new(8 * MIB);
+        let fs = mount_with_names(&pool);
+        let bytes = pattern(1, 9000);
+        let file = file_of(&fs, "a", &bytes);
+        let pin = pinned(&file, 0, 3, PinKind::Read);
+        let more = pattern(2, grown - 9000);
+        let expected = thread::scope(|scope| {
+            let punch = scope.spawn(|| file.punch(range.clone(), FreePolicy::Wait(Wait::Forever)));
+            // Before the punch looks at the size, or while it waits.
+            file.append(&more).unwrap();
+            drop(pin);
+            punch.join().unwrap().unwrap();
+            [bytes, more].concat()
+        });
+        let found = contents(&file);
+        for (at, (found, expected)) in (0..grown).zip(found.iter().zip(expected)) {
+            let expected = if range.contains(&at) { 0 } else { expected };
+            assert_eq!(*found, expected, "byte {at} after punching {range:?}");
+        }
+        fs.verify().unwrap();
+    }
+}
+
+#[test]
 fn a_truncate_that_waits_lets_the_holder_of_the_pin_use_the_file() {
     let pool = Pool::new(8 * MIB);
     let fs = pool.mount();

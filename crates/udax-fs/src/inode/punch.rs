@@ -7,6 +7,7 @@ use udax_mm::units::PAGE_BYTES;
 
 use super::{Inode, Node, State, end_of};
 use crate::FsError;
+use crate::format::MAX_FILE_BYTES;
 use crate::inode::FreePolicy;
 use crate::proof::{Txn, Vacant};
 use crate::tree::Lookup;
@@ -27,79 +28,60 @@ impl Inode {
     /// As [`Inode::truncate`].
     pub fn punch(&self, range: Range<u64>, policy: FreePolicy) -> Result<(), FsError> {
         self.check_can_write(0)?;
-        loop {
-            let size = self.node.read().size();
-            if range.start >= range.end.min(size) || self.punch_of(size, &range, policy)? {
-                return Ok(());
-            }
-            // The size has changed meanwhile, and with it what the last page of the file is.
+        let range = range.start..range.end.min(MAX_FILE_BYTES);
+        let size = self.node.read().size();
+        if range.start >= range.end.min(size) {
+            return Ok(());
         }
-    }
-
-    /// Punches a file of `size` bytes. False if it has another size.
-    fn punch_of(&self, size: u64, range: &Range<u64>, policy: FreePolicy) -> Result<bool, FsError> {
-        let end = range.end.min(size);
-        let whole = whole_pages(range.start, end, size);
-        let mut broken = self.break_layout(whole.start, whole.end, policy)?;
-        let store = &self.node.core.store;
-        let vacant = Vacant::take(store, &mut broken);
+        let pages = pages_to_break(&range, size);
+        let mut broken = self.break_layout(pages.start, pages.end, policy)?;
+        let vacant = Vacant::take(&self.node.core.store, &mut broken);
         let mut state = self.node.write();
         state.check_not_frozen()?;
-        if state.size() != size {
-            self.node.flush_runs(&state, whole)?;
-            return Ok(false);
+        let done = self.node.punch(&mut state, &range, broken.range(), vacant);
+        if done.is_err() {
+            // With the entries, the break removed the knowledge of what was stored to pages that
+            // stay.
+            self.node.flush_runs(&state, broken.range())?;
         }
-        self.node.zero_edges(&state, range.start..end, &whole)?;
-        self.node.cut(&mut state, Txn::new(store), whole, vacant, size)?;
-        drop(state);
-        drop(broken);
-        Ok(true)
+        done
     }
 }
 
 impl Node {
-    /// Takes `pages` out of the file and sets its size, in one transaction. The layout of `pages`
-    /// is broken; if they stay, what was stored through mappings is durable all the same.
+    /// Punches the part of `range` that lies in the file, whose size may have changed since the
+    /// layout of the `broken` pages was.
     #[track_caller]
-    pub(super) fn cut(
+    fn punch(
         &self,
         state: &mut State,
-        txn: Txn<'_>,
-        pages: Range<FileIndex>,
+        range: &Range<u64>,
+        broken: Range<FileIndex>,
         vacant: Vacant,
-        size: u64,
     ) -> Result<(), FsError> {
-        let result = self.try_cut(state, txn, pages.clone(), vacant, size);
-        if result.is_err() {
-            self.flush_runs(state, pages)?;
+        let size = state.size();
+        let range = range.start..range.end.min(size);
+        if range.is_empty() {
+            return Ok(());
         }
-        result
-    }
-
-    #[track_caller]
-    fn try_cut(
-        &self,
-        state: &mut State,
-        mut txn: Txn<'_>,
-        pages: Range<FileIndex>,
-        vacant: Vacant,
-        size: u64,
-    ) -> Result<(), FsError> {
+        let whole = whole_pages(&range, size);
+        // The page in which the file ends only since then is zeroed and stays.
+        let whole = whole.start..whole.end.min(broken.end);
         let store = &self.core.store;
+        let mut txn = Txn::new(store);
         let mut next = state.clone();
-        if pages.is_empty() {
-            store.fence()?;
-        } else {
-            let cut = state.tree.clear(store, pages)?.flush(store)?.fence(store)?;
+        if !whole.is_empty() {
+            let cut = state.tree.clear(store, whole.clone())?.flush(store)?.fence(store)?;
             next.tree = txn.cut(cut, vacant)?;
         }
-        next.record.size.set(size);
+        // Last, because the pool may have had no page for a node: what fails changes no byte.
+        // Durable with the commit, whose last fence comes from this thread.
+        self.zero_edges(state, range, &whole)?;
         next.touch();
         self.commit(state, next, txn)
     }
 
-    /// Makes durable what was stored to `pages`: stores through mappings, of whose entries a break
-    /// that came to nothing removed the marks.
+    /// Makes durable what was stored to `pages`.
     #[track_caller]
     pub(super) fn flush_runs(&self, state: &State, pages: Range<FileIndex>) -> Result<(), FsError> {
         let store = &self.core.store;
@@ -109,7 +91,8 @@ impl Node {
         store.fence()
     }
 
-    /// Zeros the bytes of `range` that lie outside the `whole` pages. Durable with the next fence.
+    /// Zeros the bytes of `range` that lie outside the `whole` pages. They and all else in their
+    /// pages are durable with the next fence: the break may have removed the entries of these pages.
     #[track_caller]
     fn zero_edges(
         &self,
@@ -137,19 +120,28 @@ impl Node {
         match state.tree.lookup(&self.core.store, index, page)? {
             Lookup::Hole(_) => Ok(()),
             Lookup::Run(run) => {
-                let at = run.device + index.since(run.index);
-                let at = at.byte() + bytes.start % PAGE_BYTES;
-                self.core.store.zero_in_place(at, bytes.end - bytes.start)
+                let page = (run.device + index.since(run.index)).byte();
+                let store = &self.core.store;
+                store.zero(page + bytes.start % PAGE_BYTES, bytes.end - bytes.start)?;
+                store.flush(page, PAGE_BYTES)
             }
         }
     }
 }
 
-/// The pages of which no byte but those of `from..to` matters; the last page of the file ends with
-/// the file.
-fn whole_pages(from: u64, to: u64, size: u64) -> Range<FileIndex> {
-    let start = end_of(from);
-    let end = if to == size { end_of(to) } else { FileIndex::of_byte(to) };
+/// The pages that punching `range` may free, of a file that has `size` bytes and may grow or shrink
+/// until its layout is broken.
+fn pages_to_break(range: &Range<u64>, size: u64) -> Range<FileIndex> {
+    let start = end_of(range.start);
+    let end = if range.end < size { FileIndex::of_byte(range.end) } else { end_of(range.end) };
+    start..end.max(start)
+}
+
+/// The pages of which no byte but those of `range` matters, of a file of `size` bytes; its last page
+/// ends with it.
+fn whole_pages(range: &Range<u64>, size: u64) -> Range<FileIndex> {
+    let start = end_of(range.start);
+    let end = if range.end == size { end_of(size) } else { FileIndex::of_byte(range.end) };
     start..end.max(start)
 }
 
@@ -168,7 +160,7 @@ mod tests {
             ((8193, 9000, 9000), 3..3),
         ];
         for ((from, to, size), expected) in cases {
-            let pages = whole_pages(from, to, size);
+            let pages = whole_pages(&(from..to), size);
             assert_eq!(pages.start.0..pages.end.0, expected, "{from}..{to} of {size}");
         }
     }

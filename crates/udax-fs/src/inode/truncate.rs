@@ -3,7 +3,7 @@
 use udax_mapping::{BreakError, LayoutBroken};
 use udax_mm::{FileIndex, Wait};
 
-use super::{END, Inode, end_of};
+use super::{END, Inode, Node, State, end_of};
 use crate::FsError;
 use crate::proof::{Txn, Vacant};
 
@@ -79,7 +79,13 @@ impl Inode {
             broken.range().start <= end_of(to),
             "the layout is broken from the new end on (I-50)"
         );
-        self.node.cut(&mut state, txn, end_of(to)..END, vacant, to)?;
+        let done = self.node.shrink(&mut state, txn, to, vacant);
+        if done.is_err() {
+            // With the entries, the break removed the knowledge of what was stored to pages that
+            // stay.
+            self.node.flush_runs(&state, broken.range())?;
+        }
+        done?;
         // What a reader of the last page sees past the end is zero for as long as nobody stores
         // there. Growing zeros it again, so a crash before these stores are durable does no harm.
         self.node.zero_tail(&state, u64::MAX)?;
@@ -131,5 +137,25 @@ impl Inode {
         };
         self.show(FileIndex(0)..FileIndex(0), old..size);
         Ok(true)
+    }
+}
+
+impl Node {
+    /// Takes the pages past byte `to` out of the tree, and sets the size.
+    #[track_caller]
+    fn shrink(
+        &self,
+        state: &mut State,
+        mut txn: Txn<'_>,
+        to: u64,
+        vacant: Vacant,
+    ) -> Result<(), FsError> {
+        let store = &self.core.store;
+        let mut next = state.clone();
+        let cut = state.tree.clear(store, end_of(to)..END)?.flush(store)?.fence(store)?;
+        next.tree = txn.cut(cut, vacant)?;
+        next.record.size.set(to);
+        next.touch();
+        self.commit(state, next, txn)
     }
 }
