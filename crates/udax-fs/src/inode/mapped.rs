@@ -104,6 +104,8 @@ impl Inode {
 
     /// Makes everything stored so far durable: by writes, and through mappings.
     ///
+    /// What was written is durable already (see [`Inode::write_at`]), but for its times.
+    ///
     /// # Errors
     ///
     /// Returns [`FsError::Device`] if the device fails.
@@ -119,8 +121,7 @@ impl Inode {
             let next = state.clone();
             self.node.commit(&mut state, next, Txn::new(&core.store))?;
         }
-        drop(state);
-        core.store.fence()
+        Ok(())
     }
 
     /// Where the bytes lie, in order.
