@@ -150,7 +150,7 @@ impl Node {
         let mut txn = Txn::new(store);
         match graft {
             // What was written in place is durable before the size that shows it.
-            None => store.fence()?,
+            None => store.fence_all()?,
             Some(graft) => next.tree = txn.publish(graft.flush(store)?.fence(store)?),
         }
         next.record.size.set(size.max(state.size()));

@@ -38,7 +38,6 @@ impl Inode {
     fn freeze_thawed(&self, wait: Wait) -> Result<(), FsError> {
         loop {
             self.allocate_within(0..MAX_FILE_BYTES)?;
-            self.sync()?;
             let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
             if self.freeze_broken(&broken)? {
                 return Ok(());
@@ -48,23 +47,25 @@ impl Inode {
     }
 
     /// Sets the flag, while nobody maps or pins the file. False if it has a hole.
+    ///
+    /// All bytes are durable before the flag is, so a crash leaves no frozen file with others.
     fn freeze_broken(&self, broken: &LayoutBroken<'_>) -> Result<bool, FsError> {
         assert!(broken.range() == (FileIndex(0)..END), "all of the file is frozen");
         let store = &self.node.core.store;
         let mut state = self.node.write();
         state.check_not_frozen()?;
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
-        let filled: u64 = runs.iter().map(|run| run.pages.0).sum();
-        if filled < state.end().0 {
-            return Ok(false);
-        }
-        // Stores through a mapping after the sync above were not written back with the entries
-        // that the break removed.
+        // With the entries, the break removed the knowledge of what was stored through mappings;
+        // so also if the file cannot be frozen yet.
         for run in &runs {
             store.flush(run.device.byte(), run.pages.bytes())?;
         }
         self.node.zero_tail(&state, u64::MAX)?;
-        store.fence()?;
+        store.fence_all()?;
+        let filled: u64 = runs.iter().map(|run| run.pages.0).sum();
+        if filled < state.end().0 {
+            return Ok(false);
+        }
         let mut next = state.clone();
         next.record.flags.set(next.record.flags.get() | FLAG_FROZEN);
         next.touch_attributes();
