@@ -88,6 +88,16 @@ impl<T> Stored<T, Dirty> {
 }
 
 impl<T: Object> Stored<T, Dirty> {
+    /// An object for which nothing was stored: as it is, a power loss keeps it.
+    ///
+    /// # Panics
+    ///
+    /// Panics if it has pages of its own.
+    pub(crate) fn without_stores(self) -> Stored<T, Durable> {
+        assert!(self.object.fresh().is_empty(), "rule 22: what was stored is flushed and fenced");
+        Stored { object: self.object, state: PhantomData }
+    }
+
     /// Starts every line of the object on its way.
     ///
     /// # Errors
