@@ -127,13 +127,18 @@ impl Filesystem {
     ///
     /// # Errors
     ///
-    /// Returns [`FsError::TooSmall`] below [`Filesystem::MIN_PAGES`], and [`FsError::Device`] if
-    /// the device fails; it then holds no filesystem.
+    /// Returns [`FsError::TooSmall`] below [`Filesystem::MIN_PAGES`], [`FsError::Holder`] if
+    /// somebody holds the device, as a mounted filesystem does, and [`FsError::Device`] if the
+    /// device fails; it then holds no filesystem.
     pub fn format(device: Arc<dyn DaxDevice>, options: &FormatOptions) -> Result<(), FsError> {
         let pages = device.size();
         if pages < Filesystem::MIN_PAGES {
             return Err(FsError::TooSmall { min: Filesystem::MIN_PAGES, found: pages });
         }
+        // There is nothing to take back if the device goes meanwhile.
+        let removal = Arc::new(Removal::default());
+        let holder: Weak<Removal> = Arc::downgrade(&removal);
+        let _hold = device.hold(holder)?;
         let superblock = Superblock {
             geometry: Geometry::of(pages),
             uuid: options.uuid.unwrap_or_else(|| *uuid::Uuid::new_v4().as_bytes()),

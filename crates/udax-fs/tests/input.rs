@@ -48,6 +48,20 @@ fn a_pool_smaller_than_2_mib_is_not_made() {
 }
 
 #[test]
+fn a_device_that_is_mounted_is_not_formatted() {
+    let pool = Pool::new(4 * MIB);
+    let device = pool.device();
+    let (fs, _) = Filesystem::mount(device.clone(), MountMode::ReadWrite, None).unwrap();
+    create(&fs, "kept");
+    let before = pool.copy();
+    let refused = Filesystem::format(device.clone(), &FormatOptions::default());
+    assert!(matches!(refused, Err(FsError::Holder(_))));
+    assert!(same_bytes(&before, &pool));
+    fs.unmount().unwrap();
+    Filesystem::format(device, &FormatOptions::default()).unwrap();
+}
+
+#[test]
 fn a_device_is_mounted_once() {
     let pool = Pool::new(4 * MIB);
     let device = pool.device();
