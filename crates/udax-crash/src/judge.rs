@@ -8,7 +8,7 @@ use crate::probe::probe;
 use crate::session::{device, mount};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use udax_fs::{Filesystem, Usage};
+use udax_fs::{Filesystem, FsError, Usage};
 use udax_mm::Pages;
 use udax_mm::image::{Image, ImageMedia};
 use udax_mm::sync::Arc;
@@ -20,6 +20,8 @@ pub struct Expectation {
     pub allowed: Allowed,
     /// Whether a process had the pool open for writing, which the crash must not hide.
     pub is_open: bool,
+    /// Whether there may be no pool, because one is being made.
+    pub may_be_none: bool,
     /// What the pool may use once everything is deleted.
     pub empty: Vec<Usage>,
 }
@@ -66,7 +68,8 @@ impl Judge {
         };
         match found {
             Err(problem) => judged.outcome.problem = Some(problem),
-            Ok((tree, kind)) => {
+            Ok(None) => {}
+            Ok(Some((tree, kind))) => {
                 judged.has_recovered = kind.0 || kind.1 > 0;
                 judged.outcome.is_used = self.is_wanted(kind);
                 if judged.outcome.is_used {
@@ -116,8 +119,15 @@ pub fn guard<T>(body: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
     })
 }
 
-fn first_mount(media: &Arc<ImageMedia>, expected: &Expectation) -> Result<(Tree, Kind), String> {
-    let (fs, recovered) = mount(media.clone()).map_err(text("mount"))?;
+/// What is found, or none where there is no pool and need not be.
+fn first_mount(
+    media: &Arc<ImageMedia>,
+    expected: &Expectation,
+) -> Result<Option<(Tree, Kind)>, String> {
+    let (fs, recovered) = match mount(media.clone()) {
+        Err(error) if expected.may_be_none && says_no_pool(&error) => return Ok(None),
+        other => other.map_err(text("mount"))?,
+    };
     let tree = dump(&fs).map_err(text("reading"))?;
     expected.allowed.check(&tree)?;
     if expected.is_open && recovered.unclean.is_none() {
@@ -125,7 +135,16 @@ fn first_mount(media: &Arc<ImageMedia>, expected: &Expectation) -> Result<(Tree,
     }
     fs.verify().map_err(|what| format!("after recovery: {what}"))?;
     let usage = fs.usage();
-    Ok((tree, (recovered.replayed, recovered.orphans, usage.used, usage.inodes)))
+    Ok(Some((tree, (recovered.replayed, recovered.orphans, usage.used, usage.inodes))))
+}
+
+/// Whether neither superblock is whole.
+fn says_no_pool(error: &FsError) -> bool {
+    match error {
+        FsError::NotAPool => true,
+        FsError::Corrupt { object, .. } => object == "the superblock",
+        _ => false,
+    }
 }
 
 fn use_recovered(image: Image, tree: &Tree, empty: &[Usage]) -> Result<(), String> {

@@ -164,6 +164,11 @@ impl Tree {
             Op::Close(path) => self.open.remove(path).map(drop).ok_or(Refused),
             Op::Sync(path) => self.resolve(path).map(drop),
             Op::Remount => Ok(()),
+            Op::Format => {
+                *self = Tree::empty();
+                Ok(())
+            }
+            Op::Full(_) => Err(Refused),
             Op::Write { .. }
             | Op::Store { .. }
             | Op::Append { .. }
@@ -187,6 +192,11 @@ impl Tree {
         let Content::File { data, pages } = &self.node(node).content else { return None };
         let size = byte_count(data);
         let is_punch = matches!(op, Op::Punch { .. });
+        if matches!(op, Op::Store { .. }) {
+            // A hole gets a page of zeros first, which read like the hole.
+            let below = range.start..range.end.min(size);
+            return Some(InPlace { node, ranges: vec![below] });
+        }
         let clipped = pages.iter().map(|page| {
             let (start, end) = (page * 4096, (page + 1) * 4096);
             range.start.max(start)..range.end.min(end).min(size)

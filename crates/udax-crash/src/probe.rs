@@ -8,6 +8,9 @@ use crate::session::name;
 use udax_fs::{Filesystem, FreePolicy, FsError, Ino, Inode, Kind, RenameMode, Usage};
 use udax_mm::sync::Arc;
 
+/// The file that fills a pool, in the root directory. The probe removes it before it needs space.
+pub const FILLER: &str = "filler";
+
 /// Changes every directory and file of `tree` (the dump of `fs`), deletes all, and returns what the
 /// pool uses then.
 ///
@@ -15,7 +18,11 @@ use udax_mm::sync::Arc;
 ///
 /// What did not work.
 pub fn probe(fs: &Filesystem, tree: &Tree) -> Result<Usage, String> {
-    for (path, id) in tree.paths() {
+    if tree.resolve(FILLER).is_ok() {
+        let removed = name(FILLER).and_then(|name| fs.unlink(&fs.root()?, &name));
+        removed.map_err(|error| format!("removing {FILLER}: {error}"))?;
+    }
+    for (path, id) in paths(tree) {
         let inode = fs.inode(Ino(id.0)).map_err(|error| format!("opening {path}: {error}"))?;
         let node = tree.node(id);
         let tried = match &node.content {
@@ -29,6 +36,11 @@ pub fn probe(fs: &Filesystem, tree: &Tree) -> Result<Usage, String> {
     delete_all(fs, tree).map_err(|error| format!("deleting everything: {error}"))?;
     fs.verify().map_err(|what| format!("after deleting everything: {what}"))?;
     Ok(fs.usage())
+}
+
+/// Every path but that of the filler.
+fn paths(tree: &Tree) -> Vec<(String, NodeId)> {
+    tree.paths().into_iter().filter(|(path, _)| path != FILLER).collect()
 }
 
 fn try_directory(fs: &Filesystem, dir: &Arc<Inode>) -> Result<(), String> {
@@ -74,7 +86,7 @@ fn delete_all(fs: &Filesystem, tree: &Tree) -> Result<(), FsError> {
     let directory = |id: NodeId| fs.inode(Ino(id.0));
     let probed = name("probed")?;
     // Paths come with a directory before what is in it; deleting goes the other way.
-    for (path, id) in tree.paths().into_iter().rev() {
+    for (path, id) in paths(tree).into_iter().rev() {
         let is_dir = matches!(tree.node(id).content, Content::Dir { .. });
         if is_dir {
             fs.unlink(&directory(id)?, &probed)?;

@@ -84,7 +84,7 @@ impl Recording {
 /// is durable.
 fn set_up(workload: &Workload) -> Result<(Image, Tree), String> {
     let media = Arc::new(ImageMedia::new(Image::zeroed(workload.pages * 4096)));
-    format(media.clone()).map_err(failed("format"))?;
+    format(media.clone(), [7; 16]).map_err(failed("format"))?;
     let mut session = Session::start(media.clone()).map_err(failed("mount"))?;
     let mut tree = Tree::empty();
     for op in &workload.setup {
@@ -96,7 +96,11 @@ fn set_up(workload: &Workload) -> Result<(Image, Tree), String> {
 
 /// Both must do `op`, or both refuse it.
 fn step(session: &mut Session, tree: &mut Tree, op: &Op) -> Result<(), String> {
-    match (session.run(op), tree.apply(op)) {
+    let done = session.run(op);
+    if matches!(op, Op::Full(_)) && !matches!(done, Err(FsError::NoSpace { .. })) {
+        return Err(format!("{op} ended with {done:?}"));
+    }
+    match (done, tree.apply(op)) {
         (Ok(()), Ok(())) | (Err(_), Err(_)) => Ok(()),
         (Err(error), Ok(())) => Err(format!("{op}: {error}; the model does it")),
         (Ok(()), Err(_)) => Err(format!("{op} was done; the model refuses it")),

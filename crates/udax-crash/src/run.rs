@@ -9,7 +9,7 @@ use crate::recovery::{after_death, after_power_failure};
 use crate::report::{Failure, Totals, WorkloadReport};
 use crate::rng::Rng;
 use crate::trace::Trace;
-use crate::workload::{Op, Workload};
+use crate::workload::{Op, Workload, first_in_flux};
 use std::collections::HashMap;
 use udax_fs::Usage;
 use udax_mm::image::Image;
@@ -149,11 +149,8 @@ impl Run<'_> {
         let ops = &self.workload.ops;
         let (first, last) = match phase {
             Phase::Start => (0, 0),
-            // What was stored lazily is in flux until the end of the operation that follows.
-            Phase::Running(op) if op > 0 && ops[op - 1].is_lazy() => (op - 1, op + 1),
-            Phase::Running(op) => (op, op + 1),
-            Phase::Ended(op) if ops[op].is_lazy() => (op, op + 1),
-            Phase::Ended(op) => (op + 1, op + 1),
+            Phase::Running(op) => (first_in_flux(&ops[..op]).unwrap_or(op), op + 1),
+            Phase::Ended(op) => (first_in_flux(&ops[..=op]).unwrap_or(op + 1), op + 1),
         };
         let trees = &self.recording.trees;
         let (before, after) = (Arc::clone(&trees[first]), Arc::clone(&trees[last]));
@@ -162,9 +159,14 @@ impl Run<'_> {
         } else {
             Allowed::Either { before, after, in_place: self.recording.in_place[first].clone() }
         };
-        let is_open = !matches!(phase, Phase::Running(op) if ops[op] == Op::Remount);
+        let is_open = match phase {
+            Phase::Start => true,
+            Phase::Running(op) => !matches!(ops[op], Op::Remount | Op::Format),
+            Phase::Ended(op) => ops[op] != Op::Format,
+        };
+        let may_be_none = matches!(phase, Phase::Running(op) if ops[op] == Op::Format);
         let empty = (first..=last).map(|number| self.usage(number)).collect::<Result<_, _>>()?;
-        Ok(Expectation { allowed, is_open, empty })
+        Ok(Expectation { allowed, is_open, may_be_none, empty })
     }
 
     fn usage(&mut self, number: usize) -> Result<Usage, String> {

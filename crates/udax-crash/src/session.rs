@@ -35,13 +35,13 @@ pub fn device(media: Arc<dyn Media>) -> Arc<dyn DaxDevice> {
     Arc::new(PgmapDevice::new(pgmap))
 }
 
-/// Writes an empty filesystem. The pool identifier is fixed, so that runs repeat.
+/// Writes an empty filesystem. The caller says its identifier, so that runs repeat.
 ///
 /// # Errors
 ///
 /// Those of [`Filesystem::format`].
-pub fn format(media: Arc<dyn Media>) -> Result<(), FsError> {
-    let options = FormatOptions { uuid: Some([7; 16]), ..FormatOptions::default() };
+pub fn format(media: Arc<dyn Media>, uuid: [u8; 16]) -> Result<(), FsError> {
+    let options = FormatOptions { uuid: Some(uuid), ..FormatOptions::default() };
     Filesystem::format(device(media), &options)
 }
 
@@ -145,12 +145,24 @@ impl Session {
             Op::Close(path) => self.open.remove(path).map(drop).ok_or(FsError::NotFound),
             Op::Sync(path) => self.resolve(path)?.sync(),
             Op::Remount => self.remount(),
+            Op::Format => self.format(),
+            Op::Full(op) => self.run(op),
         }
+    }
+
+    fn format(&mut self) -> Result<(), FsError> {
+        self.open.clear();
+        self.fs.unmount()?;
+        format(Arc::clone(&self.media), [8; 16])
     }
 
     fn remount(&mut self) -> Result<(), FsError> {
         self.open.clear();
-        self.fs.unmount()?;
+        match self.fs.unmount() {
+            // By formatting.
+            Ok(()) | Err(FsError::Closed) => {}
+            Err(error) => return Err(error),
+        }
         self.fs = mount(Arc::clone(&self.media))?.0;
         Ok(())
     }

@@ -95,8 +95,9 @@ pub enum Op {
         mtime: i64,
     },
     /// Stores `len` bytes of the pattern `fill` at `at` through a pin, as a device or a mapping
-    /// does: they are durable only after the next operation, which must be a [`Op::Sync`]. What
-    /// lies past the end of the file, in its last page, is lost.
+    /// does: they are durable only after the next [`Op::Sync`] or [`Op::Freeze`], and until then
+    /// the workload has only operations that change nothing. What lies past the end of the file,
+    /// in its last page, is lost.
     Store {
         /// The file.
         path: String,
@@ -115,8 +116,12 @@ pub enum Op {
     Close(String),
     /// Makes everything written to a file durable.
     Sync(String),
-    /// Closes the pool and opens it again.
+    /// Closes the pool and opens it again, or opens it after [`Op::Format`].
     Remount,
+    /// Closes the pool and makes another one on its medium. [`Op::Remount`] must follow.
+    Format,
+    /// An operation for which the pool has no space: it is refused, and changes nothing.
+    Full(Box<Op>),
 }
 
 /// A sequence of operations whose crash images are enumerated.
@@ -148,10 +153,22 @@ impl Workload {
 }
 
 impl Op {
-    /// Whether its bytes are durable only after the next operation.
-    pub fn is_lazy(&self) -> bool {
+    /// Whether its bytes are durable only after a later operation.
+    fn is_lazy(&self) -> bool {
         matches!(self, Op::Store { .. })
     }
+
+    /// Whether bytes that were stored lazily are durable after it.
+    fn settles(&self) -> bool {
+        matches!(self, Op::Sync(_) | Op::Freeze(_))
+    }
+}
+
+/// The first operation of `ops` of which bytes may be in flux when all of them returned; none if
+/// everything is durable.
+pub fn first_in_flux(ops: &[Op]) -> Option<usize> {
+    let settled = ops.iter().rposition(Op::settles).map_or(0, |last| last + 1);
+    ops[settled..].iter().position(Op::is_lazy).map(|first| settled + first)
 }
 
 /// The bytes that an operation with `fill` writes: no two neighbouring units are equal, so a unit
@@ -186,6 +203,8 @@ impl fmt::Display for Op {
             Op::Close(path) => write!(f, "close {path}"),
             Op::Sync(path) => write!(f, "sync {path}"),
             Op::Remount => write!(f, "remount"),
+            Op::Format => write!(f, "format"),
+            Op::Full(op) => write!(f, "{op} in a full pool"),
         }
     }
 }

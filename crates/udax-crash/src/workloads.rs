@@ -3,8 +3,15 @@
 //! The pairs follow ACE's rule (bounded, exhaustive): every ordered pair of a list of operations on
 //! a small tree. Most bugs of this kind known from other filesystems need one or two operations.
 
+use crate::probe::FILLER;
 use crate::workload::{Op, Workload};
 use udax_fs::RenameMode;
+
+/// Pages of a pool that is full.
+const FULL_PAGES: u64 = 1536;
+
+/// Pages of the file that fills it, with which and the nodes of whose tree no page is free.
+const FILLER_PAGES: u64 = 999;
 
 /// All workloads of a full run.
 pub fn full() -> Vec<Workload> {
@@ -27,12 +34,18 @@ pub fn quick() -> Vec<Workload> {
     all.extend(past_the_end());
     all.extend(growth());
     all.extend(big());
+    all.extend(full_pools());
+    all.push(Workload::new("format over a pool", &base(), &[Op::Format, Op::Remount]));
     all
 }
 
-/// A small tree: files with and without holes, with two names, in directories, and a link.
+/// A small tree: files with and without holes, with two names, in directories, and a link. Free
+/// pages hold what a removed file left there.
 fn base() -> Vec<Op> {
     vec![
+        create("old"),
+        write("old", 0, 80_000, 0xee),
+        unlink("old"),
         mkdir("A"),
         mkdir("B"),
         create("foo"),
@@ -209,6 +222,24 @@ fn stores_and_sizes() -> Vec<Workload> {
             ],
         ),
         Workload::new(
+            "stores to a hole",
+            &base(),
+            &[
+                Op::Open("sparse".to_owned()),
+                Op::Store { path: "@sparse".to_owned(), at: 9000, len: 16, fill: 9 },
+                Op::Sync("@sparse".to_owned()),
+            ],
+        ),
+        Workload::new(
+            "freezing what was stored",
+            &base(),
+            &[
+                Op::Open(open()),
+                Op::Store { path: "@foo".to_owned(), at: 4090, len: 12, fill: 9 },
+                Op::Freeze("@foo".to_owned()),
+            ],
+        ),
+        Workload::new(
             "shrink and grow",
             &base(),
             &[truncate("foo", 100), truncate("foo", 9000), append("foo", 8, 9)],
@@ -250,6 +281,23 @@ fn growth() -> Vec<Workload> {
             &[unlink("file3"), long(1), file(99)],
         ),
     ]
+}
+
+/// A pool without the page for the node that splits a 2 MiB entry: what needs it is refused, and
+/// leaves bytes that were stored before it as they are, to be made durable later.
+fn full_pools() -> Vec<Workload> {
+    let mut setup = vec![create("big"), write("big", 0, (2 << 20) + 8192, 1), create(FILLER)];
+    setup.push(Op::Allocate { path: FILLER.to_owned(), from: 0, to: FILLER_PAGES * 4096 });
+    let open = || "@big".to_owned();
+    let refused = [punch(&open(), 100, (2 << 20) + 4096), truncate(&open(), 12_388)];
+    let workload = |op: Op| {
+        // To the page behind the 2 MiB, all of whose entry the refused operation breaks.
+        let store = Op::Store { path: open(), at: (2 << 20) + 100, len: 12, fill: 9 };
+        let name = format!("full pool: {op}");
+        let ops = [Op::Open("big".to_owned()), store, Op::Full(Box::new(op)), Op::Sync(open())];
+        Workload { pages: FULL_PAGES, ..Workload::new(name, &setup, &ops) }
+    };
+    refused.into_iter().map(workload).collect()
 }
 
 /// Files with 2 MiB entries.
