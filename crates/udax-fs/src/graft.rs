@@ -224,7 +224,7 @@ fn touched(place: Place, pieces: &[Piece]) -> impl Iterator<Item = u64> {
 }
 
 /// The depth of a tree that holds `end` pages.
-fn depth_for(end: u64) -> Result<u32, FsError> {
+pub(crate) fn depth_for(end: u64) -> Result<u32, FsError> {
     (0..=MAX_DEPTH)
         .find(|&depth| end <= Place::span(depth).0)
         .ok_or(FsError::TooLarge { max: MAX_FILE_BYTES })

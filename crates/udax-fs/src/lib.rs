@@ -39,6 +39,7 @@ mod num;
 mod pins;
 mod ranges;
 mod recovery;
+mod room;
 mod scan;
 mod store;
 mod stored;

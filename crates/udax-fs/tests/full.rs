@@ -71,6 +71,21 @@ fn a_write_for_which_a_node_does_not_fit_overwrites_nothing() {
 }
 
 #[test]
+fn an_allocation_for_which_the_nodes_do_not_fit_allocates_nothing() {
+    let pool = Pool::new(16 * MIB);
+    let fs = pool.mount();
+    let file = create(&fs, "a");
+    let end = |left: u64| (fs.usage().free.0 - left) * 4 * KIB;
+    refused(&pool, &fs, || file.allocate(0..end(0)));
+    refused(&pool, &fs, || file.allocate(4096..end(1)));
+    file.write_at(&[1; 4096], 20 * MIB).unwrap();
+    refused(&pool, &fs, || file.allocate(MIB..MIB + end(2)));
+    file.allocate(0..end(10)).unwrap();
+    fs.verify().unwrap();
+    pool.check();
+}
+
+#[test]
 fn a_punch_for_which_a_node_does_not_fit_zeroes_nothing() {
     let pool = Pool::new(6 * MIB);
     let fs = pool.mount();

@@ -80,10 +80,9 @@ impl Inode {
     fn check_room(&self, range: &Range<u64>) -> Result<(), FsError> {
         let pages = pages_holding(range.start, range.end);
         let tree = self.node.read().tree;
-        let runs = tree.runs(&self.node.core.store, pages.clone())?;
-        let there = runs.iter().map(|run| run.pages.0).sum();
-        let wanted = pages.end.since(pages.start) - Pages(there);
-        let free = self.node.core.store.free_pages();
+        let store = &self.node.core.store;
+        let wanted = tree.pages_to_fill(store, &self.node.holes(&tree, pages)?)?;
+        let free = store.free_pages();
         if wanted > free { Err(FsError::NoSpace { wanted, free }) } else { Ok(()) }
     }
 
