@@ -236,6 +236,17 @@ fn extents_cover_the_data_and_nothing_else() {
 }
 
 #[test]
+fn an_allocation_of_what_is_there_and_a_freeze_keep_the_time_of_the_bytes() {
+    let fs = Pool::new(4 * MIB).mount();
+    let file = create(&fs, "a");
+    file.write_at(&[1; 9000], 0).unwrap();
+    let written = file.attr().mtime;
+    file.allocate(0..9000).unwrap();
+    file.freeze(Wait::Never).unwrap();
+    assert_eq!(file.attr().mtime, written);
+}
+
+#[test]
 fn times_move_with_what_they_are_of() {
     let pool = Pool::new(4 * MIB);
     let fs = pool.mount();
