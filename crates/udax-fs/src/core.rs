@@ -6,9 +6,9 @@
 use std::fmt;
 
 use udax_mapping::Mapping;
+use udax_mm::FaultService;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, RwLock, Weak};
-use udax_mm::{FaultService, LimboSink};
 
 use crate::cache::Cache;
 use crate::inode::{Node, State};
@@ -57,11 +57,6 @@ impl Core {
             let mapping = Mapping::new(ops, self.service.clone());
             Ok(Arc::new(Inode::new(node, mapping)))
         })
-    }
-
-    /// Where pages go that are freed while somebody still uses them.
-    pub(crate) fn limbo(&self) -> Arc<dyn LimboSink> {
-        Arc::<Store>::clone(&self.store)
     }
 
     /// Refuses once the filesystem is closed.

@@ -22,6 +22,7 @@ mod core;
 mod cut;
 #[cfg(test)]
 mod damage_tests;
+mod deferral;
 mod dir;
 mod entry;
 mod error;

@@ -138,6 +138,39 @@ fn a_punch_that_waits_is_right_about_the_size_that_the_file_has_then() {
 }
 
 #[test]
+fn pages_of_a_deferral_that_fails_halfway_come_back_to_their_file() {
+    let pool = Pool::new(12 * MIB);
+    let fs = mount_with_names(&pool);
+    let file = file_of(&fs, "a", &pattern(1, 2 * MIB));
+    // Between the two extents of the file.
+    file_of(&fs, "b", &pattern(2, 2 * MIB));
+    file.append(&pattern(3, 2 * MIB)).unwrap();
+    assert_eq!(file.extents().unwrap().len(), 2);
+    let filler = create(&fs, "filler");
+    while fs.usage().free > Pages(0) {
+        let len = (fs.usage().free.0 * 4 * KIB).min(256 * KIB);
+        if filler.append(&pattern(1, len)).is_err() {
+            filler.append(&[1; 4096]).unwrap();
+        }
+    }
+    let first = pinned(&file, 505, 506, PinKind::Read);
+    let second = pinned(&file, 600, 601, PinKind::Read);
+
+    // No page for a node: the second page stays, and word is left on it.
+    let range = 600 * 4096..610 * 4096;
+    let refused = file.punch(range.clone(), FreePolicy::Defer).unwrap_err();
+    assert!(matches!(refused, FsError::NoSpace { .. }), "{refused}");
+    let refused = file.punch(500 * 4096..range.end, FreePolicy::Defer).unwrap_err();
+    assert!(matches!(refused, FsError::Layout(BreakError::Request(_))), "{refused}");
+
+    drop((first, second));
+    assert_eq!(contents(&file), [pattern(1, 2 * MIB), pattern(3, 2 * MIB)].concat());
+    file.truncate(0, NEVER).unwrap();
+    assert_eq!(fs.usage().limbo, Pages(0));
+    fs.verify().unwrap();
+}
+
+#[test]
 fn a_truncate_that_waits_lets_the_holder_of_the_pin_use_the_file() {
     let pool = Pool::new(8 * MIB);
     let fs = pool.mount();

@@ -1,10 +1,12 @@
 //! Changing the size of a file.
 
 use udax_mapping::{BreakError, LayoutBroken};
-use udax_mm::{FileIndex, Wait};
+use udax_mm::sync::Arc;
+use udax_mm::{FileIndex, LimboSink, Wait};
 
 use super::{END, Inode, Node, State, end_of};
 use crate::FsError;
+use crate::deferral::Deferral;
 use crate::proof::{Txn, Vacant};
 
 /// What to do with pages that are pinned while their blocks are freed.
@@ -115,7 +117,15 @@ impl Inode {
         match policy {
             FreePolicy::Wait(wait) => self.mapping.break_layout(from..to, wait),
             FreePolicy::Defer => {
-                self.mapping.break_layout_deferred(from..to, &self.node.core.limbo())
+                let deferral = Deferral::new(&self.node.core.store);
+                let sink: Arc<dyn LimboSink> = deferral.clone();
+                let broken = self.mapping.break_layout_deferred(from..to, &sink);
+                if broken.is_ok() {
+                    deferral.succeed();
+                } else {
+                    deferral.fail();
+                }
+                broken
             }
         }
     }
