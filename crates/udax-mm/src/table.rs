@@ -147,7 +147,7 @@ impl Table {
 
     /// Makes `block`, all of whose pages the caller has claimed, one leaf.
     pub(crate) fn join(&self, block: Block) -> Result<(), RequestError> {
-        if self.leaf(block.head()).0.order() >= block.order() {
+        if block.order() == Order::Base || self.leaf(block.head()).0.order() >= block.order() {
             return Ok(());
         }
         for child in block.children() {
@@ -310,4 +310,38 @@ impl Table {
 #[inline]
 fn index(number: u64) -> usize {
     usize::try_from(number).expect("page words are addressed with 64 bits")
+}
+
+/// Block words that change while somebody is refused, in every order that threads can take.
+#[cfg(all(test, loom))]
+mod races {
+    use super::*;
+    use crate::sync::Arc;
+    use crate::sync::thread::spawn;
+
+    /// Claimed pages become one block while a refused request has raised it: it counts 513 for a
+    /// moment.
+    ///
+    /// Kills: `join` that does not repeat, or takes any count; a refused request that does not lower
+    /// what it raised.
+    #[test]
+    fn pages_join_to_a_block_around_a_refused_request() {
+        let mut builder = loom::model::Builder::new();
+        builder.max_branches = 100_000;
+        builder.check(|| {
+            let table = Arc::new(Table::new(Pages(512), First::FOLIO));
+            let block = Block::covering(PgmapOff(0), Order::Pmd);
+            assert!(block.children().all(|page| table.claim(page)));
+            let refused = spawn({
+                let table = Arc::clone(&table);
+                move || !table.request(Block::covering(PgmapOff(1), Order::Base))
+            });
+
+            table.join(block).unwrap();
+
+            assert!(refused.join().unwrap());
+            table.retire(block.pages());
+            assert!(table.word(block).load().is_idle());
+        });
+    }
 }

@@ -355,3 +355,103 @@ fn a_page_poisoned_while_it_is_put_is_not_given_out_again() {
         assert_eq!(pgmap.claim(page(PAGE)).unwrap_err(), RequestError::Poisoned(PAGE));
     });
 }
+
+/// Poison and a request of an idle page: one of them finds the other.
+///
+/// Kills: `poison_idle` as a plain store; `poison` that does not raise the block above.
+#[test]
+fn a_page_poisoned_while_it_is_requested_is_refused_or_marked() {
+    model(|| {
+        let pgmap = pgmap(2);
+        let poison = with(&pgmap, |pgmap| pgmap.poison(PAGE));
+
+        let folio = pgmap.request_folio(PAGE, Order::Base);
+
+        poison.join().unwrap();
+        verify(&pgmap);
+        assert_eq!(pgmap.first_poisoned(page(PAGE)), Some(PAGE));
+        drop(folio);
+        verify(&pgmap);
+        assert_eq!(pgmap.claim(page(PAGE)).unwrap_err(), RequestError::Poisoned(PAGE));
+    });
+}
+
+/// The last put of a poisoned page takes two steps, and the end of the poison may come between.
+///
+/// Kills: `leave` that does not look at the word again; `clear_poison` that leaves it claimed.
+#[test]
+fn poison_that_is_cleared_during_the_last_put_leaves_the_page_idle() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        pgmap.poison(PAGE);
+        let put = spawn(move || drop(folio));
+
+        pgmap.clear_poison(PAGE);
+
+        put.join().unwrap();
+        verify(&pgmap);
+        assert!(pgmap.claim(page(PAGE)).is_ok());
+    });
+}
+
+/// Rule 6: a fault that comes in during the wait takes a reference and not a pin, and is not
+/// waited for.
+///
+/// Kills: a wait for no reference instead of no pin.
+#[test]
+fn a_refault_during_the_wait_does_not_prolong_it() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let pin = request(&pgmap, PAGE).pin(info());
+        let holder = with(&pgmap, move |pgmap| {
+            let refault = pgmap.get_folio(PAGE);
+            drop(pin);
+            refault
+        });
+
+        assert_eq!(pgmap.wait_unpinned(page(PAGE), Wait::Forever), Ok(()));
+
+        let refault = holder.join().unwrap();
+        assert!(refault.is_some());
+        verify(&pgmap);
+    });
+}
+
+/// The last reference of a pinned span goes in the same step as its pin.
+///
+/// Kills: `unpin_and_put` that keeps WAITERS, or that does not wake.
+#[test]
+fn the_last_put_of_a_pinned_span_wakes_who_waits_and_leaves_the_page_idle() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let pin = pgmap.pin(page(PAGE), info()).unwrap();
+        drop(folio);
+        let put = spawn(move || drop(pin));
+
+        assert_eq!(pgmap.wait_unpinned(page(PAGE), Wait::Forever), Ok(()));
+
+        put.join().unwrap();
+        verify(&pgmap);
+        assert!(pgmap.claim(page(PAGE)).is_ok());
+    });
+}
+
+/// A pin of somebody else's folio finds it counted, or does not pin (rule 2).
+///
+/// Kills: `try_count` that raises from zero; a pin that is not undone.
+#[test]
+fn a_pin_that_meets_the_last_put_holds_the_page_or_finds_it_uncounted() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let put = spawn(move || drop(folio));
+
+        let pin = pgmap.pin(page(PAGE), info());
+
+        put.join().unwrap();
+        verify(&pgmap);
+        assert_eq!(pgmap.claim(page(PAGE)).is_ok(), pin.is_err());
+    });
+}
