@@ -13,13 +13,14 @@
 //! Accesses are in assembly for a second reason: media are shared with other threads, processes
 //! and devices, so an ordinary load or store would be a data race. Aligned units of eight bytes
 //! are never torn, neither for a concurrent reader nor by a crash: on the side of the medium
-//! every one of them is a single load or store. That is why long copies use `rep movsq` and not
-//! `rep movsb`, which may stop after any byte.
+//! every one of them is moved by a single load or store, alone or as part of a vector. `rep movsb`
+//! would not do, because it may stop after any byte.
 
 use std::arch::global_asm;
 use std::ffi::{c_int, c_void};
 use std::ptr::{self, NonNull};
 
+use crate::copies::{Copies, Parts, WORD, Way};
 use crate::media::MediaError;
 use crate::sync::OnceLock;
 
@@ -46,6 +47,16 @@ unsafe extern "C" {
 
 #[cfg(target_arch = "x86_64")]
 unsafe extern "C" {
+    static udax_mm_avx: u8;
+    static udax_mm_avx_failed: u8;
+    static udax_mm_streaming: u8;
+    static udax_mm_streaming_failed: u8;
+    static udax_mm_zeros: u8;
+    static udax_mm_zeros_failed: u8;
+
+    fn udax_mm_copy_avx(to: *mut u8, from: *const u8, words: usize) -> usize;
+    fn udax_mm_copy_streaming(to: *mut u8, from: *const u8, words: usize) -> usize;
+    fn udax_mm_zero_avx(to: *mut u8, words: usize) -> usize;
     fn udax_mm_clwb(line: *mut u8, lines: usize) -> usize;
     fn udax_mm_clflushopt(line: *mut u8, lines: usize) -> usize;
     fn udax_mm_clflush(line: *mut u8, lines: usize) -> usize;
@@ -53,11 +64,11 @@ unsafe extern "C" {
 
 #[cfg(target_arch = "aarch64")]
 unsafe extern "C" {
+    static udax_mm_pairs: u8;
+    static udax_mm_pairs_failed: u8;
+
     fn udax_mm_dc_cvac(line: *mut u8, lines: usize) -> usize;
 }
-
-/// Bytes in the unit that is never torn.
-const WORD: usize = size_of::<u64>();
 
 /// Bytes in a cache line, as far as writing back is concerned.
 const LINE: u64 = 64;
@@ -91,6 +102,7 @@ pub(crate) enum WriteBack {
 pub(crate) struct Window {
     start: NonNull<u8>,
     len: usize,
+    copies: Copies,
 }
 
 // SAFETY: the window owns no thread's state; every access is made by assembly, for which
@@ -108,7 +120,13 @@ impl Window {
     pub(crate) unsafe fn new(start: NonNull<u8>, len: usize) -> Window {
         install_handler();
         // INVARIANT: 1 and 2 by the caller, 3 by the line above.
-        Window { start, len }
+        Window { start, len, copies: Copies::of_this_processor() }
+    }
+
+    /// The same addresses, copied as `copies` say.
+    #[cfg(test)]
+    pub(crate) fn copied(&self, copies: Copies) -> Window {
+        Window { start: self.start, len: self.len, copies }
     }
 
     /// The first address.
@@ -125,7 +143,7 @@ impl Window {
     pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
         let from = self.range(at, into.len())?;
         // SAFETY: `from` is valid for the length by invariant 1, `into` by its type.
-        let left = unsafe { copy(into.as_mut_ptr(), from, into.len(), from.addr()) };
+        let left = unsafe { self.copy(into.as_mut_ptr(), from, into.len(), from.addr()) };
         done(at, into.len(), left)
     }
 
@@ -133,7 +151,7 @@ impl Window {
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
         let to = self.range(at, bytes.len())?;
         // SAFETY: `to` is valid for the length by invariants 1 and 2, `bytes` by its type.
-        let left = unsafe { copy(to, bytes.as_ptr(), bytes.len(), to.addr()) };
+        let left = unsafe { self.copy(to, bytes.as_ptr(), bytes.len(), to.addr()) };
         done(at, bytes.len(), left)
     }
 
@@ -143,7 +161,7 @@ impl Window {
         let len = usize::try_from(len).map_err(outside)?;
         let to = self.range(at, len)?;
         // SAFETY: `to` is valid for the length by invariants 1 and 2.
-        let left = unsafe { zero(to, len) };
+        let left = unsafe { self.fill(to, len) };
         done(at, len, left)
     }
 
@@ -230,6 +248,70 @@ impl Window {
         let word = self.range(at, WORD)?;
         if word.addr().is_multiple_of(WORD) { Ok(word) } else { Err(MediaError::Misaligned { at }) }
     }
+
+    /// Copies with whole words wherever `aligned`, the address on the side of the medium, permits;
+    /// returns the bytes not done.
+    ///
+    /// # Safety
+    ///
+    /// `to` and `from` are addresses of `len` bytes each, which do not overlap. One of them may
+    /// fault.
+    unsafe fn copy(&self, to: *mut u8, from: *const u8, len: usize, aligned: usize) -> usize {
+        let Parts { head, words, tail } = Parts::of(aligned, len);
+        if head > 0 {
+            // SAFETY: the head lies in the range the caller describes.
+            let left = unsafe { udax_mm_copy_bytes(to, from, head) };
+            if left > 0 {
+                return len - head + left;
+            }
+        }
+        let (to, from) = (to.wrapping_add(head), from.wrapping_add(head));
+        let left = match self.copies.way(to.addr(), words * WORD) {
+            // SAFETY: as above, for the words after the head.
+            Way::Words => unsafe { udax_mm_copy_words(to, from, words) },
+            // SAFETY: as above, and the processor has AVX.
+            #[cfg(target_arch = "x86_64")]
+            Way::Avx => unsafe { udax_mm_copy_avx(to, from, words) },
+            // SAFETY: as above, and `to` is aligned to words.
+            #[cfg(target_arch = "x86_64")]
+            Way::Streaming => unsafe { udax_mm_copy_streaming(to, from, words) },
+        };
+        if left > 0 || tail == 0 {
+            return left * WORD + tail;
+        }
+        let (to, from) = (to.wrapping_add(words * WORD), from.wrapping_add(words * WORD));
+        // SAFETY: as above, for the tail after the words.
+        unsafe { udax_mm_copy_bytes(to, from, tail) }
+    }
+
+    /// Stores `len` zeros; returns the bytes not done.
+    ///
+    /// # Safety
+    ///
+    /// `to` is the address of `len` bytes, which may fault.
+    unsafe fn fill(&self, to: *mut u8, len: usize) -> usize {
+        let Parts { head, words, tail } = Parts::of(to.addr(), len);
+        if head > 0 {
+            // SAFETY: the head lies in the range the caller describes.
+            let left = unsafe { udax_mm_zero_bytes(to, head) };
+            if left > 0 {
+                return len - head + left;
+            }
+        }
+        let to = to.wrapping_add(head);
+        let left = match self.copies.way_of_zeros(words * WORD) {
+            // SAFETY: as above, and the processor has AVX.
+            #[cfg(target_arch = "x86_64")]
+            Way::Avx => unsafe { udax_mm_zero_avx(to, words) },
+            // SAFETY: as above, for the words after the head.
+            _ => unsafe { udax_mm_zero_words(to, words) },
+        };
+        if left > 0 || tail == 0 {
+            return left * WORD + tail;
+        }
+        // SAFETY: as above, for the tail after the words.
+        unsafe { udax_mm_zero_bytes(to.wrapping_add(words * WORD), tail) }
+    }
 }
 
 /// Turns what a copy of `len` bytes from `at` on left undone into a result.
@@ -239,74 +321,6 @@ fn done(at: u64, len: usize, left: usize) -> Result<(), MediaError> {
     }
     let done = u64::try_from(len - left).expect("usize has at most 64 bits");
     Err(MediaError::Fault { at: at + done })
-}
-
-/// Copies with whole words wherever `aligned`, the address on the side of the medium, permits;
-/// returns the bytes not done.
-///
-/// # Safety
-///
-/// `to` and `from` are addresses of `len` bytes each, which do not overlap. One of them may fault.
-unsafe fn copy(to: *mut u8, from: *const u8, len: usize, aligned: usize) -> usize {
-    let Parts { head, words, tail } = Parts::of(aligned, len);
-    if head > 0 {
-        // SAFETY: the head lies in the range the caller describes.
-        let left = unsafe { udax_mm_copy_bytes(to, from, head) };
-        if left > 0 {
-            return len - head + left;
-        }
-    }
-    let (to, from) = (to.wrapping_add(head), from.wrapping_add(head));
-    // SAFETY: as above, for the words after the head.
-    let left = unsafe { udax_mm_copy_words(to, from, words) };
-    if left > 0 || tail == 0 {
-        return left * WORD + tail;
-    }
-    let (to, from) = (to.wrapping_add(words * WORD), from.wrapping_add(words * WORD));
-    // SAFETY: as above, for the tail after the words.
-    unsafe { udax_mm_copy_bytes(to, from, tail) }
-}
-
-/// Stores `len` zeros; returns the bytes not done.
-///
-/// # Safety
-///
-/// `to` is the address of `len` bytes, which may fault.
-unsafe fn zero(to: *mut u8, len: usize) -> usize {
-    let Parts { head, words, tail } = Parts::of(to.addr(), len);
-    if head > 0 {
-        // SAFETY: the head lies in the range the caller describes.
-        let left = unsafe { udax_mm_zero_bytes(to, head) };
-        if left > 0 {
-            return len - head + left;
-        }
-    }
-    let to = to.wrapping_add(head);
-    // SAFETY: as above, for the words after the head.
-    let left = unsafe { udax_mm_zero_words(to, words) };
-    if left > 0 || tail == 0 {
-        return left * WORD + tail;
-    }
-    // SAFETY: as above, for the tail after the words.
-    unsafe { udax_mm_zero_bytes(to.wrapping_add(words * WORD), tail) }
-}
-
-/// A range cut at the boundaries of words.
-#[derive(Debug, Eq, PartialEq)]
-struct Parts {
-    /// Bytes before the first boundary.
-    head: usize,
-    /// Whole words.
-    words: usize,
-    /// Bytes after the last boundary.
-    tail: usize,
-}
-
-impl Parts {
-    fn of(address: usize, len: usize) -> Parts {
-        let head = (address.wrapping_neg() % WORD).min(len);
-        Parts { head, words: (len - head) / WORD, tail: (len - head) % WORD }
-    }
 }
 
 /// The signals that a failing access raises.
@@ -369,17 +383,42 @@ extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut 
 
 /// Moves the interrupted thread out of the guarded text, if it is there.
 fn leave_guarded_text(context: *mut c_void) -> bool {
-    let guarded = (&raw const udax_mm_guarded).addr()..(&raw const udax_mm_guarded_end).addr();
     let context = context.cast::<libc::ucontext_t>();
     // SAFETY: the kernel passes a valid ucontext_t, which nobody else uses during the handler.
     let context = unsafe { &mut *context };
     let pc = program_counter(context);
-    let inside = usize::try_from(*pc).is_ok_and(|pc| guarded.contains(&pc));
-    if inside {
-        let not_done = (&raw const udax_mm_not_done).addr();
-        *pc = not_done.try_into().expect("an address fits the program counter");
+    let next = usize::try_from(*pc).ok().and_then(after_fault_at);
+    if let Some(next) = next {
+        *pc = next.try_into().expect("an address fits the program counter");
     }
-    inside
+    next.is_some()
+}
+
+/// The exception table: where a thread goes on that faulted at `pc`; None outside the guarded
+/// text.
+fn after_fault_at(pc: usize) -> Option<usize> {
+    let guarded = (&raw const udax_mm_guarded).addr()..(&raw const udax_mm_guarded_end).addr();
+    let loops = vector_loops();
+    let inside = loops.into_iter().find(|(first, failed)| (*first..*failed).contains(&pc));
+    let exact = || guarded.contains(&pc).then_some((&raw const udax_mm_not_done).addr());
+    inside.map(|(_, failed)| failed).or_else(exact)
+}
+
+/// The loops over vectors: where each starts, and where it ends and a fault of it continues.
+#[cfg(target_arch = "x86_64")]
+fn vector_loops() -> [(usize, usize); 3] {
+    [
+        (&raw const udax_mm_avx, &raw const udax_mm_avx_failed),
+        (&raw const udax_mm_streaming, &raw const udax_mm_streaming_failed),
+        (&raw const udax_mm_zeros, &raw const udax_mm_zeros_failed),
+    ]
+    .map(|(first, failed)| (first.addr(), failed.addr()))
+}
+
+/// The loop over pairs of words: where it starts, and where it ends and a fault of it continues.
+#[cfg(target_arch = "aarch64")]
+fn vector_loops() -> [(usize, usize); 1] {
+    [((&raw const udax_mm_pairs).addr(), (&raw const udax_mm_pairs_failed).addr())]
 }
 
 /// The program counter of an interrupted thread.
@@ -434,27 +473,16 @@ fn take_default_action(signal: c_int, by_instruction: bool) {
 }
 
 #[cfg(test)]
+mod copy_tests;
+
+#[cfg(test)]
 mod tests {
-    use super::{MediaError, Parts, Window, install_handler};
+    use super::{MediaError, Window, install_handler};
     use crate::{PAGE_SIZE, reserve::Reservation};
     use std::ffi::{c_int, c_void};
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, ExitStatus, Output, exit};
     use std::ptr;
-
-    #[test]
-    fn parts_cut_a_range_at_word_boundaries() {
-        let check = |address, len, head, words, tail| {
-            assert_eq!(Parts::of(address, len), Parts { head, words, tail });
-        };
-        check(4096, 0, 0, 0, 0);
-        check(4096, 24, 0, 3, 0);
-        check(4096, 7, 0, 0, 7);
-        check(4099, 3, 3, 0, 0);
-        check(4099, 5, 5, 0, 0);
-        check(4099, 22, 5, 2, 1);
-        check(4103, 9, 1, 1, 0);
-    }
 
     #[test]
     fn every_write_back_instruction_of_this_processor_takes_a_range_and_faults_as_a_copy_does() {

@@ -27,6 +27,7 @@ pub mod wait;
 mod access;
 mod block;
 mod bytes;
+mod copies;
 mod faults;
 mod file_media;
 mod handle;

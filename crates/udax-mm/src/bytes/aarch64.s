@@ -1,9 +1,12 @@
 // Accesses to media that survive a fault, for AArch64 (AAPCS64).
 //
 // Every function keeps in x2 how much it has still to do, and leaves through udax_mm_not_done,
-// which returns that. So this text needs no table of fixups: whichever instruction between
-// udax_mm_guarded and udax_mm_guarded_end faults, the signal handler continues at
-// udax_mm_not_done.
+// which returns that. Whichever instruction between udax_mm_guarded and udax_mm_guarded_end
+// faults, the signal handler continues at udax_mm_not_done.
+//
+// The exception is the loop over pairs, udax_mm_pairs: it has stored a part of what x2 says is to
+// do. After a fault there the handler continues at udax_mm_pairs_failed, which goes on by words
+// until the word that fails.
 
     .pushsection .text.udax_mm_guarded, "ax", @progbits
     .p2align 6
@@ -23,11 +26,33 @@ udax_mm_copy_bytes:
     b.ne 2b
     b udax_mm_not_done
 
-// (to, from, words) -> words not done. Each word is one load and one store of eight bytes.
+// (to, from, words) -> words not done. Each word is one load and one store of eight bytes, also in
+// a pair.
     .hidden udax_mm_copy_words
     .globl udax_mm_copy_words
     .type udax_mm_copy_words, @function
 udax_mm_copy_words:
+    cmp x2, #8
+    b.lo udax_mm_pairs_failed
+    .hidden udax_mm_pairs
+    .globl udax_mm_pairs
+udax_mm_pairs:
+2:  ldp x3, x4, [x1]
+    ldp x5, x6, [x1, #16]
+    ldp x7, x8, [x1, #32]
+    ldp x9, x10, [x1, #48]
+    stp x3, x4, [x0]
+    stp x5, x6, [x0, #16]
+    stp x7, x8, [x0, #32]
+    stp x9, x10, [x0, #48]
+    add x1, x1, #64
+    add x0, x0, #64
+    sub x2, x2, #8
+    cmp x2, #8
+    b.hs 2b
+    .hidden udax_mm_pairs_failed
+    .globl udax_mm_pairs_failed
+udax_mm_pairs_failed:
     cbz x2, udax_mm_not_done
 2:  ldr x3, [x1], #8
     str x3, [x0], #8
