@@ -1,7 +1,7 @@
 //! Bytes of a page map, addressed as one space over all its media.
 //!
-//! This file owns the walk over the ranges and the refusal to change frozen pages. The copies
-//! themselves, and what they mean for persistence, belong to [`Media`](crate::Media).
+//! This file owns the walk over the ranges, the refusal to touch poisoned pages and the refusal to
+//! change frozen ones. The copies themselves, and what they mean for persistence, belong to [`Media`](crate::Media).
 
 use crate::media::{MediaError, Site};
 use crate::pgmap::PgmapRef;
@@ -58,9 +58,11 @@ impl PgmapRef {
     ///
     /// # Errors
     ///
-    /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, and what the medium reports.
+    /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, [`MediaError::Poisoned`] if a
+    /// page is poisoned (nothing was copied), and what the medium reports.
     pub fn read(&self, from: u64, mut into: &mut [u8]) -> Result<(), MediaError> {
         self.check(from, len_of(into))?;
+        self.check_not_poisoned(from, len_of(into))?;
         for part in self.segments(from, len_of(into)) {
             let (bytes, rest) = into.split_at_mut(in_memory(part.len));
             part.placed.media().read(part.byte(), bytes).map_err(|e| part.located(e))?;
@@ -73,8 +75,9 @@ impl PgmapRef {
     ///
     /// # Errors
     ///
-    /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, [`MediaError::Frozen`] if a page
-    /// is frozen (nothing was stored), and what the medium reports (some may be stored).
+    /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, [`MediaError::Frozen`] or
+    /// [`MediaError::Poisoned`] if a page is (nothing was stored), and what the medium reports
+    /// (some may be stored).
     pub fn write(&self, at: u64, mut bytes: &[u8]) -> Result<(), MediaError> {
         self.store(at, len_of(bytes), |part| {
             let (here, rest) = bytes.split_at(in_memory(part.len));
@@ -96,9 +99,10 @@ impl PgmapRef {
     ///
     /// # Errors
     ///
-    /// [`MediaError::Misaligned`], [`MediaError::OutOfRange`], and what the medium reports.
+    /// [`MediaError::Misaligned`], and those of [`PgmapRef::read`].
     pub fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
         self.check_u64(at)?;
+        self.check_not_poisoned(at, 8)?;
         let part = self.segment(at, 8);
         part.placed.media().load_u64(part.byte()).map_err(|e| part.located(e))
     }
@@ -136,7 +140,28 @@ impl PgmapRef {
         self.pgmap().ranges().media().try_for_each(|media| media.fence(site))
     }
 
+    /// Copies in bytes that replace whole pages, poisoned ones too.
+    pub(crate) fn replace(&self, at: u64, mut bytes: &[u8]) -> Result<(), MediaError> {
+        self.store_anyway(at, len_of(bytes), |part| {
+            let (here, rest) = bytes.split_at(in_memory(part.len));
+            bytes = rest;
+            part.placed.media().recover(part.byte(), here)
+        })
+    }
+
     fn store(
+        &self,
+        at: u64,
+        len: u64,
+        part: impl FnMut(&Segment<'_>) -> Result<(), MediaError>,
+    ) -> Result<(), MediaError> {
+        self.check(at, len)?;
+        self.check_not_poisoned(at, len)?;
+        self.store_anyway(at, len, part)
+    }
+
+    /// Stores to the segments of a range, whatever is known of its memory.
+    fn store_anyway(
         &self,
         at: u64,
         len: u64,
@@ -150,10 +175,15 @@ impl PgmapRef {
         stored
     }
 
+    fn check_not_poisoned(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        match self.first_poisoned(pages_of(at, len)) {
+            Some(page) => Err(MediaError::Poisoned { at: page.byte().max(at) }),
+            None => Ok(()),
+        }
+    }
+
     fn check_not_frozen(&self, at: u64, len: u64) -> Result<(), MediaError> {
-        let end = PgmapOff(Pages::holding(at + len).0);
-        let pages = PgmapOff::of_byte(at)..end;
-        let mut leaves = self.pgmap().table().leaves(pages);
+        let mut leaves = self.pgmap().table().leaves(pages_of(at, len));
         match leaves.find(|(_, value)| value.is_frozen()) {
             Some((leaf, _)) => Err(MediaError::Frozen { at: leaf.head().byte().max(at) }),
             None => Ok(()),
@@ -193,6 +223,11 @@ impl PgmapRef {
             Some(segment)
         })
     }
+}
+
+/// The pages that hold a range of bytes.
+fn pages_of(at: u64, len: u64) -> std::ops::Range<PgmapOff> {
+    PgmapOff::of_byte(at)..PgmapOff(Pages::holding(at + len).0)
 }
 
 fn len_of(bytes: &[u8]) -> u64 {

@@ -7,6 +7,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
@@ -140,6 +141,39 @@ impl FileMedia {
         Ok(FileMedia { file, mapping, facts, persist: Persist::new(persistence) })
     }
 
+    /// The mapping, for tests that make it fail.
+    #[cfg(test)]
+    pub(crate) fn mapping(&self) -> &Reservation {
+        &self.mapping
+    }
+
+    /// Gives the host's pages of a range back, failed ones too, and maps the range again: it then
+    /// shows what is in the file.
+    fn renew(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        self.discard(at, len)?;
+        let first = usize::try_from(at).expect("the range lies in the mapping");
+        let last = usize::try_from(at + len).expect("the range lies in the mapping");
+        let sharing = match self.facts.persistence {
+            Persistence::CacheLines => Sharing::Synchronous,
+            _ => Sharing::Shared,
+        };
+        self.mapping.map_file(first..last, self.file.as_fd(), at, Access::Write, sharing)?;
+        Ok(())
+    }
+
+    /// Refuses a range that is no whole number of the host's pages, or that lies outside.
+    fn check_pages(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        let page = self.facts.host_page;
+        let bytes = u64::try_from(page).expect("usize has at most 64 bits");
+        if !at.is_multiple_of(bytes) || !len.is_multiple_of(bytes) {
+            return Err(MediaError::PartialRecovery { at, len, page });
+        }
+        match at.checked_add(len) {
+            Some(end) if end <= self.len() => Ok(()),
+            _ => Err(MediaError::OutOfRange { at, len }),
+        }
+    }
+
     /// Refuses a store if the mapping permits none.
     fn check_writable(&self) -> Result<(), MediaError> {
         if self.facts.is_writable { Ok(()) } else { Err(MediaError::ReadOnly) }
@@ -167,6 +201,29 @@ impl Media for FileMedia {
     fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
         self.check_writable()?;
         self.mapping.window().zero(at, len)
+    }
+
+    fn recover(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.check_writable()?;
+        let len = u64::try_from(bytes.len()).expect("usize has at most 64 bits");
+        self.check_pages(at, len)?;
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let metadata = self.file.metadata()?;
+        if metadata.is_file() && metadata.len() < at {
+            return Err(MediaError::Fault { at });
+        }
+        self.renew(at, len)?;
+        // By the file: the host replaces memory that failed when it is asked to write all of a
+        // page, and a file that was shortened grows.
+        match self.file.write_all_at(bytes, at) {
+            Ok(()) => {}
+            // hugetlbfs has no write; its pages were given back, and the ones that come are others.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => self.write(at, bytes)?,
+            Err(error) => return Err(error.into()),
+        }
+        self.read(at, &mut vec![0; bytes.len()])
     }
 
     fn load_u64(&self, at: u64) -> Result<u64, MediaError> {

@@ -62,6 +62,25 @@ pub enum MediaError {
         at: u64,
     },
 
+    /// The page is known to have failed; nothing was touched. `PgmapRef::recover` gives it new
+    /// bytes.
+    #[error("byte {at} lies in a poisoned page")]
+    Poisoned {
+        /// The first such byte of the access.
+        at: u64,
+    },
+
+    /// A recovery write does not cover whole pages, so it would leave bytes that are lost.
+    #[error("bytes {at}..+{len} are no whole pages of {page} bytes, as a recovery write needs")]
+    PartialRecovery {
+        /// The first byte.
+        at: u64,
+        /// The number of bytes.
+        len: u64,
+        /// The bytes of a page.
+        page: usize,
+    },
+
     /// The range does not lie inside the medium.
     #[error("bytes {at}..+{len} lie outside the medium")]
     OutOfRange {
@@ -169,6 +188,19 @@ pub trait Media: Send + Sync + Debug {
     ///
     /// As [`Media::write`].
     fn zero(&self, at: u64, len: u64) -> Result<(), MediaError>;
+
+    /// Copies whole pages in where memory failed, and finds out that they can be read. The bytes
+    /// there before are lost, also if this fails.
+    ///
+    /// # Errors
+    ///
+    /// As [`Media::write`], and [`MediaError::PartialRecovery`]. [`MediaError::Fault`] if the
+    /// memory still fails, or if bytes before the range are missing that this would bring back as
+    /// zeros.
+    fn recover(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.write(at, bytes)?;
+        self.read(at, &mut vec![0; bytes.len()])
+    }
 
     /// Loads an aligned little-endian word atomically, with acquire ordering.
     ///

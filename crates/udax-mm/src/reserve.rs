@@ -175,6 +175,27 @@ impl Reservation {
         let _ = unsafe { rustix::mm::madvise(start, self.window.len(), Advice::LinuxHugepage) };
     }
 
+    /// Makes a range fail when it is touched, as memory does that was found to be bad, until it is
+    /// mapped again. It must not have been touched before.
+    #[cfg(test)]
+    pub(crate) fn fail(&self, at: Range<usize>) -> io::Result<OwnedFd> {
+        const UFFD_FEATURE_POISON: u64 = 1 << 14;
+        const UFFDIO_POISON: libc::Ioctl = 0xc020_aa08;
+        let uffd = Uffd::with_features(UFFD_FEATURE_POISON)?;
+        let start = wide(self.address(&at).addr());
+        let range = || uffd::Region { start, len: wide(at.len()) };
+        let mode = uffd::UFFDIO_REGISTER_MODE_MISSING;
+        let mut register = uffd::Register { range: range(), mode, ioctls: 0 };
+        // SAFETY: UFFDIO_REGISTER takes this structure, and the range is ours by invariant 1.
+        unsafe { ioctl(uffd.as_fd(), uffd::UFFDIO_REGISTER, &raw mut register) }?;
+        // `struct uffdio_poison` is laid out as `struct uffdio_register`: range, mode, result.
+        let mut poison = uffd::Register { range: range(), mode: 0, ioctls: 0 };
+        // SAFETY: UFFDIO_POISON takes this structure; it changes pages of the range only, which
+        // are accessed through the window.
+        unsafe { ioctl(uffd.as_fd(), UFFDIO_POISON, &raw mut poison) }?;
+        Ok(uffd.fd)
+    }
+
     /// Maps anonymous memory over a range.
     fn map_anonymous(&self, at: Range<usize>, protection: ProtFlags) -> io::Result<()> {
         let address = self.address(&at);
@@ -260,7 +281,7 @@ impl Drop for Fresh {
 /// # Invariants
 ///
 /// 1. `fd` is a userfaultfd of this process, and speaks [`uffd::UFFD_API`] with the features
-///    `PAGEFAULT_FLAG_WP` and `EVENT_REMAP`.
+///    it was opened with.
 #[derive(Debug)]
 pub(crate) struct Uffd {
     fd: OwnedFd,
@@ -273,6 +294,10 @@ impl Uffd {
     /// Opens one that sees the faults of system calls too: by the system call if this process may
     /// use it, else by the device.
     pub(crate) fn open() -> io::Result<Uffd> {
+        Uffd::with_features(uffd::UFFD_FEATURE_PAGEFAULT_FLAG_WP | uffd::UFFD_FEATURE_EVENT_REMAP)
+    }
+
+    fn with_features(features: u64) -> io::Result<Uffd> {
         let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
         // SAFETY: the descriptor is used by this type only.
         let opened = unsafe { rustix::mm::userfaultfd(flags) };
@@ -280,7 +305,6 @@ impl Uffd {
             Err(Errno::PERM) => Uffd::open_by_device().map_err(|error| refused(&error))?,
             opened => opened.map_err(|errno| refused(&errno.into()))?,
         };
-        let features = uffd::UFFD_FEATURE_PAGEFAULT_FLAG_WP | uffd::UFFD_FEATURE_EVENT_REMAP;
         let mut api = uffd::Api { version: uffd::UFFD_API, features, ioctls: 0 };
         // SAFETY: UFFDIO_API takes this structure.
         unsafe { ioctl(fd.as_fd(), uffd::UFFDIO_API, &raw mut api) }

@@ -6,11 +6,11 @@
 
 use crate::block::Block;
 use crate::pgmap::RequestError;
-use crate::sync::{Mutex, thread};
+use crate::poisoned::Poisoned;
+use crate::sync::thread;
 use crate::units::{Order, Pages, PgmapOff};
 use crate::value::Value;
 use crate::word::{Cleared, First, Lower, Mark, PageWord, Raise, Retire};
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// The words of one page map.
@@ -21,7 +21,7 @@ pub(crate) struct Table {
     first: First,
     /// The poisoned pages. A word says so too: that of the page, or that of the whole block that
     /// covers it. Locked whenever a mark moves from one word to another.
-    poisoned: Mutex<BTreeSet<PgmapOff>>,
+    poisoned: Poisoned,
 }
 
 /// Where the end of a poison leaves the page.
@@ -41,7 +41,7 @@ impl Table {
             levels: [words(Order::Base), words(Order::Pmd), words(Order::Pud), Vec::new()],
             size,
             first,
-            poisoned: Mutex::new(BTreeSet::new()),
+            poisoned: Poisoned::new(),
         }
     }
 
@@ -213,7 +213,7 @@ impl Table {
 
     /// The first poisoned page of `pages`.
     pub(crate) fn first_poisoned(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> {
-        self.poisoned.lock().range(pages).next().copied()
+        self.poisoned.first(pages)
     }
 
     fn try_poison(&self, at: PgmapOff) -> Mark {

@@ -170,11 +170,12 @@ fn of_device(error: &udax_dev::IoError) -> ErrorKind {
 
 pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
     match error {
-        MediaError::Fault { .. } => ErrorKind::Media,
+        MediaError::Fault { .. } | MediaError::Poisoned { .. } => ErrorKind::Media,
         MediaError::OutOfRange { .. } => ErrorKind::OutOfRange,
         MediaError::Misaligned { .. }
-        | MediaError::InMemory
-        | MediaError::NotAddressable { .. } => ErrorKind::InvalidInput,
+        | MediaError::PartialRecovery { .. }
+        | MediaError::NotAddressable { .. }
+        | MediaError::InMemory => ErrorKind::InvalidInput,
         MediaError::Frozen { .. } => ErrorKind::Frozen,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
         MediaError::Empty | MediaError::PartialPage { .. } => ErrorKind::NotAPool,
