@@ -323,5 +323,6 @@ fn weakest(one: MediaFacts, other: MediaFacts) -> MediaFacts {
         host_page: one.host_page.min(other.host_page),
         is_registrable: one.is_registrable && other.is_registrable,
         is_writable: one.is_writable && other.is_writable,
+        is_dax: one.is_dax && other.is_dax,
     }
 }

@@ -88,7 +88,9 @@ fn ratio(
         round(&mut times[0], &through_medium);
         round(&mut times[1], &in_memory);
     }
-    times.iter_mut().for_each(|ways| ways.sort());
+    for ways in &mut times {
+        ways.sort();
+    }
     let of = |rank: usize| times[0][rank].as_secs_f64() / times[1][rank].as_secs_f64();
     format!("{:.2} ({:.2})", of(0), of(ROUNDS / 2))
 }

@@ -8,6 +8,7 @@ use crate::pgmap::PgmapRef;
 use crate::ranges::Placed;
 use crate::sync::RwLock;
 use crate::units::{PAGE_BYTES, Pages, PgmapOff};
+use std::ops::Range;
 
 const SHARDS: usize = 8;
 
@@ -226,11 +227,11 @@ impl PgmapRef {
 }
 
 /// The pages that hold a range of bytes.
-fn pages_of(at: u64, len: u64) -> std::ops::Range<PgmapOff> {
+fn pages_of(at: u64, len: u64) -> Range<PgmapOff> {
     PgmapOff::of_byte(at)..PgmapOff(Pages::holding(at + len).0)
 }
 
-fn len_of(bytes: &[u8]) -> u64 {
+pub(crate) fn len_of(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).expect("a slice is shorter than 2^64 bytes")
 }
 

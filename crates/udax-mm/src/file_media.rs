@@ -1,8 +1,8 @@
 //! File media: mapped files, the one medium that is memory.
 //!
-//! This file owns how a file becomes a medium: what the host says about it, how it is mapped, and
-//! which promise of persistence its stores keep. The bytes are copied in bytes.rs, and reach the
-//! disk in persist.rs.
+//! This file owns how a file is opened or made, and how it is a [`Media`]. What the host says about
+//! it and how it is mapped is in [`host`](crate::host); the bytes are copied in
+//! [`bytes`](crate::bytes), and reach the disk in [`persist`](crate::persist).
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -10,13 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use rustix::fs::{FallocateFlags, MemfdFlags, OFlags, SealFlags};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
-use crate::media::{Media, MediaError, MediaFacts, Persistence, Site};
+use crate::host::{Host, no_huge_pages};
+use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::persist::Persist;
 use crate::reserve::{Reservation, Sharing};
-use crate::units::PAGE_SIZE;
+use crate::sysfs::Sysfs;
 use crate::vma::Access;
 
 /// What a file medium is asked to survive.
@@ -29,9 +30,30 @@ pub enum Durability {
     Power,
 }
 
-/// A file that is mapped shared: a plain file, a memfd, persistent memory, huge pages.
+/// The size of the pages that [`FileMedia::huge_memfd`] is made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum HugePage {
+    /// 2 MiB.
+    TwoMib,
+    /// 1 GiB.
+    OneGib,
+}
+
+impl HugePage {
+    /// The number of bytes.
+    #[must_use]
+    pub fn bytes(self) -> usize {
+        match self {
+            HugePage::TwoMib => 2 << 20,
+            HugePage::OneGib => 1 << 30,
+        }
+    }
+}
+
+/// A file that is mapped shared: a plain file, a memfd, a file on tmpfs, hugetlbfs or a DAX
+/// filesystem, a block device such as `/dev/pmem0`, a DAX device such as `/dev/dax0.0`.
 ///
-/// The mapping is aligned to 2 MiB (1 GiB) when the file is that long, so that the host can use
+/// [`Media::facts`] tells what it turned out to be. The mapping is aligned to 2 MiB (1 GiB) when the file is that long, so that the host can use
 /// huge pages for it.
 ///
 /// # Examples
@@ -56,6 +78,7 @@ pub enum Durability {
 pub struct FileMedia {
     file: File,
     mapping: Reservation,
+    sharing: Sharing,
     facts: MediaFacts,
     persist: Persist,
 }
@@ -106,14 +129,45 @@ impl FileMedia {
     }
 
     /// Creates `len` bytes of memory that vanish with the last handle, in huge pages if the host
-    /// has them to give. Their length is sealed: nobody who gets the file can truncate it.
+    /// gives such to ordinary memory. Their length is sealed: nobody who gets the file can
+    /// truncate it.
     ///
     /// # Errors
     ///
     /// What [`FileMedia::from_file`] returns.
     pub fn memfd(name: &str, len: u64) -> Result<FileMedia, MediaError> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let file = File::from(rustix::fs::memfd_create(name, flags).map_err(io::Error::from)?);
+        let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING);
+        FileMedia::sealed(File::from(file.map_err(io::Error::from)?), len)
+    }
+
+    /// As [`FileMedia::memfd`], of huge pages that the host has reserved. All that `len` needs are
+    /// taken at once.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::NoHugePages`], which says how to reserve them,
+    /// [`MediaError::NoSuchHugePage`], and what [`FileMedia::from_file`] returns.
+    pub fn huge_memfd(name: &str, len: u64, page: HugePage) -> Result<FileMedia, MediaError> {
+        let size = match page {
+            HugePage::TwoMib => MemfdFlags::HUGE_2MB,
+            HugePage::OneGib => MemfdFlags::HUGE_1GB,
+        };
+        let page = page.bytes();
+        let bytes = usize::try_from(len).ok().filter(|len| len.is_multiple_of(page));
+        let bytes = bytes.ok_or(MediaError::PartialPage { len, page })?;
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::HUGETLB | size;
+        match rustix::fs::memfd_create(name, flags) {
+            Ok(file) => FileMedia::sealed(File::from(file), len),
+            // The kernel was built without them, or the processor does not have them.
+            Err(Errno::NODEV | Errno::NOENT | Errno::INVAL) => {
+                Err(no_huge_pages(&Sysfs::of_this_host(), page, bytes))
+            }
+            Err(error) => Err(MediaError::Io(error.into())),
+        }
+    }
+
+    /// Gives an empty memfd its length for good, and maps it.
+    fn sealed(file: File, len: u64) -> Result<FileMedia, MediaError> {
         file.set_len(len)?;
         rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW)
             .map_err(io::Error::from)?;
@@ -124,21 +178,26 @@ impl FileMedia {
     ///
     /// # Errors
     ///
-    /// Returns [`MediaError::Empty`], [`MediaError::PartialPage`], [`MediaError::InMemory`], or
+    /// Returns [`MediaError::NotAMedium`], [`MediaError::Empty`], [`MediaError::PartialPage`],
+    /// [`MediaError::InMemory`], [`MediaError::NoHugePages`], [`MediaError::Device`], or
     /// [`MediaError::Io`] if the host does not map the file.
     pub fn from_file(file: File, durability: Durability) -> Result<FileMedia, MediaError> {
         let host = Host::of(&file)?;
+        host.check(durability)?;
         let len = host.check_len(&file)?;
         let mapping = Reservation::new(len)?;
-        let persistence = host.map(&mapping, &file, durability)?;
+        let mapped = host.map(&mapping, &file, durability)?;
+        let persistence = host.persistence(durability, mapped);
         let facts = MediaFacts {
             persistence,
-            host_page: host.page,
-            is_registrable: host.is_memory,
-            is_writable: host.is_writable,
+            host_page: host.page(),
+            is_registrable: host.is_registrable(),
+            is_writable: host.is_writable(),
+            is_dax: mapped.is_dax,
         };
+        let (sharing, persist) = (mapped.sharing, Persist::new(persistence));
         // INVARIANT: 1 by `Host::map`.
-        Ok(FileMedia { file, mapping, facts, persist: Persist::new(persistence) })
+        Ok(FileMedia { file, mapping, sharing, facts, persist })
     }
 
     /// The mapping, for tests that make it fail.
@@ -153,11 +212,8 @@ impl FileMedia {
         self.discard(at, len)?;
         let first = usize::try_from(at).expect("the range lies in the mapping");
         let last = usize::try_from(at + len).expect("the range lies in the mapping");
-        let sharing = match self.facts.persistence {
-            Persistence::CacheLines => Sharing::Synchronous,
-            _ => Sharing::Shared,
-        };
-        self.mapping.map_file(first..last, self.file.as_fd(), at, Access::Write, sharing)?;
+        let (file, sharing) = (self.file.as_fd(), self.sharing);
+        self.mapping.map_file(first..last, file, at, Access::Write, sharing)?;
         Ok(())
     }
 
@@ -261,70 +317,5 @@ impl Media for FileMedia {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(MediaError::Io(error.into())),
         }
-    }
-}
-
-/// What the host says about an open file.
-struct Host {
-    /// Whether the file is in a filesystem of memory: tmpfs (also memfd), hugetlbfs.
-    is_memory: bool,
-    /// Whether the file has no name, and so vanishes with its last handle.
-    is_nameless: bool,
-    is_writable: bool,
-    /// Bytes in a page.
-    page: usize,
-}
-
-impl Host {
-    fn of(file: &File) -> io::Result<Host> {
-        let filesystem = rustix::fs::fstatfs(file)?;
-        let is_huge = filesystem.f_type == libc::HUGETLBFS_MAGIC;
-        let huge_page = usize::try_from(filesystem.f_bsize).unwrap_or(PAGE_SIZE);
-        let mode = rustix::fs::fcntl_getfl(file)? & OFlags::ACCMODE;
-        Ok(Host {
-            is_memory: is_huge || filesystem.f_type == libc::TMPFS_MAGIC,
-            is_nameless: rustix::fs::fstat(file)?.st_nlink == 0,
-            is_writable: mode != OFlags::RDONLY,
-            page: if is_huge { huge_page } else { rustix::param::page_size() },
-        })
-    }
-
-    /// The length of a file, which is a positive number of whole pages.
-    fn check_len(&self, file: &File) -> Result<usize, MediaError> {
-        // Not the metadata, which has no length for a block device.
-        let end = rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).map_err(io::Error::from)?;
-        match usize::try_from(end) {
-            Ok(0) => Err(MediaError::Empty),
-            Ok(len) if len.is_multiple_of(self.page) => Ok(len),
-            _ => Err(MediaError::PartialPage { len: end, page: self.page }),
-        }
-    }
-
-    /// Maps the whole file and says how its stores survive.
-    fn map(
-        &self,
-        mapping: &Reservation,
-        file: &File,
-        durability: Durability,
-    ) -> Result<Persistence, MediaError> {
-        let access = if self.is_writable { Access::Write } else { Access::Read };
-        let whole = || 0..mapping.window().len();
-        let map = |sharing| mapping.map_file(whole(), file.as_fd(), 0, access, sharing);
-        if durability == Durability::Process || self.is_memory {
-            if durability == Durability::Power {
-                return Err(MediaError::InMemory);
-            }
-            map(Sharing::Shared)?;
-            mapping.advise_huge();
-            let volatile = self.is_nameless;
-            return Ok(if volatile { Persistence::Volatile } else { Persistence::Process });
-        }
-        // The host accepts a synchronous mapping of persistent memory only, where stores bypass
-        // the page cache and a written-back cache line is as durable as the file's metadata.
-        if map(Sharing::Synchronous).is_ok() {
-            return Ok(Persistence::CacheLines);
-        }
-        map(Sharing::Shared)?;
-        Ok(Persistence::Msync)
     }
 }

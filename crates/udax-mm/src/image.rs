@@ -262,6 +262,7 @@ pub(crate) fn simulated_facts() -> MediaFacts {
         host_page: PAGE_SIZE,
         is_registrable: false,
         is_writable: true,
+        is_dax: false,
     }
 }
 

@@ -4,7 +4,7 @@
 //! medium, and how it fails. It does not know pages' lifetimes: whoever has a medium may touch all
 //! of it, and only a page map says who should.
 //!
-//! [`FileMedia`] is memory; the recorder and the crash image hold plain buffers.
+//! [`FileMedia`] and [`RangeMedia`] are memory; the recorder and the crash image hold plain buffers.
 
 use std::fmt::Debug;
 use std::io;
@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use crate::sync::Arc;
 use crate::units::Pages;
 
-pub use crate::file_media::{Durability, FileMedia};
+pub use crate::file_media::{Durability, FileMedia, HugePage};
+pub use crate::range_media::RangeMedia;
 
 /// The source line that asked for a flush or a fence. The recorder names it, and a test of crash
 /// consistency leaves it out.
@@ -42,13 +43,19 @@ pub struct MediaFacts {
     /// How stores survive.
     pub persistence: Persistence,
     /// Bytes in a page of the host behind it, as far as the host tells: more than
-    /// [`PAGE_SIZE`](crate::PAGE_SIZE) with hugetlbfs only.
+    /// [`PAGE_SIZE`](crate::PAGE_SIZE) with hugetlbfs and DAX devices only. The host maps parts of
+    /// the medium that start and end at multiples of it.
     pub host_page: usize,
     /// Whether the host kernel registers its memory for input and output by devices (`io_uring`,
-    /// RDMA, CUDA). It does for memory filesystems, and refuses for filesystems on a disk.
+    /// RDMA, CUDA). It does for memory filesystems and DAX devices, and refuses for filesystems on
+    /// a disk, DAX or not.
     pub is_registrable: bool,
     /// Whether stores are possible.
     pub is_writable: bool,
+    /// Whether loads and stores reach the memory of a device, with no page cache between: a DAX
+    /// device, or a file on a DAX filesystem, for which the host accepts `MAP_SYNC`. The mapping
+    /// of such a file is synchronous if its persistence is [`Persistence::CacheLines`].
+    pub is_dax: bool,
 }
 
 /// Why an access to a medium failed, or why there is no medium.
@@ -126,6 +133,52 @@ pub enum MediaError {
         len: u64,
         /// The bytes of a host page.
         page: usize,
+    },
+
+    /// The range of an existing mapping does not start at a page of the host.
+    #[error("address {address:#x} is not a multiple of {page}, the bytes of a host page")]
+    UnalignedRange {
+        /// The first address.
+        address: usize,
+        /// The bytes of a host page.
+        page: usize,
+    },
+
+    /// The file is something that cannot be memory.
+    #[error("the file is no plain file, no block device and no DAX device")]
+    NotAMedium,
+
+    /// The host has too few huge pages that are free.
+    #[error(
+        "{needed} huge pages of {} are needed and {free} are free; reserve more with \
+         `echo {total} > /sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages`",
+        size_of_page(*.page), .page / 1024
+    )]
+    NoHugePages {
+        /// The bytes of a huge page.
+        page: usize,
+        /// The pages that the medium needs.
+        needed: u64,
+        /// The pages that nobody has, and that are promised to nobody.
+        free: u64,
+        /// The pages that the host has to have, free or not.
+        total: u64,
+    },
+
+    /// The host has no huge pages of this size at all.
+    #[error("the host has no huge pages of {}", size_of_page(*.page))]
+    NoSuchHugePage {
+        /// The bytes of a huge page.
+        page: usize,
+    },
+
+    /// The host does not tell what a device is.
+    #[error("cannot find out about the device at {}", .path.display())]
+    Device {
+        /// Where the host describes the device.
+        path: PathBuf,
+        /// What was found instead.
+        source: io::Error,
     },
 
     /// Durability against power loss was asked of a file in memory.
@@ -263,4 +316,13 @@ pub struct MediaRange {
     pub start: u64,
     /// The number of pages.
     pub pages: Pages,
+}
+
+/// The size of a page as people say it.
+fn size_of_page(bytes: usize) -> String {
+    match bytes.trailing_zeros() {
+        30.. => format!("{} GiB", bytes >> 30),
+        20..30 => format!("{} MiB", bytes >> 20),
+        _ => format!("{} KiB", bytes >> 10),
+    }
 }

@@ -111,6 +111,7 @@ impl Ranges {
             host_page: a.host_page.min(b.host_page),
             is_registrable: a.is_registrable && b.is_registrable,
             is_writable: a.is_writable && b.is_writable,
+            is_dax: a.is_dax && b.is_dax,
         };
         let facts = self.media().map(|media| media.facts()).reduce(weaker);
         facts.expect("a pgmap has at least one range")

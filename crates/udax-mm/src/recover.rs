@@ -6,6 +6,7 @@
 //!
 //! [`Media::recover`]: crate::Media::recover
 
+use crate::access::len_of;
 use crate::media::MediaError;
 use crate::pgmap::PgmapRef;
 use crate::units::{PAGE_BYTES, PAGE_SIZE, PgmapOff};
@@ -41,7 +42,7 @@ impl PgmapRef {
     /// [`MediaError::PartialRecovery`] if the bytes are no whole pages, [`MediaError::OutOfRange`],
     /// [`MediaError::Frozen`], and what the medium reports. No poison is cleared then.
     pub fn recover(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        let len = u64::try_from(bytes.len()).expect("a slice is shorter than 2^64 bytes");
+        let len = len_of(bytes);
         if !at.is_multiple_of(PAGE_BYTES) || !len.is_multiple_of(PAGE_BYTES) {
             return Err(MediaError::PartialRecovery { at, len, page: PAGE_SIZE });
         }

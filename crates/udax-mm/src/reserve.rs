@@ -1,7 +1,8 @@
 //! Reserved addresses, and the calls to the host's memory management.
 //!
-//! This file owns ranges of addresses of this process: which are taken, what is mapped there, and
-//! the userfaultfd that the lazy ones are registered with. It does not know why: file media and
+//! This file owns ranges of addresses of this process: which are taken, what is mapped there, the
+//! userfaultfd that the lazy ones are registered with, and the promise about a range that somebody
+//! else has mapped. It does not know why: file media and
 //! user mappings do.
 //!
 //! Everything that changes the address space is here, so that it can be seen in one place that
@@ -19,6 +20,7 @@ use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
 
 use crate::bytes::Window;
+use crate::media::{MediaError, MediaFacts, RangeMedia};
 use crate::sync::OnceLock;
 use crate::uffd;
 use crate::units::{Order, PAGE_SIZE};
@@ -216,6 +218,36 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         unmap(self.window.start().as_ptr().cast(), self.window.len());
+    }
+}
+
+impl RangeMedia {
+    /// Makes `len` bytes from `start` on a medium. They may be mapped to anything, and may fail.
+    ///
+    /// # Safety
+    ///
+    /// Until the medium is dropped:
+    ///
+    /// 1. The addresses stay mapped, or at least are given to nobody else: whoever unmaps them
+    ///    keeps them reserved.
+    /// 2. No Rust reference covers a byte of them. Others may load and store through pointers, as
+    ///    other threads, processes and devices do.
+    /// 3. If `facts` permit stores, every store to them is harmless: a device's window may start
+    ///    something.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::Empty`], or [`MediaError::UnalignedRange`] or
+    /// [`MediaError::PartialPage`] if the range is no whole number of the pages that `facts` tell.
+    pub unsafe fn new(
+        start: NonNull<u8>,
+        len: usize,
+        facts: MediaFacts,
+    ) -> Result<RangeMedia, MediaError> {
+        RangeMedia::check(start.addr().get(), len, facts)?;
+        // SAFETY: the invariants of a window are the caller's promises 1 and 2.
+        let window = unsafe { Window::new(start, len) };
+        Ok(RangeMedia::of_window(window, facts))
     }
 }
 

@@ -37,7 +37,13 @@ impl Media for Counter {
     }
     fn facts(&self) -> MediaFacts {
         let persistence = Persistence::Volatile;
-        MediaFacts { persistence, host_page: 4096, is_registrable: false, is_writable: true }
+        MediaFacts {
+            persistence,
+            host_page: 4096,
+            is_registrable: false,
+            is_writable: true,
+            is_dax: false,
+        }
     }
     fn read(&self, _: u64, _: &mut [u8]) -> Result<(), MediaError> {
         Ok(())

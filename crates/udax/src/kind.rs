@@ -175,11 +175,18 @@ pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
         MediaError::Misaligned { .. }
         | MediaError::PartialRecovery { .. }
         | MediaError::NotAddressable { .. }
+        | MediaError::UnalignedRange { .. }
         | MediaError::InMemory => ErrorKind::InvalidInput,
         MediaError::Frozen { .. } => ErrorKind::Frozen,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
-        MediaError::Empty | MediaError::PartialPage { .. } => ErrorKind::NotAPool,
-        MediaError::Open { source, .. } | MediaError::Create { source, .. } => of_host(source),
+        MediaError::Empty | MediaError::PartialPage { .. } | MediaError::NotAMedium => {
+            ErrorKind::NotAPool
+        }
+        MediaError::NoHugePages { .. } => ErrorKind::Full,
+        MediaError::NoSuchHugePage { .. } => ErrorKind::Host,
+        MediaError::Device { source, .. }
+        | MediaError::Open { source, .. }
+        | MediaError::Create { source, .. } => of_host(source),
         MediaError::Io(error) => of_host(error),
     }
 }

@@ -1,0 +1,321 @@
+//! What the host says about an open file, and how it maps it.
+//!
+//! This file owns the decisions that turn a file into a medium: what kind of memory it is, how its
+//! stores survive, and what a refusal means. The answers of sysfs are read in
+//! [`sysfs`](crate::sysfs), the mapping itself is made in [`reserve`](crate::reserve).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::media::{Durability, MediaError, Persistence};
+use crate::reserve::{Reservation, Sharing};
+use crate::sysfs::{DaxDevice, Sysfs};
+use crate::units::PAGE_SIZE;
+use crate::vma::Access;
+
+/// What the host says about an open file.
+#[derive(Debug)]
+pub(crate) struct Host {
+    kind: Kind,
+    /// Whether the file has no name, and so vanishes with its last handle.
+    is_nameless: bool,
+    is_writable: bool,
+    /// Bytes in a page.
+    page: usize,
+}
+
+/// What a file is made of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    /// tmpfs, also a memfd.
+    Memory,
+    /// hugetlbfs, also a memfd of huge pages.
+    HugePages,
+    /// `/dev/daxX.Y`.
+    Dax(DaxDevice),
+    /// A filesystem on a device, or a block device. Persistent memory if it says so when mapped.
+    Device,
+}
+
+/// How a file was mapped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Mapped {
+    pub(crate) sharing: Sharing,
+    /// Whether loads and stores reach the memory of a device, and no page cache.
+    pub(crate) is_dax: bool,
+}
+
+impl Host {
+    pub(crate) fn of(file: &File) -> Result<Host, MediaError> {
+        let metadata = file.metadata()?;
+        let filesystem = rustix::fs::fstatfs(file).map_err(io::Error::from)?;
+        let kind = if metadata.file_type().is_char_device() {
+            let (major, minor) =
+                (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+            let device = Sysfs::of_this_host().dax_device(major, minor)?;
+            Kind::Dax(device.ok_or(MediaError::NotAMedium)?)
+        } else if metadata.is_file() || metadata.file_type().is_block_device() {
+            // The type of the filesystem that holds a block device's name is not that of the device.
+            match filesystem.f_type {
+                libc::HUGETLBFS_MAGIC => Kind::HugePages,
+                libc::TMPFS_MAGIC if metadata.is_file() => Kind::Memory,
+                _ => Kind::Device,
+            }
+        } else {
+            return Err(MediaError::NotAMedium);
+        };
+        let page = match kind {
+            Kind::HugePages => usize::try_from(filesystem.f_bsize).unwrap_or(PAGE_SIZE),
+            Kind::Dax(device) => device.align.max(rustix::param::page_size()),
+            Kind::Memory | Kind::Device => rustix::param::page_size(),
+        };
+        let mode = rustix::fs::fcntl_getfl(file).map_err(io::Error::from)? & OFlags::ACCMODE;
+        let is_writable = mode != OFlags::RDONLY;
+        Ok(Host { kind, is_nameless: metadata.nlink() == 0, is_writable, page })
+    }
+
+    /// Bytes in a page, to multiples of which the file can be mapped.
+    pub(crate) fn page(&self) -> usize {
+        self.page
+    }
+
+    pub(crate) fn is_writable(&self) -> bool {
+        self.is_writable
+    }
+
+    /// Whether the host kernel lets devices use this memory for as long as they like. It refuses
+    /// files whose filesystem has to know of every store: those on a device, DAX or not.
+    pub(crate) fn is_registrable(&self) -> bool {
+        self.kind != Kind::Device
+    }
+
+    /// The length of a file, which is a positive number of whole pages.
+    pub(crate) fn check_len(&self, file: &File) -> Result<usize, MediaError> {
+        let end = match self.kind {
+            Kind::Dax(device) => device.len,
+            // Not the metadata, which has no length for a block device.
+            _ => rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).map_err(io::Error::from)?,
+        };
+        match usize::try_from(end) {
+            Ok(0) => Err(MediaError::Empty),
+            Ok(len) if len.is_multiple_of(self.page) => Ok(len),
+            _ => Err(MediaError::PartialPage { len: end, page: self.page }),
+        }
+    }
+
+    /// Refuses what the file cannot promise, before it is mapped.
+    pub(crate) fn check(&self, durability: Durability) -> Result<(), MediaError> {
+        let is_persistent = match self.kind {
+            Kind::Memory | Kind::HugePages => false,
+            Kind::Dax(device) => device.is_persistent,
+            Kind::Device => true,
+        };
+        if durability == Durability::Power && !is_persistent {
+            return Err(MediaError::InMemory);
+        }
+        Ok(())
+    }
+
+    /// Maps the whole file.
+    pub(crate) fn map(
+        &self,
+        mapping: &Reservation,
+        file: &File,
+        durability: Durability,
+    ) -> Result<Mapped, MediaError> {
+        let access = if self.is_writable { Access::Write } else { Access::Read };
+        let len = mapping.window().len();
+        let map = |sharing| mapping.map_file(0..len, file.as_fd(), 0, access, sharing);
+        let mapped = match self.kind {
+            Kind::Memory | Kind::HugePages => map_shared(map, false),
+            Kind::Dax(_) => map_shared(map, true),
+            Kind::Device => map_device(map, durability),
+        };
+        if self.kind == Kind::Memory {
+            mapping.advise_huge();
+        }
+        mapped.map_err(|error| match Errno::from_io_error(&error) {
+            Some(Errno::NOMEM) if self.kind == Kind::HugePages => {
+                no_huge_pages(&Sysfs::of_this_host(), self.page, len)
+            }
+            _ => MediaError::Io(error),
+        })
+    }
+
+    /// How stores to the file survive that was mapped like this.
+    pub(crate) fn persistence(&self, durability: Durability, mapped: Mapped) -> Persistence {
+        match durability {
+            Durability::Process if self.is_nameless => Persistence::Volatile,
+            Durability::Process => Persistence::Process,
+            Durability::Power if mapped.is_dax => Persistence::CacheLines,
+            Durability::Power => Persistence::Msync,
+        }
+    }
+}
+
+fn map_shared(map: impl Fn(Sharing) -> io::Result<()>, is_dax: bool) -> io::Result<Mapped> {
+    map(Sharing::Shared)?;
+    Ok(Mapped { sharing: Sharing::Shared, is_dax })
+}
+
+/// Maps a file that may be persistent memory, where stores bypass the page cache. The host accepts
+/// a synchronous mapping of such a file only. It makes a written-back cache line as durable as the
+/// file's metadata, at the price of a commit in each first store to a page; so it stays only where
+/// power loss is to be survived.
+fn map_device(
+    map: impl Fn(Sharing) -> io::Result<()>,
+    durability: Durability,
+) -> io::Result<Mapped> {
+    match map(Sharing::Synchronous) {
+        Ok(()) if durability == Durability::Power => {
+            Ok(Mapped { sharing: Sharing::Synchronous, is_dax: true })
+        }
+        Ok(()) => map_shared(map, true),
+        Err(error) if is_no_dax(&error) => map_shared(map, false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a synchronous mapping was refused because the file is not persistent memory, or because
+/// the host is older than such mappings (EINVAL).
+fn is_no_dax(error: &io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::INVAL))
+}
+
+/// Why the host has no huge pages of `page` bytes for `len` bytes, and how to get them.
+pub(crate) fn no_huge_pages(sysfs: &Sysfs, page: usize, len: usize) -> MediaError {
+    let needed = u64::try_from(len.div_ceil(page)).expect("usize has at most 64 bits");
+    match sysfs.huge_pages(page) {
+        Ok(pages) => {
+            let total = pages.total + needed.saturating_sub(pages.free);
+            MediaError::NoHugePages { page, needed, free: pages.free, total }
+        }
+        Err(_) => MediaError::NoSuchHugePage { page },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Host, Kind, Mapped, is_no_dax, map_device, no_huge_pages};
+    use crate::media::{Durability, MediaError, Persistence};
+    use crate::reserve::Sharing;
+    use crate::sysfs::{DaxDevice, Sysfs};
+    use rustix::io::Errno;
+    use std::cell::RefCell;
+    use std::fs;
+    use tempfile::TempDir;
+
+    fn host(kind: Kind) -> Host {
+        Host { kind, is_nameless: false, is_writable: true, page: 4096 }
+    }
+
+    fn dax(is_persistent: bool) -> Kind {
+        Kind::Dax(DaxDevice { len: 1 << 30, align: 2 << 20, is_persistent })
+    }
+
+    const PLAIN: Mapped = Mapped { sharing: Sharing::Shared, is_dax: false };
+    const DIRECT: Mapped = Mapped { sharing: Sharing::Shared, is_dax: true };
+    const SYNCHRONOUS: Mapped = Mapped { sharing: Sharing::Synchronous, is_dax: true };
+
+    #[test]
+    fn power_loss_is_survived_by_cache_lines_on_persistent_memory_and_by_msync_elsewhere() {
+        let device = host(Kind::Device);
+        assert_eq!(device.persistence(Durability::Power, SYNCHRONOUS), Persistence::CacheLines);
+        assert_eq!(device.persistence(Durability::Power, PLAIN), Persistence::Msync);
+        assert_eq!(device.persistence(Durability::Process, DIRECT), Persistence::Process);
+        let dax = host(dax(true));
+        assert_eq!(dax.persistence(Durability::Power, DIRECT), Persistence::CacheLines);
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_volatile() {
+        let file = Host { is_nameless: true, ..host(Kind::Memory) };
+        assert_eq!(file.persistence(Durability::Process, PLAIN), Persistence::Volatile);
+    }
+
+    #[test]
+    fn memory_that_forgets_cannot_promise_to_survive_power_loss() {
+        for kind in [Kind::Memory, Kind::HugePages, dax(false)] {
+            let refused = host(kind).check(Durability::Power);
+            assert!(matches!(refused, Err(MediaError::InMemory)), "{kind:?}");
+            host(kind).check(Durability::Process).unwrap();
+        }
+        for kind in [Kind::Device, dax(true)] {
+            host(kind).check(Durability::Power).unwrap();
+        }
+    }
+
+    #[test]
+    fn all_but_files_on_a_device_can_be_registered() {
+        for kind in [Kind::Memory, Kind::HugePages, dax(true), dax(false)] {
+            assert!(host(kind).is_registrable(), "{kind:?}");
+        }
+        assert!(!host(Kind::Device).is_registrable());
+    }
+
+    /// Maps with a host that answers a synchronous mapping with `answer`; returns what was asked.
+    fn mapped(answer: Result<(), Errno>, durability: Durability) -> (Vec<Sharing>, Option<Mapped>) {
+        let asked = RefCell::new(Vec::new());
+        let map = |sharing| {
+            asked.borrow_mut().push(sharing);
+            let answer = if sharing == Sharing::Synchronous { answer } else { Ok(()) };
+            answer.map_err(Into::into)
+        };
+        let mapped = map_device(map, durability).ok();
+        (asked.into_inner(), mapped)
+    }
+
+    #[test]
+    fn persistent_memory_is_mapped_synchronously_only_to_survive_power_loss() {
+        let both = vec![Sharing::Synchronous, Sharing::Shared];
+        assert_eq!(
+            mapped(Ok(()), Durability::Power),
+            (vec![Sharing::Synchronous], Some(SYNCHRONOUS))
+        );
+        assert_eq!(mapped(Ok(()), Durability::Process), (both, Some(DIRECT)));
+    }
+
+    #[test]
+    fn a_file_that_is_no_persistent_memory_is_mapped_through_the_page_cache() {
+        for durability in [Durability::Process, Durability::Power] {
+            let both = vec![Sharing::Synchronous, Sharing::Shared];
+            assert_eq!(mapped(Err(Errno::OPNOTSUPP), durability), (both, Some(PLAIN)));
+        }
+    }
+
+    #[test]
+    fn another_refusal_of_a_synchronous_mapping_is_no_answer_about_the_file() {
+        for errno in [Errno::NOMEM, Errno::ACCESS, Errno::AGAIN, Errno::PERM, Errno::NODEV] {
+            assert!(!is_no_dax(&errno.into()), "{errno:?}");
+            let asked = vec![Sharing::Synchronous];
+            assert_eq!(mapped(Err(errno), Durability::Power), (asked, None), "{errno:?}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_huge_pages_says_how_many_are_missing_and_how_to_reserve_them() {
+        let root = TempDir::new().unwrap();
+        let pool = root.path().join("kernel/mm/hugepages/hugepages-2048kB");
+        fs::create_dir_all(&pool).unwrap();
+        for (name, value) in
+            [("nr_hugepages", "10"), ("free_hugepages", "5"), ("resv_hugepages", "2")]
+        {
+            fs::write(pool.join(name), value).unwrap();
+        }
+        let sysfs = Sysfs::of_test(root.path());
+        assert_eq!(
+            no_huge_pages(&sysfs, 2 << 20, 16 << 20).to_string(),
+            "8 huge pages of 2 MiB are needed and 3 are free; reserve more with \
+             `echo 15 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`"
+        );
+        assert_eq!(
+            no_huge_pages(&sysfs, 1 << 30, 1 << 30).to_string(),
+            "the host has no huge pages of 1 GiB"
+        );
+    }
+}
