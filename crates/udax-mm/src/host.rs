@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::media::{Durability, MediaError, Persistence};
-use crate::reserve::{Reservation, Sharing};
+use crate::reserve::{Fresh, Reservation, Sharing};
 use crate::sysfs::{DaxDevice, Sysfs};
 use crate::units::PAGE_SIZE;
 use crate::vma::Access;
@@ -130,21 +130,27 @@ impl Host {
     ) -> Result<Mapped, MediaError> {
         let access = if self.is_writable { Access::Write } else { Access::Read };
         let len = mapping.window().len();
-        let map = |sharing| mapping.map_file(0..len, file.as_fd(), 0, access, sharing);
-        let mapped = match self.kind {
-            Kind::Memory | Kind::HugePages => map_shared(map, false),
-            Kind::Dax(_) => map_shared(map, true),
-            Kind::Device => map_device(map, durability),
+        // Elsewhere first: a mapping over the reservation that is refused may leave a hole in it,
+        // and the host would give those addresses to the next who asks.
+        let attempt = |sharing| Fresh::of_file(len, file.as_fd(), access, sharing);
+        let attempted = match self.kind {
+            Kind::Memory | Kind::HugePages => map_shared(attempt, false),
+            Kind::Dax(_) => map_shared(attempt, true),
+            Kind::Device => map_device(attempt, durability),
         };
-        if self.kind == Kind::Memory {
-            mapping.advise_huge();
-        }
-        mapped.map_err(|error| match Errno::from_io_error(&error) {
+        let (mapped, accepted) = attempted.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::NOMEM) if self.kind == Kind::HugePages => {
                 no_huge_pages(&Sysfs::of_this_host(), self.page, len)
             }
             _ => MediaError::Io(error),
-        })
+        })?;
+        mapping.map_file(0..len, file.as_fd(), 0, access, mapped.sharing)?;
+        // It held the huge pages that the mapping needs.
+        drop(accepted);
+        if self.kind == Kind::Memory {
+            mapping.advise_huge();
+        }
+        Ok(mapped)
     }
 
     /// How stores to the file survive that was mapped like this.
@@ -158,24 +164,23 @@ impl Host {
     }
 }
 
-fn map_shared(map: impl Fn(Sharing) -> io::Result<()>, is_dax: bool) -> io::Result<Mapped> {
-    map(Sharing::Shared)?;
-    Ok(Mapped { sharing: Sharing::Shared, is_dax })
+fn map_shared<T>(map: impl Fn(Sharing) -> io::Result<T>, is_dax: bool) -> io::Result<(Mapped, T)> {
+    Ok((Mapped { sharing: Sharing::Shared, is_dax }, map(Sharing::Shared)?))
 }
 
 /// Maps a file that may be persistent memory, where stores bypass the page cache. The host accepts
 /// a synchronous mapping of such a file only. It makes a written-back cache line as durable as the
 /// file's metadata, at the price of a commit in each first store to a page; so it stays only where
 /// power loss is to be survived.
-fn map_device(
-    map: impl Fn(Sharing) -> io::Result<()>,
+fn map_device<T>(
+    map: impl Fn(Sharing) -> io::Result<T>,
     durability: Durability,
-) -> io::Result<Mapped> {
+) -> io::Result<(Mapped, T)> {
     match map(Sharing::Synchronous) {
-        Ok(()) if durability == Durability::Power => {
-            Ok(Mapped { sharing: Sharing::Synchronous, is_dax: true })
+        Ok(made) if durability == Durability::Power => {
+            Ok((Mapped { sharing: Sharing::Synchronous, is_dax: true }, made))
         }
-        Ok(()) => map_shared(map, true),
+        Ok(_) => map_shared(map, true),
         Err(error) if is_no_dax(&error) => map_shared(map, false),
         Err(error) => Err(error),
     }
@@ -203,8 +208,9 @@ pub(crate) fn no_huge_pages(sysfs: &Sysfs, page: usize, len: usize) -> MediaErro
 mod tests {
     use super::{Host, Kind, Mapped, is_no_dax, map_device, no_huge_pages};
     use crate::media::{Durability, MediaError, Persistence};
-    use crate::reserve::Sharing;
+    use crate::reserve::{Reservation, Sharing};
     use crate::sysfs::{DaxDevice, Sysfs};
+    use rustix::fs::MemfdFlags;
     use rustix::io::Errno;
     use std::cell::RefCell;
     use std::fs;
@@ -266,7 +272,7 @@ mod tests {
             let answer = if sharing == Sharing::Synchronous { answer } else { Ok(()) };
             answer.map_err(Into::into)
         };
-        let mapped = map_device(map, durability).ok();
+        let mapped = map_device(map, durability).ok().map(|(mapped, ())| mapped);
         (asked.into_inner(), mapped)
     }
 
@@ -295,6 +301,29 @@ mod tests {
             let asked = vec![Sharing::Synchronous];
             assert_eq!(mapped(Err(errno), Durability::Power), (asked, None), "{errno:?}");
         }
+    }
+
+    /// A mapping over the reservation that the host refuses late would give its addresses away,
+    /// and the next thread to ask for memory would get them.
+    #[test]
+    fn a_file_that_is_refused_leaves_no_hole_in_the_reservation() {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        let Ok(file) = rustix::fs::memfd_create("refused", flags) else {
+            eprintln!("SKIPPED, nothing is shown: the host has no huge pages");
+            return;
+        };
+        let file = fs::File::from(file);
+        file.set_len(1 << 40).unwrap();
+        let host = Host::of(&file).unwrap();
+        let mapping = Reservation::new(1 << 40).unwrap();
+
+        let refused = host.map(&mapping, &file, Durability::Process);
+
+        assert!(matches!(refused, Err(MediaError::NoHugePages { .. })), "{refused:?}");
+        let first = format!("{:x}-", mapping.window().start().addr());
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| line.starts_with(&first));
+        assert!(line.is_some_and(|line| line.contains("---p")), "{line:?} in {maps}");
     }
 
     #[test]

@@ -290,7 +290,7 @@ pub trait Media: Send + Sync + Debug {
     fn fence(&self, site: Site) -> Result<(), MediaError>;
 
     /// The file to map for users, and its byte at which the medium starts. None where there is no
-    /// file: a recorder, a crash image.
+    /// file: a recorder, a crash image. [`MediaFacts::host_page`] is that of this file.
     fn backing(&self) -> Option<(BorrowedFd<'_>, u64)> {
         None
     }

@@ -3,9 +3,11 @@
 //! This file owns what is said about such a range. Whether its addresses may be touched is promised
 //! by whoever makes one, in [`reserve`](crate::reserve).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::bytes::Window;
+use crate::host::Host;
 use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::persist::Persist;
 use crate::units::PAGE_SIZE;
@@ -44,14 +46,27 @@ pub struct RangeMedia {
     window: Window,
     facts: MediaFacts,
     persist: Persist,
-    backing: Option<(OwnedFd, u64)>,
+    backing: Option<(File, u64)>,
 }
 
 impl RangeMedia {
     /// Says which file the range maps, from its byte `start` on, so that users can map it too.
-    #[must_use]
-    pub fn backed_by(self, file: OwnedFd, start: u64) -> RangeMedia {
-        RangeMedia { backing: Some((file, start)), ..self }
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::UnalignedRange`], [`MediaError::PartialPage`] or
+    /// [`MediaError::Misaligned`] if the file's pages are larger than was told and do not fit, and
+    /// what [`FileMedia::from_file`](crate::media::FileMedia::from_file) returns of a file that is
+    /// no medium.
+    pub fn backed_by(mut self, file: File, start: u64) -> Result<RangeMedia, MediaError> {
+        let page = Host::of(&file)?.page();
+        self.facts.host_page = self.facts.host_page.max(page);
+        RangeMedia::check(self.window.start().addr().get(), self.window.len(), self.facts)?;
+        if !usize::try_from(start).is_ok_and(|start| start.is_multiple_of(page)) {
+            return Err(MediaError::Misaligned { at: start });
+        }
+        self.backing = Some((file, start));
+        Ok(self)
     }
 
     /// Refuses a range that is no medium.
@@ -133,6 +148,7 @@ mod tests {
     use crate::reserve::{Reservation, Sharing};
     use crate::units::PAGE_SIZE;
     use crate::vma::Access;
+    use std::fs::File;
     use std::os::fd::AsFd;
 
     const FACTS: MediaFacts = MediaFacts {
@@ -152,7 +168,7 @@ mod tests {
         let whole = 0..3 * PAGE_SIZE;
         memory.map_file(whole, file.as_fd(), 0, Access::Write, Sharing::Shared).unwrap();
         let window = memory.window().copied(Copies::of_this_processor());
-        let range = RangeMedia::of_window(window, facts).backed_by(file, 0);
+        let range = RangeMedia::of_window(window, facts).backed_by(File::from(file), 0).unwrap();
         (memory, range)
     }
 

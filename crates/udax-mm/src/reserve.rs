@@ -35,6 +35,24 @@ pub(crate) enum Sharing {
     Synchronous,
 }
 
+impl Sharing {
+    fn flags(self) -> MapFlags {
+        match self {
+            Sharing::Shared => MapFlags::SHARED,
+            Sharing::Synchronous => MapFlags::SHARED_VALIDATE | MapFlags::SYNC,
+        }
+    }
+}
+
+impl Access {
+    fn protection(self) -> ProtFlags {
+        match self {
+            Access::Read => ProtFlags::READ,
+            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
+        }
+    }
+}
+
 /// Addresses of this process that are mapped and unmapped as a whole.
 ///
 /// # Invariants
@@ -80,7 +98,9 @@ impl Reservation {
         &self.window
     }
 
-    /// Maps a file over a range of bytes, from its byte `offset` on.
+    /// Maps a file over a range of bytes, from its byte `offset` on. Both are aligned to the pages
+    /// of the file's host, and the host has mapped the file before: one that refuses late would
+    /// leave a hole that belongs to nobody.
     pub(crate) fn map_file(
         &self,
         at: Range<usize>,
@@ -90,15 +110,7 @@ impl Reservation {
         sharing: Sharing,
     ) -> io::Result<()> {
         let address = self.address(&at);
-        let protection = match access {
-            Access::Read => ProtFlags::READ,
-            Access::Write => ProtFlags::READ | ProtFlags::WRITE,
-        };
-        let flags = match sharing {
-            Sharing::Shared => MapFlags::SHARED,
-            Sharing::Synchronous => MapFlags::SHARED_VALIDATE | MapFlags::SYNC,
-        };
-        let flags = flags | MapFlags::FIXED;
+        let (protection, flags) = (access.protection(), sharing.flags() | MapFlags::FIXED);
         // SAFETY: the range is inside the reservation (invariant 1), so what it replaces is ours.
         unsafe { rustix::mm::mmap(address, at.len(), protection, flags, file, offset) }?;
         Ok(())
@@ -273,12 +285,13 @@ fn empty_file() -> io::Result<BorrowedFd<'static>> {
     Ok(EMPTY.get().expect("it was set above").as_fd())
 }
 
-/// Anonymous memory on its way to a reservation.
+/// A mapping of its own: anonymous memory on its way to a reservation, or a file that the host is
+/// asked to accept.
 ///
 /// # Invariants
 ///
 /// 1. `start..start + len` was mapped by this value, and nobody else knows it.
-struct Fresh {
+pub(crate) struct Fresh {
     start: *mut c_void,
     len: usize,
 }
@@ -294,6 +307,20 @@ impl Fresh {
         // SAFETY: the range is ours by invariant 1, and the advice changes no bytes.
         unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontFork) }?;
         Ok(fresh)
+    }
+
+    /// Maps a file from its first byte on.
+    pub(crate) fn of_file(
+        len: usize,
+        file: BorrowedFd<'_>,
+        access: Access,
+        sharing: Sharing,
+    ) -> io::Result<Fresh> {
+        let (protection, flags) = (access.protection(), sharing.flags());
+        // SAFETY: without MAP_FIXED the kernel chooses addresses that nobody uses.
+        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, flags, file, 0) }?;
+        // INVARIANT: 1 by the line above; from here on drop unmaps it.
+        Ok(Fresh { start, len })
     }
 
     /// Forgets the addresses: mremap has given them back.

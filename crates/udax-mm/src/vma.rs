@@ -490,6 +490,14 @@ fn map_pages(
         let message = "the medium has no file that could be mapped";
         return Err(io::Error::new(io::ErrorKind::Unsupported, message));
     };
+    let page = media.facts().host_page;
+    let address = reservation.window().start().addr().get() + bytes.start;
+    let starts = address.is_multiple_of(page) && (first + byte).is_multiple_of(wide(page));
+    if !starts || !bytes.len().is_multiple_of(page) {
+        // The host would refuse it, or map all of a huge page, over what is beside.
+        let message = format!("the host maps this medium in whole pages of {page} bytes only");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
+    }
     reservation.map_file(bytes.clone(), file, first + byte, access, Sharing::Shared)?;
     reservation.keep_from_children(bytes)
 }

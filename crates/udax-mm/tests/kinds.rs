@@ -8,7 +8,10 @@ use std::path::Path;
 
 use tempfile::TempDir;
 use udax_mm::media::{Durability, FileMedia, HugePage, Persistence};
-use udax_mm::{Media, MediaError, MediaFacts, MediaRange, MemoryType, PAGE_SIZE, Pages, Pgmap};
+use udax_mm::{
+    Access, Media, MediaError, MediaFacts, MediaRange, MemoryType, Order, PAGE_SIZE, Pages,
+};
+use udax_mm::{Pgmap, PgmapOff, Vma, VmaOff};
 
 const PAGE: u64 = 4096;
 const HUGE: u64 = 2 << 20;
@@ -140,4 +143,17 @@ fn a_length_that_is_no_whole_number_of_huge_pages_is_refused() {
     assert!(matches!(refused, Err(MediaError::PartialPage { .. })), "{refused:?}");
     let refused = FileMedia::huge_memfd("huge", 0, HugePage::TwoMib);
     assert!(matches!(refused, Err(MediaError::Empty)), "{refused:?}");
+}
+
+#[test]
+fn a_part_of_a_huge_page_is_not_mapped_for_users() {
+    let Some(media) = huge(2) else { return };
+    let range = MediaRange { media: udax_mm::sync::Arc::new(media), start: 0, pages: Pages(1024) };
+    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).unwrap().try_get_live().unwrap();
+    let vma = Vma::reserve(Pages(512)).unwrap();
+    let folio = pgmap.request_folio(PgmapOff(0), Order::Base).unwrap();
+    let refused = vma.map(VmaOff(0), folio.borrow(), folio.pages(), Access::Write).unwrap_err();
+    assert!(refused.to_string().contains("2097152"), "{refused}");
+    let folio = pgmap.request_folio(PgmapOff(512), Order::Pmd).unwrap();
+    vma.map(VmaOff(0), folio.borrow(), folio.pages(), Access::Write).unwrap();
 }
