@@ -3,6 +3,9 @@
 use anyhow::{Result, ensure};
 use std::process::{Command, Stdio};
 
+/// The test targets that hold models of loom.
+const LOOM_TARGETS: &[&str] = &["loom", "loom_orderings"];
+
 /// Checks the formatting.
 pub(crate) fn format() -> Result<()> {
     cargo(&["fmt", "--all", "--check"], &[])
@@ -44,7 +47,7 @@ pub(crate) fn loom(bound: u32) -> Result<()> {
         cargo(&arguments, &environment)
     };
     test(&["--lib", "races::"])?;
-    test(&["--test", "loom"])
+    LOOM_TARGETS.iter().try_for_each(|target| test(&["--test", target]))
 }
 
 /// Runs the crash enumerator.

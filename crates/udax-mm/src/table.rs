@@ -345,3 +345,36 @@ mod races {
         });
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Every page of a block, claimed alone. Callers of the crate get there only if a put meets
+    /// `claim_or_defer`.
+    fn claimed_page_by_page() -> (Table, Block) {
+        let table = Table::new(Order::Pmd.pages(), First::FOLIO);
+        let block = Block::covering(PgmapOff(0), Order::Pmd);
+        assert!(block.children().all(|page| table.claim(page)));
+        (table, block)
+    }
+
+    #[test]
+    fn nothing_is_left_below_a_joined_block() {
+        let (table, block) = claimed_page_by_page();
+        assert_eq!(table.join(block), Ok(()));
+        let (leaf, value) = table.leaf(PgmapOff(7));
+        assert!(leaf == block && value.is_claimed());
+        assert!(block.children().all(|page| table.word(page).load().is_idle()));
+        table.retire(block.pages());
+        assert!(table.leaf(PgmapOff(7)).1.is_idle());
+    }
+
+    #[test]
+    fn a_block_with_a_poisoned_page_is_not_joined() {
+        let (table, block) = claimed_page_by_page();
+        table.poison(PgmapOff(9));
+        assert_eq!(table.join(block), Err(RequestError::Poisoned(PgmapOff(9))));
+        assert_eq!(table.leaf(PgmapOff(9)).0.order(), Order::Base);
+    }
+}

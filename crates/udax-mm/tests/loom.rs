@@ -196,6 +196,24 @@ fn a_block_counts_its_busy_pages_while_they_come_and_go() {
     });
 }
 
+/// Rule 4: two threads find a block idle, and each raises the one above it first.
+///
+/// Kills: a raise that came second and keeps its count of the grandparent.
+#[test]
+fn two_pages_that_leave_idle_at_once_raise_the_block_above_once() {
+    model(|| {
+        let pgmap = pgmap(2);
+        let next = with(&pgmap, |pgmap| request(&pgmap, NEXT));
+
+        let folio = request(&pgmap, PAGE);
+
+        let next = next.join().unwrap();
+        verify(&pgmap);
+        drop((folio, next));
+        verify(&pgmap);
+    });
+}
+
 /// Rule 2: a get finds a count, or it finds none; it does not revive a page that was put last.
 ///
 /// Kills: `try_get` that adds and then looks.

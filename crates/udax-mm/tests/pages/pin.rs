@@ -69,6 +69,16 @@ fn references_are_not_waited_for() {
     assert_eq!(pgmap.wait_unpinned(pages(0..4), Wait::Forever), Ok(()));
 }
 
+/// T-5: the end of a range does not belong to it.
+#[test]
+fn a_pin_behind_the_range_is_not_waited_for() {
+    let pgmap = live(4);
+    let _pin = pgmap.request_folio(PgmapOff(2), Order::Base).unwrap().pin(pinned_by("dma"));
+    assert_eq!(pgmap.wait_unpinned(pages(0..2), Wait::Never), Ok(()));
+    assert_eq!(pgmap.wait_unpinned(pages(3..4), Wait::Never), Ok(()));
+    assert_eq!(pgmap.first_pinned(pages(0..2)), None);
+}
+
 #[test]
 fn the_last_unpin_of_each_folio_wakes() {
     let pgmap = live(4);
