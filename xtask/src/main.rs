@@ -13,6 +13,9 @@ mod tidy;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// The bound of `loom --full`.
+const FULL_BOUND: u32 = 3;
+
 /// Checks of the udax workspace.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
@@ -32,6 +35,9 @@ enum Command {
         /// Preemptions allowed in one execution.
         #[arg(long, default_value_t = 2)]
         bound: u32,
+        /// The same as `--bound 3`, which takes minutes and not seconds.
+        #[arg(long, conflicts_with = "bound")]
+        full: bool,
     },
     /// Enumerates the crash images of the filesystem and plants persistence faults.
     Crash {
@@ -54,7 +60,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
-        Command::Loom { bound } => steps::loom(bound),
+        Command::Loom { full: true, .. } => steps::loom(FULL_BOUND),
+        Command::Loom { bound, .. } => steps::loom(bound),
         Command::Crash { arguments } => steps::crash(&arguments),
         Command::Random { steps, seed } => steps::random(steps, seed),
     };
