@@ -1,11 +1,12 @@
 //! The project's checks, run as `cargo xtask <command>`.
 //!
 //! `ci` is all of CI. The longer runs (loom at bound 3, the full crash enumeration, 10^5 random
-//! operations) have commands of their own and are run before an issue is closed.
+//! operations, the mutants) have commands of their own and are run before an issue is closed.
 
 #![forbid(unsafe_code)]
 
 mod ci;
+mod mutants;
 mod source;
 mod steps;
 mod tidy;
@@ -39,6 +40,8 @@ enum Command {
         #[arg(long, conflicts_with = "bound")]
         full: bool,
     },
+    /// Breaks a copy of the code in each way that is on record, and shows that a test notices.
+    Mutants(mutants::Options),
     /// Enumerates the crash images of the filesystem and plants persistence faults.
     Crash {
         /// Handed on to the enumerator, for example `--json` or `--bound 4096`.
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Loom { full: true, .. } => steps::loom(FULL_BOUND),
         Command::Loom { bound, .. } => steps::loom(bound),
+        Command::Mutants(options) => mutants::run(&options),
         Command::Crash { arguments } => steps::crash(&arguments),
         Command::Random { steps, seed } => steps::random(steps, seed),
     };

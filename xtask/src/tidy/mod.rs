@@ -4,6 +4,7 @@ mod format;
 mod layers;
 mod lengths;
 mod lints;
+mod mutants;
 mod numbers;
 mod words;
 
@@ -41,6 +42,7 @@ pub(crate) fn run() -> Result<()> {
     findings.extend(lengths::check(&sources));
     findings.extend(numbers::check(&sources)?);
     findings.extend(format::check(&sources)?);
+    findings.extend(mutants::check(&sources)?);
     for finding in &findings {
         println!("{finding}");
     }
