@@ -9,6 +9,9 @@ use std::path::Path;
 /// The invariants of the specification run from I-01 to this one.
 const LAST_INVARIANT: u32 = 68;
 
+/// The document that compares Linux with udax, and names tests in the last column of its tables.
+const PAGE_MAPS: &str = "docs/page-maps.md";
+
 /// Looks for invariants without a line, and for citations of what does not exist.
 pub(super) fn check(sources: &[Source]) -> Result<Vec<Finding>> {
     let table = source::document("docs/invariants.md")?;
@@ -19,6 +22,7 @@ pub(super) fn check(sources: &[Source]) -> Result<Vec<Finding>> {
         .map(|number| Finding::new("docs/invariants.md", 0, format!("I-{number:02} has no line")))
         .collect();
     findings.extend(missing(&table, sources));
+    findings.extend(missing_tests(&source::document(PAGE_MAPS)?, sources));
     for source in sources {
         findings.extend(unknown(source, "I-", &invariants, "docs/invariants.md"));
         findings.extend(unknown(source, "rule ", &rules, "docs/protocol.md"));
@@ -35,13 +39,34 @@ fn missing<'a>(table: &'a str, sources: &'a [Source]) -> impl Iterator<Item = Fi
     })
 }
 
+/// Tests that the last column of a table in [`PAGE_MAPS`] names, and that do not exist.
+fn missing_tests<'a>(
+    document: &'a str,
+    sources: &'a [Source],
+) -> impl Iterator<Item = Finding> + 'a {
+    let last_cell = |line: &'a str| line.strip_suffix(" |")?.rsplit("| ").next();
+    let cells =
+        document.lines().enumerate().filter_map(move |(n, line)| Some((n, last_cell(line)?)));
+    cells.flat_map(move |(n, cell)| {
+        let names = cell.split('`').skip(1).step_by(2);
+        let tests = names.filter(|name| name.matches('_').count() > 3);
+        tests
+            .filter(|name| !defined(name, sources))
+            .map(move |name| Finding::new(PAGE_MAPS, n + 1, format!("`{name}` does not exist")))
+    })
+}
+
 /// Whether a name is a file that exists, a function that exists, or neither a file nor a function.
 fn exists(name: &str, sources: &[Source]) -> bool {
     if Path::new(name).extension().is_some_and(|extension| extension == "rs") {
         return source::root().join("crates").join(name).exists();
     }
     let is_test = name.matches('_').count() > 2;
-    !is_test || sources.iter().any(|source| source.text.contains(&format!("fn {name}()")))
+    !is_test || defined(name, sources)
+}
+
+fn defined(name: &str, sources: &[Source]) -> bool {
+    sources.iter().any(|source| source.text.contains(&format!("fn {name}(")))
 }
 
 /// The numbers that follow `mark` at the start of the lines of a document.
