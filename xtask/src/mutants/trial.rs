@@ -75,6 +75,7 @@ pub(super) fn run(
         .current_dir(&package)
         .env("CARGO_MANIFEST_DIR", &package)
         .env("LOOM_MAX_PREEMPTIONS", "2")
+        .env("RUST_BACKTRACE", "0")
         .stdout(output.try_clone()?)
         .stderr(output)
         .spawn()
