@@ -10,6 +10,7 @@ use crate::media::MediaError;
 use crate::sync::Arc;
 use crate::units::{Order, PgmapOff};
 use std::fmt::Debug;
+use std::io;
 use std::ops::Range;
 
 /// What kind of memory a page map describes (`enum memory_type` of Linux), with the callbacks that
@@ -146,4 +147,14 @@ impl Folio {
         assert!(folio.pgmap().pgmap().kind().is_addressable(), "migrate_to_ram ends in memory");
         Ok(folio)
     }
+}
+
+/// Refuses to map private memory for the processor.
+pub(crate) fn check_addressable(folio: FolioRef<'_>) -> io::Result<()> {
+    if folio.pgmap().pgmap().kind().is_addressable() {
+        return Ok(());
+    }
+    let head = folio.head();
+    let message = format!("page {head} is private to its device: map what `Folio::to_ram` gives");
+    Err(io::Error::new(io::ErrorKind::Unsupported, message))
 }

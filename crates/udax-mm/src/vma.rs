@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use crate::folio::FolioRef;
 use crate::frozen::FrozenFolio;
 use crate::media::MediaError;
+use crate::memory::check_addressable;
 use crate::reserve::{Reservation, Sharing};
 use crate::sync::{Arc, Mutex};
 use crate::units::{PAGE_SIZE, Pages, PgmapOff, VmaOff};
@@ -480,11 +481,7 @@ fn map_pages(
     let inside = folio.pages();
     assert!(inside.start <= pages.start, "vma: the pages begin inside the folio");
     assert!(pages.end <= inside.end, "vma: the pages end inside the folio");
-    if !folio.pgmap().pgmap().kind().is_addressable() {
-        let message =
-            format!("page {} is private to its device: map what `to_ram` gives", pages.start);
-        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-    }
+    check_addressable(folio)?;
     let (media, byte) = folio.pgmap().locate(pages.start);
     let Some((file, first)) = media.backing() else {
         let message = "the medium has no file that could be mapped";
