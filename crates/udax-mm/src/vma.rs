@@ -416,7 +416,7 @@ impl FrozenBytes {
     /// bytes, [`io::ErrorKind::Unsupported`] if a medium has no file, or the host's error.
     pub fn map(pages: Vec<FrozenFolio>, len: usize) -> io::Result<FrozenBytes> {
         let frozen = pages;
-        let sizes: Option<Vec<usize>> = frozen.iter().map(size).collect();
+        let sizes: Option<Vec<usize>> = frozen.iter().map(FrozenFolio::size).collect();
         let total =
             sizes.iter().flatten().try_fold(0, |total: usize, &size| total.checked_add(size));
         let (Some(sizes), Some(total)) = (sizes, total) else {
@@ -462,12 +462,6 @@ impl AsRef<[u8]> for FrozenBytes {
     fn as_ref(&self) -> &[u8] {
         self
     }
-}
-
-/// The bytes of a folio.
-fn size(folio: &FrozenFolio) -> Option<usize> {
-    let pages = folio.pages();
-    usize::try_from(pages.end.since(pages.start).bytes()).ok()
 }
 
 /// Maps pages of a folio over a range of reserved bytes.
