@@ -10,19 +10,27 @@ use crate::tree::Tree;
 use crate::txn::Txn;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, PgmapDevice};
-use udax_mm::media::{FileMedia, Media, MediaError, MediaFacts, MediaRange, Site};
+use udax_mm::media::{Durability, FileMedia, Media, MediaError, MediaFacts, MediaRange, Site};
 use udax_mm::sync::Arc;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
-use udax_mm::{FileIndex, MemoryType, Pages, Pgmap};
+use udax_mm::{Active, FileIndex, MemoryType, Pages, Pgmap};
 use zerocopy::FromZeros;
 
 pub(crate) const UUID: [u8; 16] = *b"a pool for tests";
 
-/// A device over `media`.
+/// A device over `media`. If it is a file, over a mapping of its own, as another process would have
+/// it: tests look at a medium that is mounted.
 pub(crate) fn device_of(media: Arc<dyn Media>) -> Arc<dyn DaxDevice> {
+    let media = mapped_again(&*media).unwrap_or(media);
     let pages = Pages::holding(media.len());
     let ranges = vec![MediaRange { media, start: 0, pages }];
     Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()))
+}
+
+fn mapped_again(media: &dyn Media) -> Option<Arc<dyn Media>> {
+    let (file, _) = media.backing()?;
+    let file = file.try_clone_to_owned().unwrap().into();
+    Some(Arc::new(FileMedia::from_file(file, Durability::Process).unwrap()))
 }
 
 /// A device of zeros.
@@ -146,5 +154,8 @@ impl Media for Failing {
     }
     fn fence(&self, site: Site) -> Result<(), MediaError> {
         self.inner.fence(site)
+    }
+    fn active(&self) -> &Active {
+        self.inner.active()
     }
 }

@@ -9,7 +9,7 @@ use udax_mapping::{Populate, UserMapping};
 use udax_mm::media::{FileMedia, Site};
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Mutex};
-use udax_mm::{Access, FileIndex, Media, MediaError, MediaFacts, Pages, PinKind, Wait};
+use udax_mm::{Access, Active, FileIndex, Media, MediaError, MediaFacts, Pages, PinKind, Wait};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Seen {
@@ -94,6 +94,10 @@ impl Media for Witness {
 
     fn backing(&self) -> Option<(BorrowedFd<'_>, u64)> {
         self.memory.backing()
+    }
+
+    fn active(&self) -> &Active {
+        self.memory.active()
     }
 }
 

@@ -9,10 +9,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::ptr::NonNull;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
+use crate::active::Active;
 use crate::host::{Host, no_huge_pages};
 use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::persist::Persist;
@@ -81,6 +83,7 @@ pub struct FileMedia {
     sharing: Sharing,
     facts: MediaFacts,
     persist: Persist,
+    active: Active,
 }
 
 impl FileMedia {
@@ -197,7 +200,7 @@ impl FileMedia {
         };
         let (sharing, persist) = (mapped.sharing, Persist::new(persistence));
         // INVARIANT: 1 by `Host::map`.
-        Ok(FileMedia { file, mapping, sharing, facts, persist })
+        Ok(FileMedia { file, mapping, sharing, facts, persist, active: Active::default() })
     }
 
     /// The mapping, for tests that make it fail.
@@ -317,5 +320,13 @@ impl Media for FileMedia {
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
             Err(error) => Err(MediaError::Io(error.into())),
         }
+    }
+
+    fn active(&self) -> &Active {
+        &self.active
+    }
+
+    fn address(&self) -> Option<NonNull<u8>> {
+        Some(self.mapping.window().start())
     }
 }

@@ -5,6 +5,7 @@
 //! images are possible: the `udax-crash` tool derives them from what a
 //! [`Recorder`](crate::recorder::Recorder) saw.
 
+use crate::active::Active;
 use crate::media::{Media, MediaError, MediaFacts, Persistence, Site};
 use crate::sync::{Arc, Mutex};
 use crate::units::PAGE_SIZE;
@@ -61,6 +62,7 @@ pub struct Image {
 pub struct ImageMedia {
     len: u64,
     state: Mutex<State>,
+    active: Active,
 }
 
 #[derive(Debug)]
@@ -173,7 +175,8 @@ impl ImageMedia {
     pub fn new(image: Image) -> ImageMedia {
         let lines = in_memory(image.len()) / LINE_SIZE;
         let state = State { written: vec![0; lines], read: vec![false; lines], image };
-        ImageMedia { len: state.image.len(), state: Mutex::new(state) }
+        let (len, active) = (state.image.len(), Active::default());
+        ImageMedia { len, state: Mutex::new(state), active }
     }
 
     /// Whether any byte of line `line` was read as the image had it.
@@ -251,6 +254,10 @@ impl Media for ImageMedia {
 
     fn fence(&self, _site: Site) -> Result<(), MediaError> {
         Ok(())
+    }
+
+    fn active(&self) -> &Active {
+        &self.active
     }
 }
 

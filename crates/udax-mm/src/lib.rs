@@ -25,6 +25,7 @@ pub mod vma;
 pub mod wait;
 
 mod access;
+mod active;
 mod block;
 mod bytes;
 mod copies;
@@ -47,6 +48,7 @@ mod value;
 mod verify;
 mod word;
 
+pub use active::Active;
 pub use folio::{Folio, FolioRef, FolioSpan};
 pub use frozen::FrozenFolio;
 pub use idle::IdleSpan;

@@ -11,7 +11,9 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::panic::Location;
 use std::path::PathBuf;
+use std::ptr::NonNull;
 
+use crate::active::Active;
 use crate::sync::Arc;
 use crate::units::Pages;
 
@@ -288,6 +290,15 @@ pub trait Media: Send + Sync + Debug {
     /// medium fails as well: the host reports a lost write once, so nobody can tell what has
     /// arrived. Opening the medium again starts from what is there.
     fn fence(&self, site: Site) -> Result<(), MediaError>;
+
+    /// Which parts of the medium page maps describe.
+    fn active(&self) -> &Active;
+
+    /// The address at which this process has all of the medium mapped for as long as the medium
+    /// exists. None where it is no mapped memory.
+    fn address(&self) -> Option<NonNull<u8>> {
+        None
+    }
 
     /// The file to map for users, and its byte at which the medium starts. None where there is no
     /// file: a recorder, a crash image. [`MediaFacts::host_page`] is that of this file.

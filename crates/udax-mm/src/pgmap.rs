@@ -7,6 +7,7 @@
 use crate::access::Stores;
 pub use crate::handle::{Pgmap, PgmapRef};
 
+use crate::active::Lease;
 use crate::block::Block;
 use crate::folio::{Folio, FolioSpan};
 use crate::idle::IdleSpan;
@@ -81,6 +82,15 @@ pub enum PgmapError {
         second: usize,
     },
 
+    /// Another page map, which is not dead, describes a part of a range.
+    #[error("range {range} of the pgmap overlaps bytes {}..{} of its medium, which another pgmap describes", .taken.start, .taken.end)]
+    InUse {
+        /// Which one.
+        range: usize,
+        /// The first bytes of the medium that are described already.
+        taken: Range<u64>,
+    },
+
     /// Folios of one order do not fill a range.
     #[error("range {range} of the pgmap does not begin and end at a folio of order {order}")]
     NotWholeFolios {
@@ -148,6 +158,8 @@ pub(crate) struct Shared {
     queues: WaitQueues,
     stores: Stores,
     on_failure: Mutex<Option<Weak<dyn MemoryFailure>>>,
+    /// None from the end on.
+    leases: Mutex<Vec<Lease>>,
 }
 
 impl Pgmap {
@@ -164,10 +176,12 @@ impl Pgmap {
         {
             return Err(PgmapError::NotWholeFolios { range, order });
         }
+        let leases = ranges.lease()?;
         let shared = Shared {
             table: Table::new(ranges.size(), first(&kind)),
             kind,
             on_failure: Mutex::new(None),
+            leases: Mutex::new(leases),
             ranges,
             pins: Pins::default(),
             limbo: Limbo::default(),
@@ -179,7 +193,9 @@ impl Pgmap {
 
     /// Refuses further live references at once, then waits until the last one is gone.
     ///
-    /// Idempotent: it may be called again after [`StillBusy`], and on a dead page map.
+    /// Idempotent: it may be called again after [`StillBusy`], and on a dead page map. When it has
+    /// succeeded, the same media can be activated again by a new page map, of any kind, all of whose
+    /// pages are idle.
     ///
     /// # Blocking
     ///
@@ -198,6 +214,7 @@ impl Pgmap {
             return Err(StillBusy { pins: self.pins(), pages: self.busy_pages(64) });
         }
         assert!(self.busy_pages(1).is_empty(), "I-04: no page of a dead pgmap is in use");
+        self.shared().leases.lock().clear();
         Ok(Dead(()))
     }
 

@@ -5,7 +5,9 @@
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::ptr::NonNull;
 
+use crate::active::Active;
 use crate::bytes::Window;
 use crate::host::Host;
 use crate::media::{Media, MediaError, MediaFacts, Site};
@@ -47,6 +49,7 @@ pub struct RangeMedia {
     facts: MediaFacts,
     persist: Persist,
     backing: Option<(File, u64)>,
+    active: Active,
 }
 
 impl RangeMedia {
@@ -86,7 +89,8 @@ impl RangeMedia {
     }
 
     pub(crate) fn of_window(window: Window, facts: MediaFacts) -> RangeMedia {
-        RangeMedia { window, facts, persist: Persist::new(facts.persistence), backing: None }
+        let (persist, active) = (Persist::new(facts.persistence), Active::default());
+        RangeMedia { window, facts, persist, backing: None, active }
     }
 
     /// Refuses a store if none was permitted.
@@ -137,6 +141,14 @@ impl Media for RangeMedia {
 
     fn backing(&self) -> Option<(BorrowedFd<'_>, u64)> {
         self.backing.as_ref().map(|(file, start)| (file.as_fd(), *start))
+    }
+
+    fn active(&self) -> &Active {
+        &self.active
+    }
+
+    fn address(&self) -> Option<NonNull<u8>> {
+        Some(self.window.start())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! This file owns the addresses and nothing that changes.
 
+use crate::active::Lease;
 use crate::block::Block;
 use crate::media::{Media, MediaFacts, MediaRange, Persistence};
 use crate::pgmap::PgmapError;
@@ -83,6 +84,17 @@ impl Ranges {
             |order: &Order| *order <= largest && at.is_aligned(*order) && order.pages() <= room;
         let order = [Order::Pud, Order::Pmd].into_iter().find(fits).unwrap_or(Order::Base);
         Block::covering(at, order)
+    }
+
+    /// Takes all ranges for one page map, or none (I-05, I-06).
+    pub(crate) fn lease(&self) -> Result<Vec<Lease>, PgmapError> {
+        let lease = |(range, placed): (usize, &Placed)| {
+            let start = placed.range.start;
+            let bytes = start..start + placed.range.pages.bytes();
+            let in_use = |taken| PgmapError::InUse { range, taken };
+            Lease::new(placed.media(), &bytes).map_err(in_use)
+        };
+        self.ranges.iter().enumerate().map(lease).collect()
     }
 
     /// The first range that does not begin and end at a folio of `order`, in its medium.

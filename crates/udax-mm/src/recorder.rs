@@ -5,6 +5,7 @@
 //!
 //! Faults are planted here, by [`LeftOut`], so that the code under test has no switch for them.
 
+use crate::active::Active;
 use crate::image::{
     Image, LINE_SIZE, UNIT_SIZE, check_range, in_memory, line_bytes, simulated_facts, unit_bytes,
 };
@@ -76,6 +77,7 @@ pub struct Recorder {
     len: u64,
     left_out: Option<LeftOut>,
     log: Mutex<Log>,
+    active: Active,
 }
 
 /// The bytes and how they came to be: they change together, so that the order of the events is the
@@ -93,6 +95,7 @@ impl Recorder {
             len: image.len(),
             left_out: None,
             log: Mutex::new(Log { image, events: Vec::new() }),
+            active: Active::default(),
         }
     }
 
@@ -182,6 +185,10 @@ impl Media for Recorder {
             self.log.lock().events.push(Event::Fence { site });
         }
         Ok(())
+    }
+
+    fn active(&self) -> &Active {
+        &self.active
     }
 }
 

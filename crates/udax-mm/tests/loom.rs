@@ -12,9 +12,9 @@ use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::thread::{JoinHandle, spawn};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{
-    Folio, FrozenFolio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange, MemoryType,
-    Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm, RequestError,
-    Wait,
+    Active, Folio, FrozenFolio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange,
+    MemoryType, Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm,
+    RequestError, Wait,
 };
 
 const PAGE: PgmapOff = PgmapOff(0);
@@ -23,7 +23,7 @@ const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
 
 /// Counts stores instead of keeping bytes.
 #[derive(Debug, Default)]
-struct Counter(AtomicU64);
+struct Counter(AtomicU64, Active);
 
 impl Counter {
     fn stores(&self) -> u64 {
@@ -66,6 +66,9 @@ impl Media for Counter {
     }
     fn fence(&self, _: Site) -> Result<(), MediaError> {
         Ok(())
+    }
+    fn active(&self) -> &Active {
+        &self.1
     }
 }
 

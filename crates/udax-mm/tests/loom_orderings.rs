@@ -15,8 +15,8 @@ use udax_mm::sync::Arc;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::thread::spawn;
 use udax_mm::{
-    Folio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange, MemoryType, Order,
-    Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm, Wait,
+    Active, Folio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange, MemoryType,
+    Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm, Wait,
 };
 
 const PAGE: PgmapOff = PgmapOff(0);
@@ -25,8 +25,8 @@ const FELLOW: PgmapOff = PgmapOff(13);
 const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
 
 /// Has no bytes; those that matter here are in [`Bytes`].
-#[derive(Debug)]
-struct Nothing;
+#[derive(Debug, Default)]
+struct Nothing(Active);
 
 impl Media for Nothing {
     fn len(&self) -> u64 {
@@ -34,7 +34,13 @@ impl Media for Nothing {
     }
     fn facts(&self) -> MediaFacts {
         let persistence = Persistence::Volatile;
-        MediaFacts { persistence, host_page: 4096, is_registrable: false, is_writable: true }
+        MediaFacts {
+            persistence,
+            host_page: 4096,
+            is_registrable: false,
+            is_writable: true,
+            is_dax: false,
+        }
     }
     fn read(&self, _: u64, _: &mut [u8]) -> Result<(), MediaError> {
         Ok(())
@@ -56,6 +62,9 @@ impl Media for Nothing {
     }
     fn fence(&self, _: Site) -> Result<(), MediaError> {
         Ok(())
+    }
+    fn active(&self) -> &Active {
+        &self.0
     }
 }
 
@@ -86,7 +95,8 @@ impl LimboSink for Bytes {
 }
 
 fn pgmap(pages: u64) -> PgmapRef {
-    let ranges = vec![MediaRange { media: Arc::new(Nothing), start: 0, pages: Pages(pages) }];
+    let ranges =
+        vec![MediaRange { media: Arc::new(Nothing::default()), start: 0, pages: Pages(pages) }];
     Pgmap::new(ranges, MemoryType::FsDax).unwrap().try_get_live().unwrap()
 }
 

@@ -7,7 +7,7 @@ use std::panic::Location;
 use udax_dev::{DaxDevice, PgmapDevice};
 use udax_mm::media::{FileMedia, Site};
 use udax_mm::sync::{Arc, Mutex};
-use udax_mm::{Media, MediaError, MediaFacts, MediaRange, MemoryType, Pages, Pgmap};
+use udax_mm::{Active, Media, MediaError, MediaFacts, MediaRange, MemoryType, Pages, Pgmap};
 
 pub fn memory(pages: u64) -> Arc<dyn Media> {
     Arc::new(FileMedia::memfd("test", Pages(pages).bytes()).expect("memory for a test"))
@@ -102,5 +102,9 @@ impl Media for Witness {
     fn fence(&self, site: Site) -> Result<(), MediaError> {
         self.seen.lock().push(Seen::Fence(site));
         Ok(())
+    }
+
+    fn active(&self) -> &Active {
+        self.memory.active()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use udax_dev::PgmapDevice;
 use udax_fs::{Filesystem, FormatOptions, Inode, Kind, MountMode, Name, Recovered};
-use udax_mm::media::FileMedia;
+use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
 use udax_mm::{Media, MediaRange, MemoryType, Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm};
 
@@ -51,9 +51,12 @@ impl Pool {
         self.device_of(self.pages)
     }
 
-    /// A device over the first `pages` pages.
+    /// A device over the first `pages` pages, of a mapping of its own, as another process would have
+    /// it: tests look at a medium that is mounted.
     pub(crate) fn device_of(&self, pages: Pages) -> Arc<PgmapDevice> {
-        let media = Arc::clone(&self.media);
+        let (file, _) = self.media.backing().unwrap();
+        let file = file.try_clone_to_owned().unwrap().into();
+        let media = Arc::new(FileMedia::from_file(file, Durability::Process).unwrap());
         let ranges = vec![MediaRange { media, start: 0, pages }];
         Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()))
     }

@@ -1,6 +1,7 @@
 //! Who may hold a page, and when: claims, folios, pins, limbo, poison, frozen pages and the end of
 //! a page map, on volatile media.
 
+mod activation;
 mod bytes;
 mod claim;
 mod folio;
