@@ -1,8 +1,15 @@
 //! Pinned spans: one handle and one entry in the list, a pin on every folio.
 
-use crate::{PMD, live, pages, pinned_by, verify};
+use crate::memory::Freeing;
+use crate::{PMD, live, medium, pages, pgmap_of, pinned_by, range, verify};
 use std::thread;
-use udax_mm::{Folio, Order, PgmapOff, PgmapRef, PinError, RequestError, Wait};
+use udax_mm::image::Image;
+use udax_mm::recorder::Recorder;
+use udax_mm::sync::Arc;
+use udax_mm::{
+    Folio, Media, MediaError, MemoryType, Order, Pgmap, PgmapOff, PgmapRef, PinError, RequestError,
+    Wait,
+};
 
 /// Small folios around a large one.
 fn mixed(pgmap: &PgmapRef) -> Vec<Folio> {
@@ -108,4 +115,46 @@ fn the_end_of_a_span_wakes_who_waits_for_any_of_its_folios() {
         assert_eq!(sleeper.join().unwrap(), Ok(()));
     }
     drop(folios);
+}
+
+/// What a device is told: the bytes are at those addresses, across media and folios.
+#[test]
+fn iovecs_are_where_the_bytes_of_the_pinned_pages_are() {
+    let pgmap = pgmap_of(&[PMD, 8]);
+    let live = pgmap.try_get_live().unwrap();
+    let pin = live.request_folios(PgmapOff(PMD - 2), Order::Base, 5).unwrap();
+    let pin = pin.into_pinned(pinned_by("dma"));
+
+    let iovecs = pin.iovecs().unwrap();
+
+    let lengths: Vec<usize> = iovecs.iter().map(|iovec| iovec.len).collect();
+    assert_eq!(lengths, [2 * 4096, 3 * 4096]);
+    for (iovec, at) in iovecs.iter().zip([PMD - 2, PMD]) {
+        let (media, byte) = live.locate(PgmapOff(at));
+        let start = media.address().unwrap().addr().get();
+        assert_eq!(iovec.start.addr().get() - start, usize::try_from(byte).unwrap());
+    }
+}
+
+#[test]
+fn ranges_that_follow_one_another_in_one_medium_are_one_iovec() {
+    let media = medium(8);
+    let ranges = vec![range(&media, 2, 3), range(&media, 5, 3), range(&media, 0, 2)];
+    let pgmap = Pgmap::new(ranges, MemoryType::FsDax).unwrap().try_get_live().unwrap();
+    let pin = pgmap.request_folios(PgmapOff(0), Order::Base, 8).unwrap();
+    let pin = pin.into_pinned(pinned_by("dma"));
+    let lengths: Vec<usize> = pin.iovecs().unwrap().iter().map(|i| i.len / 4096).collect();
+    assert_eq!(lengths, [6, 2]);
+}
+
+#[test]
+fn what_is_not_mapped_in_this_process_has_no_iovec() {
+    let recorder: Arc<dyn Media> = Arc::new(Recorder::new(Image::zeroed(8 * 4096)));
+    let private = MemoryType::Private(Arc::new(Freeing::default()));
+    for (media, kind) in [(recorder, MemoryType::FsDax), (medium(8), private)] {
+        let pgmap = Pgmap::new(vec![range(&media, 0, 8)], kind).unwrap().try_get_live().unwrap();
+        let pin = pgmap.request_folios(PgmapOff(3), Order::Base, 1).unwrap();
+        let refused = pin.into_pinned(pinned_by("dma")).iovecs();
+        assert!(matches!(refused, Err(MediaError::NotAddressable { at: 12_288 })), "{refused:?}");
+    }
 }
