@@ -182,7 +182,7 @@ impl PgmapRef {
 impl Clone for PgmapRef {
     #[inline]
     fn clone(&self) -> PgmapRef {
-        self.pgmap.inner().live.counts(threads::number()).raise();
+        self.pgmap.inner().live.raise(threads::number());
         self.pgmap.counted_live()
     }
 }
@@ -190,8 +190,8 @@ impl Clone for PgmapRef {
 impl Drop for PgmapRef {
     #[inline]
     fn drop(&mut self) {
-        let counts = self.pgmap.inner().live.counts(threads::number());
-        if !counts.lower() {
+        let way_out = self.pgmap.inner().live.way_out(threads::number());
+        if !way_out.lower() {
             self.lower_last();
         }
     }
@@ -207,7 +207,7 @@ impl PgmapRef {
                 // SAFETY: all live references together are counted, and there is none any more.
                 return unsafe { release(self.pgmap.inner) };
             }
-            if live.counts(threads::number()).lower() {
+            if live.way_out(threads::number()).lower() {
                 return;
             }
         }

@@ -64,15 +64,15 @@ enum Phase {
     Dead,
 }
 
-/// Where one thread counts.
+/// Where one thread gives a reference back.
 ///
 /// Made of borrowed atomics only, because whoever gives up a reference may see all of [`Live`]
 /// freed by another thread right after its last store here.
 #[derive(Clone, Copy)]
-pub(crate) struct Counts<'a> {
+pub(crate) struct WayOut<'a> {
     mode: &'a AtomicU64,
     shared: &'a AtomicU64,
-    slot: Option<&'a Slot>,
+    slot: Option<&'a AtomicU64>,
 }
 
 /// The answer to a request for a reference by somebody who has none.
@@ -125,22 +125,37 @@ impl Live {
         self.mode.load(Ordering::Relaxed) == SHARDED
     }
 
-    /// Where the thread with this number counts.
-    #[inline]
-    pub(crate) fn counts(&self, number: Option<usize>) -> Counts<'_> {
-        let slot = number.and_then(|number| self.slots.get(number));
-        Counts { mode: &self.mode, shared: &self.shared, slot }
-    }
-
     /// One reference more, unless the page map is dying (I-02).
     #[inline]
     pub(crate) fn try_get(&self, number: Option<usize>) -> Got {
         // A sharded count is that of a live page map: `kill` ends both.
-        if self.counts(number).count(|slot| &slot.taken) {
-            Got::Another
-        } else {
-            self.try_get_locked()
+        if self.take(number) { Got::Another } else { self.try_get_locked() }
+    }
+
+    /// One reference more, by somebody who has one.
+    #[inline]
+    pub(crate) fn raise(&self, number: Option<usize>) {
+        if !self.take(number) {
+            self.raise_shared();
         }
+    }
+
+    /// Where the thread with this number gives a reference back.
+    #[inline]
+    pub(crate) fn way_out(&self, number: Option<usize>) -> WayOut<'_> {
+        let slot = number.and_then(|number| self.slots.get(number)).map(|slot| &slot.given_back);
+        WayOut { mode: &self.mode, shared: &self.shared, slot }
+    }
+
+    #[inline]
+    fn take(&self, number: Option<usize>) -> bool {
+        let slot = number.and_then(|number| self.slots.get(number));
+        slot.is_some_and(|slot| count(&slot.taken, &self.mode))
+    }
+
+    #[cold]
+    fn raise_shared(&self) {
+        self.shared.fetch_add(1, Ordering::Relaxed);
     }
 
     #[cold]
@@ -155,7 +170,7 @@ impl Live {
         }
     }
 
-    /// Gives up the last reference, after [`Counts::lower`] left it to this. Returns
+    /// Gives up the last reference, after [`WayOut::lower`] left it to this. Returns
     /// [`Drained::No`], with nothing changed, if another came meanwhile.
     ///
     /// Acquire pairs with the Release in `lower` and in `count`: what is done once the page
@@ -248,20 +263,7 @@ impl Slot {
     }
 }
 
-impl Counts<'_> {
-    /// One reference more, by somebody who has one.
-    #[inline]
-    pub(crate) fn raise(self) {
-        if !self.count(|slot| &slot.taken) {
-            self.raise_shared();
-        }
-    }
-
-    #[cold]
-    fn raise_shared(self) {
-        self.shared.fetch_add(1, Ordering::Relaxed);
-    }
-
+impl WayOut<'_> {
     /// One reference fewer. Returns false, with nothing changed, if it is the last one: then
     /// [`Live::lower_last`] decides.
     ///
@@ -269,30 +271,29 @@ impl Counts<'_> {
     #[inline]
     #[must_use]
     pub(crate) fn lower(self) -> bool {
-        self.count(|slot| &slot.given_back) || self.lower_shared()
+        self.slot.is_some_and(|slot| count(slot, self.mode)) || lower_shared(self.shared)
     }
+}
 
-    #[cold]
-    fn lower_shared(self) -> bool {
-        let not_last = |count: u64| (count > 1).then(|| count - 1);
-        self.shared.fetch_update(Ordering::Release, Ordering::Relaxed, not_last).is_ok()
-    }
+#[cold]
+fn lower_shared(shared: &AtomicU64) -> bool {
+    let not_last = |count: u64| (count > 1).then(|| count - 1);
+    shared.fetch_update(Ordering::Release, Ordering::Relaxed, not_last).is_ok()
+}
 
-    /// Counts one in the slot of this thread, which nobody else writes. Returns false, with nothing
-    /// counted, if it has none or the count is shared.
-    ///
-    /// Release pairs with the Acquire in `settled`.
-    #[inline]
-    fn count(self, which: impl Fn(&Slot) -> &AtomicU64) -> bool {
-        let Some(slot) = self.slot.map(which) else { return false };
-        let before = slot.load(Ordering::Relaxed);
-        slot.store(before | CHANGING, Ordering::Relaxed);
-        fences::light();
-        let is_sharded = self.mode.load(Ordering::Relaxed) == SHARDED;
-        let after = if is_sharded { before.wrapping_add(ONE) } else { before };
-        slot.store(after, Ordering::Release);
-        is_sharded
-    }
+/// Counts one in `slot`, which is this thread's, so nobody else writes it. Returns false, with
+/// nothing counted, if the count is shared.
+///
+/// Release pairs with the Acquire in `settled`.
+#[inline]
+fn count(slot: &AtomicU64, mode: &AtomicU64) -> bool {
+    let before = slot.load(Ordering::Relaxed);
+    slot.store(before | CHANGING, Ordering::Relaxed);
+    fences::light();
+    let is_sharded = mode.load(Ordering::Relaxed) == SHARDED;
+    let after = if is_sharded { before.wrapping_add(ONE) } else { before };
+    slot.store(after, Ordering::Release);
+    is_sharded
 }
 
 /// The switch from slots to the shared word, in every order that threads can take.
@@ -323,7 +324,7 @@ mod races {
 
         /// What the drop of a live reference does, on the thread with this number.
         fn put(&self, number: usize) {
-            while !self.live.counts(Some(number)).lower() {
+            while !self.live.way_out(Some(number)).lower() {
                 let drained = self.live.lower_last();
                 if drained == Drained::JustNow {
                     return self.note(drained);
@@ -400,7 +401,7 @@ mod races {
             let user = spawn({
                 let counted = Arc::clone(&counted);
                 move || {
-                    counted.live.counts(Some(0)).raise();
+                    counted.live.raise(Some(0));
                     counted.put(0);
                     assert!(!counted.live.is_dead(), "one of two references is left");
                     counted.put(0);

@@ -55,7 +55,12 @@ mod fences_of_linux {
 
     /// Runs a fence in every thread of the process.
     pub(crate) fn heavy() {
-        membarrier(MembarrierCommand::PrivateExpedited).expect("the process is registered for it");
+        if membarrier(MembarrierCommand::PrivateExpedited).is_err() {
+            // A fork: the child is a process of its own.
+            let registered = membarrier(MembarrierCommand::RegisterPrivateExpedited);
+            let fenced = registered.and_then(|()| membarrier(MembarrierCommand::PrivateExpedited));
+            fenced.expect("the host has the fence, as it had before");
+        }
     }
 
     /// Keeps the compiler from moving loads and stores; the processor is dealt with by `heavy`.
