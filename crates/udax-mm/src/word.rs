@@ -153,7 +153,7 @@ impl PageWord {
     /// What the word holds.
     ///
     /// Acquire pairs with the Release in `split`, so that whoever sees a split block sees the
-    /// words below it.
+    /// words below it; and with that in `unpin`, for who finds no pin and does not wait.
     #[inline]
     pub(crate) fn load(&self) -> Value {
         Value(self.0.load(Ordering::Acquire))
@@ -161,8 +161,9 @@ impl PageWord {
 
     /// idle -> claimed. Returns whether it was idle.
     ///
-    /// Acquire pairs with the Release in `retire_page`, `retire_block`, `put` and `lower`: the
-    /// claimer sees all that was done to the pages before.
+    /// Acquire pairs with the Release in `retire_page`, `retire_block`, `put`, `leave`,
+    /// `unpin_and_put`, `lower` and `clear_poison`: the claimer sees all that was done to the pages
+    /// before.
     #[inline]
     #[must_use]
     pub(crate) fn claim(&self) -> bool {
@@ -203,8 +204,8 @@ impl PageWord {
 
     /// claimed -> counted.
     ///
-    /// Release pairs with the Acquire in `try_count`: who gets the folio sees what the claimer
-    /// wrote into it.
+    /// Release pairs with the Acquire in `try_count` and `try_pin_frozen`: who gets the folio sees
+    /// what the claimer wrote into it.
     pub(crate) fn activate(&self, first: First) {
         let next = |v: Value| v.is_claimed().then_some(first.0 | (v.0 & POISONED));
         let before = self.update(Ordering::Release, next);
@@ -356,8 +357,8 @@ impl PageWord {
 
     /// idle or split -> split with one child more.
     ///
-    /// Acquire pairs with the Release in `retire_block` and in the last `put`: the words below
-    /// are seen as the holder of the whole block left them.
+    /// Acquire pairs with the Release in `retire_block`, and in `put`, `leave` and `unpin_and_put`
+    /// for the last reference: the words below are seen as the holder of the whole block left them.
     #[inline]
     pub(crate) fn raise(&self) -> Raise {
         let first = SPLIT | REF;
@@ -381,7 +382,7 @@ impl PageWord {
 
     /// One child fewer: split -> split, or idle with the last one.
     ///
-    /// Release pairs with the Acquire in `claim`, `raise` and `join`. Acquire pairs with the Release
+    /// Release pairs with the Acquire in `claim`, `request`, `raise` and `join`. Acquire pairs with the Release
     /// of the lowers before: who lowers the last child goes on to the block above, and gives on
     /// what was done under all children.
     #[inline]
@@ -394,7 +395,7 @@ impl PageWord {
 
     /// claimed as a whole -> split into claimed children. Returns false if a page is poisoned.
     ///
-    /// Release pairs with the Acquire in `load`.
+    /// Release pairs with the Acquire in `load` and `raise_split`.
     #[must_use]
     pub(crate) fn split(&self) -> bool {
         let split = SPLIT | FANOUT;
