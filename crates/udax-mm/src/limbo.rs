@@ -4,7 +4,7 @@
 
 use crate::idle::IdleSpan;
 use crate::pgmap::{PgmapRef, RequestError};
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, thread};
 use crate::units::{Order, PgmapOff};
 use crate::word::Defer;
 use std::collections::BTreeMap;
@@ -157,7 +157,10 @@ impl Progress<'_> {
             return Ok(pages.start);
         }
         match table.word(leaf).defer() {
-            Defer::Changed => Ok(pages.start),
+            Defer::Changed => {
+                thread::yield_now();
+                Ok(pages.start)
+            }
             Defer::Deferred => {
                 limbo.insert(pages.start, (pages.end, Arc::clone(self.sink)));
                 self.deferred.push(pages.clone());

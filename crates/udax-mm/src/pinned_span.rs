@@ -112,15 +112,15 @@ impl PgmapRef {
             return Err(PinError::OutOfRange(pages));
         }
         let table = self.pgmap().table();
-        let first = table.leaf(pages.start).0.head();
-        let mut end = pages.start;
+        let (mut first, mut end) = (pages.start, pages.start);
         while end < pages.end {
             let (leaf, seen) = table.leaf(end);
             if table.word(leaf).try_pin(seen) {
+                // Only what is pinned keeps its order.
+                first = first.min(leaf.head());
                 end = leaf.end();
             } else if !table.leaf(end).1.is_counted() {
-                let pinned = if end == pages.start { end..end } else { first..end };
-                unpin(self, pinned);
+                unpin(self, first..end);
                 return Err(PinError::NotCounted(end));
             }
         }

@@ -298,7 +298,10 @@ impl Table {
     pub(crate) fn refusal(&self, block: Block) -> RequestError {
         let busy = self.leaves(block.pages()).find(|(_, value)| !value.is_idle());
         match busy {
-            Some((leaf, value)) if value.is_only_poisoned() => RequestError::Poisoned(leaf.head()),
+            Some((leaf, value)) if value.is_only_poisoned() => {
+                let failed = self.first_poisoned(leaf.pages());
+                RequestError::Poisoned(failed.unwrap_or(leaf.head()))
+            }
             Some((leaf, _)) => RequestError::Busy(leaf.head().max(block.head())),
             // Whoever held it has let go since.
             None => RequestError::Busy(block.head()),

@@ -101,7 +101,6 @@ impl Value {
         self.0 + how
     }
 
-    #[inline]
     /// One pin and its reference fewer. Nobody sleeps on a page without pins.
     pub(crate) fn without_pin(self) -> Value {
         assert!(self.pins() > 0, "I-58: unpin returns what pin took");

@@ -287,7 +287,9 @@ impl PageWord {
     ///
     /// Nobody can count, claim or split what the last put leaves behind with a flag, hence the
     /// second step. Who meets another value in it was overtaken: the poison was cleared between the
-    /// steps, and whoever cleared it, or was the last to put the folio since, has done the rest.
+    /// steps, and whoever cleared it, or was the last to put the folio since, has done the rest. The
+    /// page may be poisoned again by then; without LIMBO, which was to be handed on, that is no left
+    /// word but an idle page that failed.
     ///
     /// The Acquire fence pairs with the Release of the puts before: what is done after the last put
     /// comes after every use of the folio.
@@ -298,7 +300,8 @@ impl PageWord {
         if before.0 == REF {
             return Left::Idle;
         }
-        let left = self.update(Ordering::AcqRel, |v| v.is_left().then(|| v.leave()));
+        let is_ours = |v: Value| v.is_left() && (v.is_in_limbo() || !before.is_in_limbo());
+        let left = self.update(Ordering::AcqRel, |v| is_ours(v).then(|| v.leave()));
         match left.map(Value::leave) {
             Ok(0) => Left::Idle,
             Ok(_) => Left::Claimed,

@@ -12,9 +12,9 @@ use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::thread::{JoinHandle, spawn};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{
-    Active, Folio, FrozenFolio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange,
-    MemoryType, Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm,
-    RequestError, Wait,
+    Active, DeviceMemory, Folio, FrozenFolio, IdleSpan, LimboSink, Media, MediaError, MediaFacts,
+    MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner,
+    PinTerm, RequestError, Wait,
 };
 
 const PAGE: PgmapOff = PgmapOff(0);
@@ -480,5 +480,63 @@ fn a_pin_that_meets_the_last_put_holds_the_page_or_finds_it_uncounted() {
         put.join().unwrap();
         verify(&pgmap);
         assert_eq!(pgmap.claim(page(PAGE)).is_ok(), pin.is_err());
+    });
+}
+
+/// A folio of another size may come up while it is pinned: only what is pinned keeps its order.
+///
+/// Kills: a span that begins where the folio began before it was pinned.
+#[test]
+fn a_pin_of_pages_whose_folio_changes_size_covers_what_it_pinned() {
+    long_model(|| {
+        let pgmap = pgmap(512);
+        let block = pgmap.request_folio(PAGE, Order::Pmd).unwrap();
+        let other = with(&pgmap, |pgmap| {
+            drop(block);
+            pgmap.request_folio(NEXT, Order::Base)
+        });
+
+        let pin = pgmap.pin(page(NEXT), info());
+
+        let folio = other.join().unwrap();
+        verify(&pgmap);
+        drop((pin, folio));
+        verify(&pgmap);
+    });
+}
+
+/// A driver that counts what it gets back.
+#[derive(Debug, Default)]
+struct Driver(AtomicU64);
+
+impl DeviceMemory for Driver {
+    fn folio_free(&self, pages: IdleSpan) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        drop(pages);
+    }
+}
+
+/// A page that is cured and fails again between the two steps of its last put goes to its driver
+/// once.
+///
+/// Kills: a second step that takes an idle page that failed for its own.
+#[test]
+fn a_page_that_fails_again_during_its_last_put_is_freed_once() {
+    model(|| {
+        let driver = Arc::new(Driver::default());
+        let media = Arc::new(Counter::default());
+        let ranges = vec![MediaRange { media, start: 0, pages: Pages(1) }];
+        let kind = MemoryType::Coherent(driver.clone());
+        let pgmap = Pgmap::new(ranges, kind).unwrap().try_get_live().unwrap();
+        let folio = request(&pgmap, PAGE);
+        pgmap.poison(PAGE);
+        let put = spawn(move || drop(folio));
+
+        pgmap.clear_poison(PAGE);
+        pgmap.poison(PAGE);
+
+        put.join().unwrap();
+        assert_eq!(driver.0.load(Ordering::Relaxed), 1);
+        verify(&pgmap);
     });
 }
