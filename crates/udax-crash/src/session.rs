@@ -20,7 +20,8 @@ use udax_mm::{
 #[derive(Debug)]
 pub struct Session {
     media: Arc<dyn Media>,
-    fs: Arc<Filesystem>,
+    /// None from formatting to the next mount.
+    fs: Option<Arc<Filesystem>>,
     open: BTreeMap<String, Arc<Inode>>,
 }
 
@@ -62,12 +63,16 @@ impl Session {
     /// Those of [`Filesystem::mount`].
     pub fn start(media: Arc<dyn Media>) -> Result<Session, FsError> {
         let (fs, _) = mount(Arc::clone(&media))?;
-        Ok(Session { media, fs, open: BTreeMap::new() })
+        Ok(Session { media, fs: Some(fs), open: BTreeMap::new() })
     }
 
     /// The filesystem.
+    ///
+    /// # Panics
+    ///
+    /// Panics after [`Op::Format`], until the medium is mounted again.
     pub fn filesystem(&self) -> &Arc<Filesystem> {
-        &self.fs
+        self.fs.as_ref().expect("the medium is mounted")
     }
 
     /// Closes every file and the pool.
@@ -76,8 +81,7 @@ impl Session {
     ///
     /// Those of [`Filesystem::unmount`].
     pub fn end(mut self) -> Result<(), FsError> {
-        self.open.clear();
-        self.fs.unmount()
+        self.unmount()
     }
 
     /// Carries out one operation.
@@ -95,7 +99,7 @@ impl Session {
             Op::Mkdir(path) => self.create(path, Kind::Dir),
             Op::Symlink { target, path } => {
                 let (dir, name) = self.split(path)?;
-                self.fs.symlink(&dir, &name, target.as_bytes(), 0, 0).map(drop)
+                self.filesystem().symlink(&dir, &name, target.as_bytes(), 0, 0).map(drop)
             }
             Op::Write { path, at, len, fill } => {
                 let written = self.resolve(path)?.write_at(&pattern(*fill, *len), *at)?;
@@ -116,16 +120,16 @@ impl Session {
             Op::Allocate { path, from, to } => self.resolve(path)?.allocate(*from..*to),
             Op::Link { from, to } => {
                 let (dir, name) = self.split(to)?;
-                self.fs.link(&self.resolve(from)?, &dir, &name)
+                self.filesystem().link(&self.resolve(from)?, &dir, &name)
             }
             Op::Rename { from, to, mode } => self.rename(from, to, *mode),
             Op::Unlink(path) => {
                 let (dir, name) = self.split(path)?;
-                self.fs.unlink(&dir, &name)
+                self.filesystem().unlink(&dir, &name)
             }
             Op::Rmdir(path) => {
                 let (dir, name) = self.split(path)?;
-                self.fs.rmdir(&dir, &name)
+                self.filesystem().rmdir(&dir, &name)
             }
             Op::SetAttr { path, mode, uid, mtime } => {
                 let set = SetAttr {
@@ -151,30 +155,33 @@ impl Session {
     }
 
     fn format(&mut self) -> Result<(), FsError> {
-        self.open.clear();
-        self.fs.unmount()?;
+        self.unmount()?;
         format(Arc::clone(&self.media), [8; 16])
     }
 
     fn remount(&mut self) -> Result<(), FsError> {
-        self.open.clear();
-        match self.fs.unmount() {
-            // By formatting.
-            Ok(()) | Err(FsError::Closed) => {}
-            Err(error) => return Err(error),
+        // None is left by formatting.
+        if self.fs.is_some() {
+            self.unmount()?;
         }
-        self.fs = mount(Arc::clone(&self.media))?.0;
+        self.fs = Some(mount(Arc::clone(&self.media))?.0);
         Ok(())
+    }
+
+    /// Closes the filesystem and lets go of it, so that its medium can be mounted again.
+    fn unmount(&mut self) -> Result<(), FsError> {
+        self.open.clear();
+        self.fs.take().ok_or(FsError::Closed)?.unmount()
     }
 
     fn create(&self, path: &str, kind: Kind) -> Result<(), FsError> {
         let (dir, name) = self.split(path)?;
-        self.fs.create(&dir, &name, kind, MODE, 0, 0).map(drop)
+        self.filesystem().create(&dir, &name, kind, MODE, 0, 0).map(drop)
     }
 
     fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), FsError> {
         let ((from_dir, from), (to_dir, to)) = (self.split(from)?, self.split(to)?);
-        self.fs.rename(&from_dir, &from, &to_dir, &to, mode)
+        self.filesystem().rename(&from_dir, &from, &to_dir, &to, mode)
     }
 
     fn resolve(&self, path: &str) -> Result<Arc<Inode>, FsError> {
@@ -183,7 +190,9 @@ impl Session {
         }
         path.split('/')
             .filter(|name| !name.is_empty())
-            .try_fold(self.fs.root()?, |dir, part| self.fs.lookup(&dir, &name(part)?))
+            .try_fold(self.filesystem().root()?, |dir, part| {
+                self.filesystem().lookup(&dir, &name(part)?)
+            })
     }
 
     fn split(&self, path: &str) -> Result<(Arc<Inode>, Name), FsError> {
