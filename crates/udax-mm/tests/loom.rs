@@ -4,73 +4,22 @@
 
 #![cfg(loom)]
 
+mod support;
+
 use loom::model;
 use std::ops::Range;
-use std::time::Instant;
-use udax_mm::media::{Persistence, Site};
+use support::{Counter, info};
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::thread::{JoinHandle, spawn};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{
-    Active, DeviceMemory, Folio, FrozenFolio, IdleSpan, LimboSink, Media, MediaError, MediaFacts,
-    MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner,
-    PinTerm, RequestError, Wait,
+    DeviceMemory, Folio, FrozenFolio, IdleSpan, LimboSink, MediaRange, MemoryType, Order, Pages,
+    Pgmap, PgmapOff, PgmapRef, RequestError, Wait,
 };
 
 const PAGE: PgmapOff = PgmapOff(0);
 const NEXT: PgmapOff = PgmapOff(1);
 const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
-
-/// Counts stores instead of keeping bytes.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64, Active);
-
-impl Counter {
-    fn stores(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Media for Counter {
-    fn len(&self) -> u64 {
-        u64::MAX
-    }
-    fn facts(&self) -> MediaFacts {
-        let persistence = Persistence::Volatile;
-        MediaFacts {
-            persistence,
-            host_page: 4096,
-            is_registrable: false,
-            is_writable: true,
-            is_dax: false,
-        }
-    }
-    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        self.zero(at, u64::try_from(bytes.len()).unwrap())
-    }
-    fn zero(&self, _: u64, _: u64) -> Result<(), MediaError> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-    fn load_u64(&self, _: u64) -> Result<u64, MediaError> {
-        Ok(0)
-    }
-    fn store_u64(&self, at: u64, _: u64) -> Result<(), MediaError> {
-        self.zero(at, 8)
-    }
-    fn flush(&self, _: u64, _: u64, _: Site) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn fence(&self, _: Site) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn active(&self) -> &Active {
-        &self.1
-    }
-}
 
 /// Keeps what comes back.
 #[derive(Default)]
@@ -97,11 +46,6 @@ fn request(pgmap: &PgmapRef, at: PgmapOff) -> Folio {
 
 fn page(at: PgmapOff) -> Range<PgmapOff> {
     at..PgmapOff(at.0 + 1)
-}
-
-fn info() -> PinInfo {
-    let owner = PinOwner { process: 1, connection: 0, label: "loom".into() };
-    PinInfo { owner, since: Instant::now(), kind: PinKind::Read, term: PinTerm::Short }
 }
 
 fn with<T: 'static>(pgmap: &PgmapRef, run: impl FnOnce(PgmapRef) -> T + 'static) -> JoinHandle<T> {

@@ -7,66 +7,23 @@
 
 #![cfg(loom)]
 
+mod support;
+
 use loom::model;
 use std::ops::Range;
-use std::time::Instant;
-use udax_mm::media::{Persistence, Site};
+use support::{Counter, info};
 use udax_mm::sync::Arc;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::thread::spawn;
 use udax_mm::{
-    Active, Folio, IdleSpan, LimboSink, Media, MediaError, MediaFacts, MediaRange, MemoryType,
-    Order, Pages, Pgmap, PgmapOff, PgmapRef, PinInfo, PinKind, PinOwner, PinTerm, Wait,
+    Folio, IdleSpan, LimboSink, MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, PgmapRef,
+    Wait,
 };
 
 const PAGE: PgmapOff = PgmapOff(0);
 /// Shares a wait queue with [`PAGE`].
 const FELLOW: PgmapOff = PgmapOff(13);
 const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
-
-/// Has no bytes; those that matter here are in [`Bytes`].
-#[derive(Debug, Default)]
-struct Nothing(Active);
-
-impl Media for Nothing {
-    fn len(&self) -> u64 {
-        u64::MAX
-    }
-    fn facts(&self) -> MediaFacts {
-        let persistence = Persistence::Volatile;
-        MediaFacts {
-            persistence,
-            host_page: 4096,
-            is_registrable: false,
-            is_writable: true,
-            is_dax: false,
-        }
-    }
-    fn read(&self, _: u64, _: &mut [u8]) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn write(&self, _: u64, _: &[u8]) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn zero(&self, _: u64, _: u64) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn load_u64(&self, _: u64) -> Result<u64, MediaError> {
-        Ok(0)
-    }
-    fn store_u64(&self, _: u64, _: u64) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn flush(&self, _: u64, _: u64, _: Site) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn fence(&self, _: Site) -> Result<(), MediaError> {
-        Ok(())
-    }
-    fn active(&self) -> &Active {
-        &self.0
-    }
-}
 
 /// The bytes of a page, as far as these tests look at them.
 #[derive(Clone)]
@@ -96,7 +53,7 @@ impl LimboSink for Bytes {
 
 fn pgmap(pages: u64) -> PgmapRef {
     let ranges =
-        vec![MediaRange { media: Arc::new(Nothing::default()), start: 0, pages: Pages(pages) }];
+        vec![MediaRange { media: Arc::<Counter>::default(), start: 0, pages: Pages(pages) }];
     Pgmap::new(ranges, MemoryType::FsDax).unwrap().try_get_live().unwrap()
 }
 
@@ -106,11 +63,6 @@ fn request(pgmap: &PgmapRef, at: PgmapOff) -> Folio {
 
 fn page(at: PgmapOff) -> Range<PgmapOff> {
     at..PgmapOff(at.0 + 1)
-}
-
-fn info() -> PinInfo {
-    let owner = PinOwner { process: 1, connection: 0, label: "loom".into() };
-    PinInfo { owner, since: Instant::now(), kind: PinKind::Read, term: PinTerm::Short }
 }
 
 /// For a test that walks over all pages of a block.
