@@ -27,6 +27,7 @@ const MAX_PENDING: usize = 16;
 
 /// Flushes and fences the stores made through one window.
 #[derive(Debug)]
+#[cfg_attr(shuttle, expect(clippy::large_enum_variant, reason = "its locks are large"))]
 pub(crate) enum Persist {
     /// Stores survive, or vanish, by themselves.
     Nothing,

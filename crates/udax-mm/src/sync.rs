@@ -1,8 +1,13 @@
-//! The one place that names `std::sync`: the real primitives, or those of loom under `cfg(loom)`.
+//! The one place that names `std::sync`: the real primitives, or those of loom under `cfg(loom)`, or
+//! those of shuttle under `cfg(shuttle)`.
 //!
 //! Locks here do not poison: a panic inside udax is a bug that is reported where it happens, and
 //! the threads that come later go on with what the invariants still hold. [`Arc`] is always the
-//! real one, because trait objects live in it; loom checks the atomics and the locks.
+//! real one, because trait objects live in it; loom and shuttle check the atomics and the locks.
+//!
+//! Loom explores every order of a few steps, stale loads included. Shuttle draws orders of many
+//! steps at random, and every load of it sees the last store: it finds wrong protocols, and never a
+//! wrong [`Ordering`](atomic::Ordering).
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -11,7 +16,9 @@ pub use std::sync::{Arc, OnceLock, Weak, mpsc};
 
 #[cfg(loom)]
 use loom::sync as imp;
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+use shuttle::sync as imp;
+#[cfg(not(any(loom, shuttle)))]
 use std::sync as imp;
 
 pub use imp::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
@@ -20,28 +27,34 @@ pub use imp::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 pub mod atomic {
     #[cfg(loom)]
     pub use loom::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
-    #[cfg(not(loom))]
+    #[cfg(shuttle)]
+    pub use shuttle::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+    #[cfg(not(any(loom, shuttle)))]
     pub use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
 }
 
-/// Threads that loom knows of.
+/// Threads that loom or shuttle know of.
 pub mod thread {
     #[cfg(loom)]
     pub use loom::thread::{JoinHandle, spawn, yield_now};
-    #[cfg(not(loom))]
+    #[cfg(shuttle)]
+    pub use shuttle::thread::{JoinHandle, spawn, yield_now};
+    #[cfg(not(any(loom, shuttle)))]
     pub use std::thread::{JoinHandle, spawn, yield_now};
 }
 
 /// A pair of fences that costs one side nothing: of a light and a heavy one, at least one of the two
 /// threads sees what the other stored before its fence.
 pub(crate) mod fences {
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) use super::fences_of_linux::{has_heavy, heavy, light};
     #[cfg(loom)]
     pub(crate) use super::fences_of_loom::{has_heavy, heavy, light};
+    #[cfg(shuttle)]
+    pub(crate) use super::fences_of_shuttle::{has_heavy, heavy, light};
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod fences_of_linux {
     use super::OnceLock;
     use rustix::thread::{MembarrierCommand, membarrier};
@@ -86,6 +99,18 @@ mod fences_of_loom {
     pub(crate) fn light() {
         fence(Ordering::SeqCst);
     }
+}
+
+/// None: each thread of shuttle sees the stores of all others at once, and in one order.
+#[cfg(shuttle)]
+mod fences_of_shuttle {
+    pub(crate) fn has_heavy() -> bool {
+        true
+    }
+
+    pub(crate) fn heavy() {}
+
+    pub(crate) fn light() {}
 }
 
 /// A mutex that does not poison.

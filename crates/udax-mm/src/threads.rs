@@ -5,17 +5,27 @@
 //! are [`NUMBERS`]; a thread that finds none does without for the rest of its life.
 
 /// How many threads can have a number at once.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) const NUMBERS: usize = 64;
 /// Loom's tests name the number of each thread themselves.
 #[cfg(loom)]
 pub(crate) const NUMBERS: usize = 2;
+/// So few that a thread of the tests finds none.
+#[cfg(shuttle)]
+pub(crate) const NUMBERS: usize = 3;
 
 /// The number of this thread, if it has one.
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 #[inline]
 pub(crate) fn number() -> Option<usize> {
     own::number()
+}
+
+/// The number that shuttle gives to the running thread.
+#[cfg(shuttle)]
+pub(crate) fn number() -> Option<usize> {
+    let thread = shuttle::current::try_get_current_task()?;
+    Some(usize::from(thread)).filter(|&number| number < NUMBERS)
 }
 
 /// None: what is kept by number is not what most of loom's tests are about, and each access to it
@@ -25,7 +35,7 @@ pub(crate) fn number() -> Option<usize> {
     None
 }
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 mod own {
     use super::NUMBERS;
     use crate::sync::atomic::{AtomicU64, Ordering};
@@ -87,7 +97,7 @@ mod own {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::{NUMBERS, number};
     use crate::sync::{Arc, Mutex, mpsc};

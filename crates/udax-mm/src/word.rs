@@ -22,7 +22,7 @@ use crate::value::{CLAIMED, FROZEN, LIMBO, PIN, POISONED, REF, REFS, SPLIT, Valu
 /// WAITERS stands only beside a pin. A pin is a reference too. Under a block that is not split,
 /// every word is zero.
 #[repr(transparent)]
-#[cfg_attr(not(loom), derive(zerocopy::FromZeros))]
+#[cfg_attr(not(any(loom, shuttle)), derive(zerocopy::FromZeros))]
 pub(crate) struct PageWord(AtomicU64);
 
 /// What a word holds from the moment that it is counted.
@@ -139,13 +139,13 @@ impl First {
 
 impl PageWord {
     /// `count` idle words, untouched zero memory.
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     pub(crate) fn idle(count: usize) -> Vec<PageWord> {
         zerocopy::FromZeros::new_vec_zeroed(count).expect("memory for the page words")
     }
 
     /// `count` idle words.
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     pub(crate) fn idle(count: usize) -> Vec<PageWord> {
         (0..count).map(|_| PageWord(AtomicU64::new(0))).collect()
     }
