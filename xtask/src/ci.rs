@@ -12,6 +12,7 @@ const STEPS: &[Step] = &[
     ("dependencies", steps::deny),
     ("tests (documentation examples and must-not-compile tests included)", steps::test),
     ("loom at bound 2", || steps::loom(2)),
+    ("1,000 random schedules", || steps::schedules(1000, None)),
 ];
 
 /// Runs every step of CI.

@@ -1,7 +1,8 @@
 //! The project's checks, run as `cargo xtask <command>`.
 //!
-//! `ci` is all of CI. The longer runs (loom at bound 3, the full crash enumeration, 10^5 random
-//! operations, the mutants) have commands of their own and are run before an issue is closed.
+//! `ci` is all of CI. The longer runs (loom at bound 3, 10^5 random schedules, the full crash
+//! enumeration, 10^5 random operations, the mutants) have commands of their own and are run before
+//! an issue is closed.
 
 #![forbid(unsafe_code)]
 
@@ -27,7 +28,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Runs all of CI: format, clippy, tidy, dependencies, tests, loom at bound 2.
+    /// Runs all of CI: format, clippy, tidy, dependencies, tests, loom at bound 2,
+    /// random schedules.
     Ci,
     /// Checks what no compiler checks: layers, unsafe, lengths, rule numbers, format offsets.
     Tidy,
@@ -39,6 +41,15 @@ enum Command {
         /// The same as `--bound 3`, which takes minutes and not seconds.
         #[arg(long, conflicts_with = "bound")]
         full: bool,
+    },
+    /// Runs random schedules of threads that use, kill and bring back a page map.
+    Schedules {
+        /// How many; as many again have few preemptions.
+        #[arg(long, default_value_t = 100_000)]
+        count: u64,
+        /// The seed; a random one is chosen and printed if it is left out.
+        #[arg(long)]
+        seed: Option<u64>,
     },
     /// Breaks a copy of the code in each way that is on record, and shows that a test notices.
     Mutants(mutants::Options),
@@ -65,6 +76,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Loom { full: true, .. } => steps::loom(FULL_BOUND),
         Command::Loom { bound, .. } => steps::loom(bound),
+        Command::Schedules { count, seed } => steps::schedules(count, seed),
         Command::Mutants(options) => mutants::run(&options),
         Command::Crash { arguments } => steps::crash(&arguments),
         Command::Random { steps, seed } => steps::random(steps, seed),

@@ -50,6 +50,18 @@ pub(crate) fn loom(bound: u32) -> Result<()> {
     LOOM_TARGETS.iter().try_for_each(|target| test(&["--test", target]))
 }
 
+/// Runs `count` random schedules of a page map, and as many with few preemptions.
+pub(crate) fn schedules(count: u64, seed: Option<u64>) -> Result<()> {
+    let count = count.to_string();
+    let seed = seed.map(|seed| seed.to_string());
+    let mut environment = vec![("RUSTFLAGS", "--cfg shuttle"), ("UDAX_SCHEDULES", count.as_str())];
+    if let Some(seed) = &seed {
+        environment.push(("UDAX_SEED", seed));
+    }
+    let build = ["test", "--release", "-p", "udax-mm", "--target-dir", "target/shuttle"];
+    cargo(&[&build[..], &["--test", "schedules", "--", "--nocapture"]].concat(), &environment)
+}
+
 /// Runs the crash enumerator.
 pub(crate) fn crash(arguments: &[String]) -> Result<()> {
     let mut command = vec!["run", "--release", "--quiet", "-p", "udax-crash", "--"];

@@ -37,7 +37,7 @@ impl Media for Counter {
         Ok(())
     }
     fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        self.zero(at, u64::try_from(bytes.len()).unwrap())
+        self.zero(at, u64::try_from(bytes.len()).expect("a slice is short"))
     }
     fn zero(&self, _: u64, _: u64) -> Result<(), MediaError> {
         self.0.fetch_add(1, Ordering::Relaxed);
