@@ -88,9 +88,18 @@ struct Stock {
 
 /// A page map that is brought back whenever it has died, its memory, and what lies about.
 struct World {
+    odds: Odds,
     media: Arc<Counter>,
     pgmap: Mutex<Pgmap>,
     shelf: Arc<Shelf>,
+}
+
+/// What the threads of one execution do, and where. A few steps on a few pages meet more often than
+/// all on all; so each execution leaves some out.
+struct Odds {
+    steps: Vec<(u32, Step)>,
+    pages: Vec<PgmapOff>,
+    ranges: Vec<(u64, u64)>,
 }
 
 /// A thread, and the handles that it holds.
@@ -163,7 +172,7 @@ impl World {
     fn new() -> Arc<World> {
         let media = Arc::default();
         let pgmap = Mutex::new(pgmap_on(&media));
-        Arc::new(World { media, pgmap, shelf: Arc::default() })
+        Arc::new(World { odds: Odds::new(), media, pgmap, shelf: Arc::default() })
     }
 
     fn pgmap(&self) -> Pgmap {
@@ -226,12 +235,38 @@ impl World {
     }
 }
 
+impl Odds {
+    fn new() -> Odds {
+        Odds { steps: some_of(&WEIGHTS), pages: some_of(&PAGES), ranges: some_of(&RANGES) }
+    }
+
+    fn step(&self) -> Step {
+        let mut left = thread_rng().gen_range(0..self.steps.iter().map(|(weight, _)| weight).sum());
+        for &(weight, step) in &self.steps {
+            if left < weight {
+                return step;
+            }
+            left -= weight;
+        }
+        unreachable!("less than all weights was drawn")
+    }
+
+    fn page(&self) -> PgmapOff {
+        self.pages[draw(self.pages.len())]
+    }
+
+    fn range(&self) -> Range<PgmapOff> {
+        let (start, end) = self.ranges[draw(self.ranges.len())];
+        PgmapOff(start)..PgmapOff(end)
+    }
+}
+
 impl Actor {
     fn run(mut self) {
         for _ in 0..STEPS {
             self.live = self.world.pgmap().try_get_live();
             match self.live {
-                Some(_) => drawn_step()(&mut self),
+                Some(_) => self.world.odds.step()(&mut self),
                 None => self.come_back(),
             }
         }
@@ -248,7 +283,7 @@ impl Actor {
     }
 
     fn claim(&mut self) {
-        let claimed = self.live().claim(drawn_range());
+        let claimed = self.live().claim(self.world.odds.range());
         self.hold(claimed.ok().map(Held::Claim));
     }
 
@@ -279,14 +314,14 @@ impl Actor {
 
     fn request(&mut self) {
         let requested = match drawn_order() {
-            Order::Base => self.live().request_folio(drawn_page(), Order::Base),
+            Order::Base => self.live().request_folio(self.world.odds.page(), Order::Base),
             large => self.live().request_folio(PgmapOff(0), large),
         };
         self.hold(requested.ok().map(Held::Folio));
     }
 
     fn get(&mut self) {
-        self.hold(self.live().get_folio(drawn_page()).map(Held::Folio));
+        self.hold(self.live().get_folio(self.world.odds.page()).map(Held::Folio));
     }
 
     fn duplicate(&mut self) {
@@ -300,7 +335,7 @@ impl Actor {
     }
 
     fn pin_range(&mut self) {
-        self.hold(self.live().pin(drawn_range(), info()).ok().map(Held::Pins));
+        self.hold(self.live().pin(self.world.odds.range(), info()).ok().map(Held::Pins));
     }
 
     fn put(&mut self) {
@@ -313,17 +348,17 @@ impl Actor {
 
     fn defer(&mut self) {
         let sink: Arc<dyn LimboSink> = self.world.shelf.clone();
-        if let Ok((idle, _)) = self.live().claim_or_defer(drawn_range(), &sink) {
+        if let Ok((idle, _)) = self.live().claim_or_defer(self.world.odds.range(), &sink) {
             self.hold(idle.into_iter().map(Held::Claim));
         }
     }
 
     fn poison(&mut self) {
-        self.live().poison(drawn_page());
+        self.live().poison(self.world.odds.page());
     }
 
     fn clear_poison(&mut self) {
-        self.live().clear_poison(drawn_page());
+        self.live().clear_poison(self.world.odds.page());
     }
 
     /// Handles change hands, so that one thread puts what another took.
@@ -335,7 +370,7 @@ impl Actor {
 
     fn wait_unpinned(&mut self) {
         self.hands.clear();
-        let pages = drawn_range();
+        let pages = self.world.odds.range();
         let waited = self.world.shelf.sleep(|| self.live().wait_unpinned(pages, Wait::Forever));
         assert_eq!(waited, Ok(()));
     }
@@ -472,24 +507,14 @@ fn draw(end: usize) -> usize {
     thread_rng().gen_range(0..end)
 }
 
-fn drawn_step() -> Step {
-    let mut left = thread_rng().gen_range(0..WEIGHTS.iter().map(|(weight, _)| weight).sum());
-    for (weight, step) in WEIGHTS {
-        if left < weight {
-            return step;
-        }
-        left -= weight;
+/// Some of `all`, and at least one.
+fn some_of<T: Copy>(all: &[T]) -> Vec<T> {
+    let kept = thread_rng().gen_range(0.2..1.0);
+    let mut some: Vec<T> = all.iter().filter(|_| thread_rng().gen_bool(kept)).copied().collect();
+    if some.is_empty() {
+        some.push(all[draw(all.len())]);
     }
-    unreachable!("less than all weights was drawn")
-}
-
-fn drawn_page() -> PgmapOff {
-    PAGES[draw(PAGES.len())]
-}
-
-fn drawn_range() -> Range<PgmapOff> {
-    let (start, end) = RANGES[draw(RANGES.len())];
-    PgmapOff(start)..PgmapOff(end)
+    some
 }
 
 fn drawn_order() -> Order {
