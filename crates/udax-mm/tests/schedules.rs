@@ -61,8 +61,8 @@ const WEIGHTS: [(u32, Step); 18] = [
     (10, Actor::put),
     (4, Actor::put_all),
     (6, Actor::defer),
-    (3, Actor::poison),
-    (4, Actor::clear_poison),
+    (5, Actor::poison),
+    (6, Actor::clear_poison),
     (4, Actor::exchange),
     (3, Actor::wait_unpinned),
     (3, Actor::kill),
@@ -509,7 +509,7 @@ fn draw(end: usize) -> usize {
 
 /// Some of `all`, and at least one.
 fn some_of<T: Copy>(all: &[T]) -> Vec<T> {
-    let kept = thread_rng().gen_range(0.2..1.0);
+    let kept = thread_rng().gen_range(0.0..1.0);
     let mut some: Vec<T> = all.iter().filter(|_| thread_rng().gen_bool(kept)).copied().collect();
     if some.is_empty() {
         some.push(all[draw(all.len())]);
