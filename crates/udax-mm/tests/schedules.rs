@@ -84,6 +84,9 @@ struct Stock {
     hands: Vec<Hand>,
     /// Threads that wait for the handles of others.
     sleepers: u32,
+    /// Pages that were deferred, less those that came back. May be negative while one of the two is
+    /// being told.
+    promised: i64,
 }
 
 /// A page map that is brought back whenever it has died, its memory, and what lies about.
@@ -164,6 +167,7 @@ impl Shelf {
 
 impl LimboSink for Shelf {
     fn returned(&self, span: IdleSpan) {
+        self.stock.lock().promised -= count(&span.pages());
         self.leave(vec![Hand::new(Held::Claim(span), &self.holders)]);
     }
 }
@@ -184,6 +188,8 @@ impl World {
         let mut pgmap = self.pgmap.lock();
         if pgmap.kill(Wait::Never).is_ok() {
             self.shelf.holders.assert_nobody();
+            // Poisoned pages that nobody holds do not come back.
+            self.shelf.stock.lock().promised = 0;
             *pgmap = pgmap_on(&self.media);
         }
     }
@@ -211,6 +217,7 @@ impl World {
                 live.clear_poison(page);
             }
             self.shelf.clear();
+            assert_eq!(self.shelf.stock.lock().promised, 0, "what was deferred came back once");
             assert!(live.claim(ALL).is_ok(), "every page is idle");
         }
         assert!(pgmap.kill(Wait::Forever).is_ok());
@@ -347,8 +354,10 @@ impl Actor {
     }
 
     fn defer(&mut self) {
-        let sink: Arc<dyn LimboSink> = self.world.shelf.clone();
-        if let Ok((idle, _)) = self.live().claim_or_defer(self.world.odds.range(), &sink) {
+        let shelf = Arc::clone(&self.world.shelf);
+        let sink: Arc<dyn LimboSink> = shelf.clone();
+        if let Ok((idle, limbo)) = self.live().claim_or_defer(self.world.odds.range(), &sink) {
+            shelf.stock.lock().promised += limbo.iter().map(count).sum::<i64>();
             self.hold(idle.into_iter().map(Held::Claim));
         }
     }
@@ -501,6 +510,10 @@ impl Drop for Told {
 fn pgmap_on(media: &Arc<Counter>) -> Pgmap {
     let range = MediaRange { media: media.clone(), start: 0, pages: Pages(SIZE) };
     Pgmap::new(vec![range], MemoryType::FsDax).expect("it lies on the medium")
+}
+
+fn count(pages: &Range<PgmapOff>) -> i64 {
+    i64::try_from(pages.end.since(pages.start).0).expect("few pages")
 }
 
 fn draw(end: usize) -> usize {
