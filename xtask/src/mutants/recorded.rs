@@ -13,8 +13,8 @@
 //! ```
 //!
 //! `test` starts with the target: `lib`, or the name of an integration test. A target whose name
-//! starts with `loom` is built with `--cfg loom`. A mutant that a test of another crate kills says
-//! so with `test_package`.
+//! starts with `loom` is built with `--cfg loom`; `loom-lib` is the library, built so. A mutant that
+//! a test of another crate kills says so with `test_package`.
 
 use crate::source;
 use anyhow::{Context, Result, bail, ensure};
@@ -53,6 +53,8 @@ pub(crate) struct TestName {
 pub(crate) enum Target {
     Lib,
     Test(String),
+    /// The library under `--cfg loom`.
+    LoomLib,
     /// An integration test under `--cfg loom`.
     Loom(String),
 }
@@ -156,7 +158,7 @@ impl TestName {
     pub(crate) fn place(&self) -> String {
         let package = &self.package;
         match &self.target {
-            Target::Lib => format!("crates/{package}/src"),
+            Target::Lib | Target::LoomLib => format!("crates/{package}/src"),
             Target::Test(name) | Target::Loom(name) => format!("crates/{package}/tests/{name}"),
         }
     }
@@ -166,6 +168,7 @@ impl Target {
     fn named(name: &str) -> Target {
         match name {
             "lib" => Target::Lib,
+            "loom-lib" => Target::LoomLib,
             loom if loom.starts_with("loom") => Target::Loom(loom.to_owned()),
             test => Target::Test(test.to_owned()),
         }
@@ -176,6 +179,7 @@ impl fmt::Display for TestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = match &self.target {
             Target::Lib => "lib",
+            Target::LoomLib => "loom-lib",
             Target::Test(name) | Target::Loom(name) => name,
         };
         write!(f, "{} {target}::{}", self.package, self.path)
@@ -211,6 +215,8 @@ mod tests {
         assert_eq!(test("pages::claim::x"), pages);
         let loom = (Target::Loom("loom_live".into()), "x".into(), place("tests/loom_live"));
         assert_eq!(test("loom_live::x"), loom);
+        let loom_lib = (Target::LoomLib, "live::races::x".into(), place("src"));
+        assert_eq!(test("loom-lib::live::races::x"), loom_lib);
     }
 
     #[test]

@@ -36,18 +36,14 @@ pub(super) fn build(scratch: &Scratch, test: &TestName) -> Result<Result<PathBuf
     let mut flags = "--cap-lints=warn".to_owned();
     cargo.args(["test", "--no-run", "--message-format=json-render-diagnostics"]);
     cargo.args(["-p", &test.package]);
+    match &test.target {
+        Target::Lib | Target::LoomLib => cargo.arg("--lib"),
+        Target::Test(name) | Target::Loom(name) => cargo.args(["--test", name]),
+    };
     let target = match &test.target {
-        Target::Lib => {
-            cargo.arg("--lib");
-            "build"
-        }
-        Target::Test(name) => {
-            cargo.args(["--test", name]);
-            "build"
-        }
-        Target::Loom(name) => {
+        Target::Lib | Target::Test(_) => "build",
+        Target::LoomLib | Target::Loom(_) => {
             // Without --release: a model takes longer, its build much less.
-            cargo.args(["--test", name]);
             flags += " --cfg loom";
             "build-loom"
         }
