@@ -489,3 +489,55 @@ impl PageWord {
         self.0.fetch_update(success, Ordering::Relaxed, next).map(Value).map_err(Value)
     }
 }
+
+/// F-12: what only a bug can do is noticed at once.
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    /// A folio with one reference.
+    fn counted() -> PageWord {
+        let word = PageWord::idle(1).remove(0);
+        assert!(word.request(First::FOLIO));
+        word
+    }
+
+    fn is_noticed<T>(bug: impl FnOnce() -> T) -> bool {
+        catch_unwind(AssertUnwindSafe(|| drop(bug()))).is_err()
+    }
+
+    #[test]
+    fn a_second_unpin_is_noticed() {
+        let word = counted();
+        word.pin();
+        assert!(matches!(word.unpin(), Unpin::Done));
+        let before = word.load();
+
+        assert!(is_noticed(|| word.unpin()));
+        assert!(is_noticed(|| word.unpin_and_put(before)));
+
+        assert!(word.load() == before, "nothing was changed");
+    }
+
+    #[test]
+    fn an_unbalanced_put_is_noticed() {
+        let word = counted();
+        let put = || match word.put() {
+            Put::Counted => Left::Done,
+            Put::Last(before) => word.leave(before),
+        };
+        assert!(matches!(put(), Left::Idle));
+
+        assert!(is_noticed(put));
+    }
+
+    #[test]
+    fn a_put_of_a_pin_is_noticed() {
+        let word = counted();
+        word.pin_reference();
+        word.pin();
+
+        assert!(is_noticed(|| word.put()), "both references are pins");
+    }
+}
