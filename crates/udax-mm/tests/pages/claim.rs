@@ -1,7 +1,8 @@
 //! Claims: all pages or none, and nobody else meanwhile.
 
-use crate::{PMD, PUD, live, medium, pages, pgmap_of, range, verify};
-use udax_mm::{MemoryType, Order, Pgmap, PgmapError, PgmapOff, RequestError};
+use crate::{PMD, PUD, live, medium, pages, pgmap_of, pinned_by, range, verify};
+use udax_mm::sync::Arc;
+use udax_mm::{MemoryType, Order, Pgmap, PgmapError, PgmapOff, RequestError, Wait};
 
 #[test]
 fn a_claim_takes_all_pages_or_none() {
@@ -99,6 +100,29 @@ fn a_claim_of_a_block_becomes_pages() {
     assert!(pgmap.claim(pages(101..102)).is_err());
 }
 
+/// F-11: of a size nothing is left behind.
+#[test]
+fn a_block_that_was_one_folio_becomes_pages_and_one_folio_again() {
+    let pgmap = live(2 * PMD);
+    for _ in 0..2 {
+        let block = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).unwrap();
+        verify(&pgmap);
+        drop(block);
+        verify(&pgmap);
+
+        let folios = pgmap.request_folios(PgmapOff(PMD), Order::Base, 512).unwrap();
+        verify(&pgmap);
+        let last = folios.into_folios().last().unwrap();
+        verify(&pgmap);
+        assert_eq!((last.head(), last.order()), (PgmapOff(2 * PMD - 1), Order::Base));
+        assert_eq!(last.pgmap().pgmap(), pgmap.pgmap());
+        let busy = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).unwrap_err();
+        assert_eq!(busy, RequestError::Busy(last.head()));
+        drop(last);
+        verify(&pgmap);
+    }
+}
+
 /// The pages were claimed one by one, because one of them was busy when the first were claimed.
 #[test]
 fn claims_of_pages_become_a_block() {
@@ -189,4 +213,44 @@ fn a_terabyte_of_pages_is_described_at_once() {
     let last = PgmapOff((1 << 28) - PUD);
     let folio = pgmap.request_folio(last, Order::Pud).unwrap();
     assert_eq!(pgmap.get_folio(PgmapOff((1 << 28) - 1)).unwrap().head(), folio.head());
+}
+
+/// F-01, I-06.
+#[test]
+fn a_third_range_that_is_bad_lets_go_of_the_media() {
+    let media = [medium(10), medium(10), medium(10)];
+    let good = || vec![range(&media[0], 0, 10), range(&media[1], 2, 8)];
+    for (medium, start, pages) in [(2, 0, 0), (2, 1, 10), (1, 9, 1)] {
+        let bad = range(&media[medium], start, pages);
+        let ranges = good().into_iter().chain([bad]).collect();
+        assert!(Pgmap::new(ranges, MemoryType::FsDax).is_err());
+        assert_eq!(media.each_ref().map(Arc::strong_count), [1, 1, 1]);
+    }
+    let pgmap = Pgmap::new(good(), MemoryType::FsDax).unwrap().try_get_live().unwrap();
+    drop(pgmap.claim(pages(0..18)).unwrap());
+    verify(&pgmap);
+}
+
+/// F-01, B-36: nothing of its first life is met in the second.
+#[test]
+fn a_second_life_of_a_medium_begins_with_idle_pages() {
+    let media = medium(2 * PMD);
+    let life = |kind| Pgmap::new(vec![range(&media, 0, 2 * PMD)], kind).unwrap();
+    let first = life(MemoryType::Generic(Order::Pmd));
+    let live = first.try_get_live().unwrap();
+    let folio = live.request_folio(PgmapOff(0), Order::Pmd).unwrap();
+    live.poison(PgmapOff(7));
+    drop((live, folio.pin(pinned_by("driver")), folio));
+    let _dead = first.kill(Wait::Never).unwrap();
+    drop(first);
+
+    let second = life(MemoryType::FsDax);
+
+    assert!(second.pins().is_empty());
+    let live = second.try_get_live().unwrap();
+    assert!(live.get_folio(PgmapOff(7)).is_none());
+    let folios = live.request_folios(PgmapOff(0), Order::Base, 1024).unwrap();
+    verify(&live);
+    drop(folios);
+    drop(live.claim(pages(0..2 * PMD)).unwrap());
 }

@@ -24,6 +24,29 @@ fn a_bulk_request_touches_each_folio_once() {
     }
 }
 
+/// F-06: a failure midway rolls back.
+#[test]
+fn a_bulk_request_that_meets_a_busy_folio_leaves_the_others_idle() {
+    let pgmap = live(8 * PMD);
+    for order in [Order::Base, Order::Pmd] {
+        let head = |k: u32| PgmapOff(PMD + u64::from(k) * order.pages().0);
+        let cases = (1..=5).flat_map(|n| (0..n).map(move |k| (n, k)));
+        for (n, busy) in cases {
+            let folio = pgmap.request_folio(head(busy), order).unwrap();
+
+            let refused = pgmap.request_folios(head(0), order, n).unwrap_err();
+
+            assert_eq!(refused, RequestError::Busy(head(busy)));
+            verify(&pgmap);
+            for other in (0..n).filter(|&other| other != busy) {
+                assert!(pgmap.request_folio(head(other), order).is_ok());
+            }
+            drop(folio);
+            assert!(pgmap.request_folios(head(0), order, n).is_ok());
+        }
+    }
+}
+
 #[test]
 fn a_span_puts_the_folios_that_nobody_took() {
     let pgmap = live(8);

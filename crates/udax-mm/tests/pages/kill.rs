@@ -4,7 +4,8 @@ use crate::memory::Freeing;
 use crate::{medium, pages, pinned_by, range};
 use std::thread;
 use udax_mm::sync::Arc;
-use udax_mm::{MemoryType, Order, Pgmap, PgmapOff, StillBusy, Wait};
+use udax_mm::sync::atomic::{AtomicU64, Ordering};
+use udax_mm::{Access, MemoryType, Order, Pages, Pgmap, PgmapOff, StillBusy, Vma, VmaOff, Wait};
 
 /// I-04 knows no difference between them.
 fn kinds() -> Vec<MemoryType> {
@@ -85,6 +86,66 @@ fn kill_waits_for_the_last_reference() {
     });
     drop(pin);
     assert!(killer.join().unwrap());
+}
+
+/// F-07: what is mapped and what is pinned is waited for, of every kind of memory, and nobody has
+/// to call again: the last put ends it.
+#[test]
+fn the_end_waits_for_what_is_mapped_or_pinned_and_comes_with_the_last_put() {
+    for kind in kinds() {
+        let is_mappable = kind.is_addressable();
+        let pgmap = pgmap(kind);
+        let live = pgmap.try_get_live().unwrap();
+        let folio = live.request_folio(PgmapOff(1), Order::Base).unwrap();
+        let pin = folio.pin(pinned_by("dma"));
+        drop(live);
+        let vma = Vma::reserve(Pages(1)).unwrap();
+        let mapped = vma.map(VmaOff(0), folio.borrow(), folio.pages(), Access::Read);
+        assert_eq!(mapped.is_ok(), is_mappable);
+        let killer = thread::spawn({
+            let pgmap = pgmap.clone();
+            move || pgmap.kill(Wait::Forever).is_ok()
+        });
+        while pgmap.try_get_live().is_some() {
+            thread::yield_now();
+        }
+        drop(pin);
+        assert!(pgmap.kill(Wait::Never).is_err(), "it is mapped still");
+        vma.zap(VmaOff(0), Pages(1)).unwrap();
+
+        drop(folio);
+
+        assert!(killer.join().unwrap());
+    }
+}
+
+/// F-03, B-18.
+#[test]
+fn lookups_during_teardown_find_a_live_pgmap_or_none() {
+    let pgmap = pgmap(MemoryType::FsDax);
+    let is_over = AtomicU64::new(0);
+    let look_up = |at: u64| {
+        let was_over = is_over.load(Ordering::Acquire) == 1;
+        let Some(live) = pgmap.try_get_live() else { return false };
+        assert!(!was_over, "I-03: nobody finds a dead page map");
+        let folio = live.request_folio(PgmapOff(at % 4), Order::Base);
+        assert!(folio.is_err() || live.get_folio(PgmapOff(at % 4)).is_some());
+        live.load_u64(PgmapOff(at).byte()).unwrap();
+        true
+    };
+    thread::scope(|scope| {
+        for at in 0..8 {
+            let look_up = &look_up;
+            scope.spawn(move || while look_up(at) {});
+        }
+        (0..100).for_each(|at| assert!(look_up(at)));
+
+        let _dead = pgmap.kill(Wait::Forever).unwrap();
+
+        is_over.store(1, Ordering::Release);
+    });
+    assert_eq!(pgmap.verify(), Ok(()));
+    assert!(pgmap.kill(Wait::Never).is_ok());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Kinds of memory: who gets pages back, and how private memory becomes addressable.
 
 use crate::{PMD, live, medium, pages, pinned_by, range};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{
     DeviceMemory, Folio, FolioRef, IdleSpan, LimboSink, Media, MediaError, MemoryFailure,
@@ -178,6 +179,59 @@ fn without_memory_to_go_to_the_bytes_stay_where_they_are() {
     let _full = home.claim(pages(0..4)).unwrap();
     assert!(matches!(folio.to_ram(), Err(MigrateError::NoMemory(Order::Base))));
     assert!(device.freed.lock().is_empty());
+}
+
+#[test]
+fn a_driver_that_answers_with_another_order_is_noticed() {
+    #[derive(Debug)]
+    struct Careless(PgmapRef);
+    impl DeviceMemory for Careless {
+        fn folio_free(&self, span: IdleSpan) {
+            drop(span);
+        }
+    }
+    impl PrivateMemory for Careless {
+        fn migrate_to_ram(&self, folio: FolioRef<'_>) -> Result<Folio, MigrateError> {
+            let page = self.0.request_folio(PgmapOff(0), Order::Base);
+            page.map_err(|_| MigrateError::NoMemory(folio.order()))
+        }
+    }
+    let kind = MemoryType::Private(Arc::new(Careless(live(1))));
+    let pgmap = Pgmap::new(vec![range(&medium(PMD), 0, PMD)], kind).unwrap();
+    let live = pgmap.try_get_live().unwrap();
+    let folio = live.request_folio(PgmapOff(0), Order::Pmd).unwrap();
+
+    let answer = catch_unwind(AssertUnwindSafe(|| drop(folio.to_ram())));
+
+    assert!(answer.is_err());
+}
+
+/// F-08. What is no kind cannot be written down: [`MemoryType`] is an enum, and each kind carries
+/// what it requires of its driver.
+#[test]
+fn every_kind_idles_at_zero_and_device_memory_goes_back_to_its_driver() {
+    let driver = Arc::new(Freeing::default());
+    let kinds = [
+        (MemoryType::FsDax, false),
+        (MemoryType::Generic(Order::Base), false),
+        (MemoryType::Private(driver.clone()), true),
+        (MemoryType::Coherent(driver.clone()), true),
+        (MemoryType::P2pdma(driver.clone()), true),
+    ];
+    for (kind, goes_back) in kinds {
+        let pgmap = Pgmap::new(vec![range(&medium(4), 0, 4)], kind).unwrap();
+        let live = pgmap.try_get_live().unwrap();
+        let folio = live.request_folio(PgmapOff(3), Order::Base).unwrap();
+        drop(folio.clone());
+        assert!(driver.freed.lock().is_empty());
+
+        drop(folio);
+
+        let freed = std::mem::take(&mut *driver.freed.lock());
+        assert_eq!(freed, if goes_back { vec![3] } else { vec![] }, "{:?}", pgmap.kind());
+        drop(live.claim(pages(0..4)).expect("an idle page is zero, whatever its kind"));
+        assert_eq!(pgmap.verify(), Ok(()));
+    }
 }
 
 /// F-09.

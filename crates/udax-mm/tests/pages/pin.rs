@@ -3,7 +3,7 @@
 use crate::{PMD, live, pages, pinned_by, verify};
 use std::thread;
 use std::time::{Duration, Instant};
-use udax_mm::{Order, PgmapOff, Wait};
+use udax_mm::{Order, PgmapOff, PinInfo, PinKind, PinTerm, Wait};
 
 #[test]
 fn a_pin_is_listed_with_its_owner_until_it_is_dropped() {
@@ -25,6 +25,33 @@ fn a_pin_is_listed_with_its_owner_until_it_is_dropped() {
     assert!(!folio.is_pinned());
     assert!(pgmap.pgmap().pins().is_empty());
     verify(&pgmap);
+}
+
+/// F-43.
+#[test]
+fn pins_of_a_range_are_listed_with_owner_age_kind_and_term() {
+    let pgmap = live(2 * PMD);
+    let before = Instant::now();
+    let info = |label, kind, term| PinInfo { kind, term, ..pinned_by(label) };
+    let folios = pgmap.request_folios(PgmapOff(0), Order::Base, 8).unwrap();
+    let span = folios.into_pinned(info("ring", PinKind::Write, PinTerm::Long));
+    let folio = pgmap.get_folio(PgmapOff(5)).unwrap();
+    let page = folio.pin(info("copy", PinKind::Read, PinTerm::Short));
+
+    let pins = pgmap.pins_in(pages(5..6));
+
+    let told: Vec<_> = pins.iter().map(|pin| (pin.pages.clone(), pin.info.clone())).collect();
+    for ((range, info), (held, expected)) in
+        told.iter().zip([(span.pages(), span.info()), (page.pages(), page.info())])
+    {
+        assert_eq!((range, &info.owner, info.since), (&held, &expected.owner, expected.since));
+        assert_eq!((info.kind, info.term), (expected.kind, expected.term));
+        assert_eq!(info.owner.process, std::process::id());
+        assert!(before <= info.since && info.since <= Instant::now());
+    }
+    assert_eq!(told.len(), 2);
+    assert_eq!(pgmap.pins_in(pages(6..9)).len(), 1, "the page is not in the range");
+    assert!(pgmap.pins_in(pages(8..2 * PMD)).is_empty());
 }
 
 /// I-58.
