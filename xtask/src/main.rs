@@ -1,8 +1,8 @@
 //! The project's checks, run as `cargo xtask <command>`.
 //!
-//! `ci` is all of CI. The longer runs (loom at bound 3, 10^5 random schedules, the full crash
-//! enumeration, 10^5 random operations, the mutants) have commands of their own and are run before
-//! an issue is closed.
+//! `ci` is all of CI. The longer runs (loom at bound 3, 10^5 random schedules, 10^6 random operations
+//! of page maps and 10^5 of the filesystem, the full crash enumeration, the mutants) have commands of
+//! their own and are run before an issue is closed.
 
 #![forbid(unsafe_code)]
 
@@ -59,6 +59,15 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
+    /// Runs random operations of page maps against the model of who holds each page.
+    Model {
+        /// How many operations, at least.
+        #[arg(long, default_value_t = 1_000_000)]
+        steps: u64,
+        /// The seed; a random one is chosen and printed if it is left out.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Runs random operations against the byte-array model.
     Random {
         /// How many operations.
@@ -79,6 +88,7 @@ fn main() -> ExitCode {
         Command::Schedules { count, seed } => steps::schedules(count, seed),
         Command::Mutants(options) => mutants::run(&options),
         Command::Crash { arguments } => steps::crash(&arguments),
+        Command::Model { steps, seed } => steps::model(steps, seed),
         Command::Random { steps, seed } => steps::random(steps, seed),
     };
     match result {

@@ -69,18 +69,26 @@ pub(crate) fn crash(arguments: &[String]) -> Result<()> {
     cargo(&command, &[])
 }
 
-/// Runs `steps` random operations against the model.
+/// Runs `steps` random operations of a filesystem against the model.
 pub(crate) fn random(steps: u64, seed: Option<u64>) -> Result<()> {
+    operations(&["-p", "udax", "--test", "random", "--", "--nocapture"], steps, seed)
+}
+
+/// Runs `steps` random operations of page maps against the model, each with a check of all
+/// invariants after it.
+pub(crate) fn model(steps: u64, seed: Option<u64>) -> Result<()> {
+    operations(&["-p", "udax-mm", "--test", "pages", "model::", "--", "--nocapture"], steps, seed)
+}
+
+fn operations(test: &[&str], steps: u64, seed: Option<u64>) -> Result<()> {
     let steps = steps.to_string();
     let seed = seed.map(|seed| seed.to_string());
     let mut environment = vec![("UDAX_STEPS", steps.as_str())];
     if let Some(seed) = &seed {
         environment.push(("UDAX_SEED", seed));
     }
-    cargo(
-        &["test", "--release", "-p", "udax", "--test", "random", "--", "--nocapture"],
-        &environment,
-    )
+    let arguments: Vec<_> = ["test", "--release"].iter().chain(test).copied().collect();
+    cargo(&arguments, &environment)
 }
 
 /// Runs cargo with `environment` added, and fails if it does.

@@ -1,18 +1,22 @@
 //! Random operations against the simplest model: a page is held by the handles that cover it.
 //!
 //! Besides the handles themselves the model knows which pages are poisoned and which are deferred.
-//! After every step the page map verifies itself.
+//! After every step the page map verifies itself. `UDAX_STEPS` sets how many steps are taken at
+//! least, `UDAX_SEED` repeats a run (`cargo xtask model`).
 
 use crate::{PMD, pages, pgmap_of, pinned_by, verify};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{
     Folio, IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, PinError, PinnedFolio, PinnedSpan,
-    RequestError,
+    RequestError, Wait,
 };
 
 /// The first medium ends inside the second block.
@@ -36,6 +40,8 @@ enum Op {
     Defer(Range<u64>),
     Poison(u64),
     ClearPoison(u64),
+    Kill,
+    Reactivate,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -115,6 +121,8 @@ fn op() -> impl Strategy<Value = Op> {
         3 => span().prop_map(Op::Defer),
         1 => page().prop_map(Op::Poison),
         1 => page().prop_map(Op::ClearPoison),
+        1 => Just(Op::Kill),
+        1 => Just(Op::Reactivate),
     ]
 }
 
@@ -198,6 +206,11 @@ impl World {
                 self.poisoned.remove(&page);
                 self.pgmap.clear_poison(PgmapOff(page));
             }
+            Op::Kill => {
+                assert!(self.pgmap.pgmap().kill(Wait::Never).is_err(), "the model holds it");
+                assert!(self.pgmap.pgmap().try_get_live().is_none());
+            }
+            Op::Reactivate => std::mem::replace(self, World::new()).end(),
         }
         self.collect();
     }
@@ -293,19 +306,10 @@ impl World {
             |page: &u64| at(&holders, *page) == Holder::Count || self.poisoned.contains(page);
         assert!(self.deferred.iter().all(waits));
     }
-}
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
-
-    #[test]
-    fn every_page_is_held_by_exactly_the_handles_that_cover_it(ops in vec(op(), 1..60)) {
-        let mut world = World::new();
-        for op in ops {
-            world.apply(op);
-            verify(&world.pgmap);
-        }
-        let World { pgmap, spans, folios, pins, pinned_spans, poisoned, sink, .. } = world;
+    /// Lets go of everything: every page is idle in the end, and the page map dead.
+    fn end(self) {
+        let World { pgmap, spans, folios, pins, pinned_spans, poisoned, sink, .. } = self;
         drop((spans, folios, pins, pinned_spans));
         sink.0.lock().clear();
         for page in poisoned {
@@ -314,5 +318,48 @@ proptest! {
         sink.0.lock().clear();
         verify(&pgmap);
         drop(pgmap.claim(pages(0..SIZE)).expect("every page is idle in the end"));
+        let owner = pgmap.pgmap().clone();
+        drop(pgmap);
+        let _dead = owner.kill(Wait::Never).expect("nobody holds a page");
+        assert_eq!(owner.verify(), Ok(()));
     }
+}
+
+/// Runs 64 cases; the same seed gives the same ones.
+fn runner(seed: u64) -> TestRunner {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) };
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
+
+/// A number from the environment.
+fn told(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// F-10.
+#[test]
+fn every_page_is_held_by_exactly_the_handles_that_cover_it() {
+    let steps = told("UDAX_STEPS").unwrap_or(8000);
+    let seed = told("UDAX_SEED").unwrap_or_else(|| RandomState::new().hash_one(steps));
+    println!("{steps} steps from UDAX_SEED={seed}");
+    let taken = AtomicU64::new(0);
+    for seed in (0..).map(|round| seed.wrapping_add(round)) {
+        let run = runner(seed).run(&vec(op(), 1..60), |ops| {
+            let mut world = World::new();
+            for op in ops {
+                world.apply(op);
+                verify(&world.pgmap);
+                taken.fetch_add(1, Ordering::Relaxed);
+            }
+            world.end();
+            Ok(())
+        });
+        run.unwrap_or_else(|error| panic!("UDAX_SEED={seed}: {error}"));
+        if taken.load(Ordering::Relaxed) >= steps {
+            break;
+        }
+    }
+    println!("{} steps were taken", taken.load(Ordering::Relaxed));
 }
