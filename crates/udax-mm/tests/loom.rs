@@ -125,8 +125,7 @@ fn a_block_is_claimed_only_after_its_last_page_is_idle() {
 
 /// Rule 4: while the last page of a block is put, another page of it can be requested.
 ///
-/// Kills: a grandparent lowered for a parent that was raised again; a parent raised twice and
-/// lowered once.
+/// Kills: a grandparent lowered for a parent that was raised again.
 #[test]
 fn a_block_counts_its_busy_pages_while_they_come_and_go() {
     model(|| {
@@ -406,6 +405,71 @@ fn the_last_put_of_a_pinned_span_wakes_who_waits_and_leaves_the_page_idle() {
         put.join().unwrap();
         verify(&pgmap);
         assert!(pgmap.claim(page(PAGE)).is_ok());
+    });
+}
+
+/// A span is unpinned in one step where others count the folio, unless somebody sleeps.
+///
+/// Kills: that step taken past WAITERS.
+#[test]
+fn the_last_unpin_of_a_span_wakes_though_others_count_the_folio() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let pin = pgmap.pin(page(PAGE), info()).unwrap();
+        let unpin = spawn(move || drop(pin));
+
+        assert_eq!(pgmap.wait_unpinned(page(PAGE), Wait::Forever), Ok(()));
+
+        unpin.join().unwrap();
+        verify(&pgmap);
+        drop(folio);
+    });
+}
+
+/// F-41, I-57: of a pin and a claim, as of a truncate, exactly one succeeds.
+///
+/// Kills: a pin that looks and then counts.
+#[test]
+fn a_pin_and_a_claim_of_a_page_exclude_each_other() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let pin = with(&pgmap, |pgmap| pgmap.pin(page(PAGE), info()));
+
+        drop(folio);
+        let claim = pgmap.claim(page(PAGE));
+
+        let pin = pin.join().unwrap();
+        assert!(pin.is_ok() != claim.is_ok());
+        verify(&pgmap);
+    });
+}
+
+/// F-41: a pin that is taken while somebody waits for another is waited for too.
+///
+/// Kills: WAITERS cleared with a pin that is not the last; a sleeper that does not look again.
+#[test]
+fn a_pin_taken_during_a_wait_is_waited_for() {
+    model(|| {
+        let pgmap = pgmap(1);
+        let folio = request(&pgmap, PAGE);
+        let first = folio.pin(info());
+        let used = Arc::new(AtomicU64::new(0));
+        let holder = spawn({
+            let used = used.clone();
+            move || {
+                let second = folio.pin(info());
+                drop(first);
+                used.store(1, Ordering::Relaxed);
+                drop(second);
+            }
+        });
+
+        assert_eq!(pgmap.wait_unpinned(page(PAGE), Wait::Forever), Ok(()));
+
+        assert_eq!(used.load(Ordering::Relaxed), 1, "the second pin is no longer used");
+        holder.join().unwrap();
     });
 }
 
