@@ -229,7 +229,8 @@ fn a_busy_kill_names_what_is_in_use_on_every_device() {
 
     let busy = linear.kill(Wait::Never).unwrap_err();
 
-    assert_eq!(busy.pages, [PgmapOff(1), PgmapOff(2)]);
+    let page = |at| PgmapOff(at)..PgmapOff(at + 1);
+    assert_eq!(busy.pages, [page(1), page(2)]);
     drop(claims);
     linear.kill(Wait::Never).unwrap();
 }

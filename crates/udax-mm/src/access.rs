@@ -228,7 +228,8 @@ impl PgmapRef {
 
 /// The pages that hold a range of bytes.
 fn pages_of(at: u64, len: u64) -> Range<PgmapOff> {
-    PgmapOff::of_byte(at)..PgmapOff(Pages::holding(at + len).0)
+    let start = PgmapOff::of_byte(at);
+    if len == 0 { start..start } else { start..PgmapOff(Pages::holding(at + len).0) }
 }
 
 pub(crate) fn len_of(bytes: &[u8]) -> u64 {

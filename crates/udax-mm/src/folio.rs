@@ -240,7 +240,7 @@ pub(crate) fn leave(pgmap: &PgmapRef, block: Block, left: Left) {
         Left::Done => (),
         Left::Idle => pgmap.pgmap().table().lower_above(block),
         Left::Claimed => {
-            pgmap.pgmap().hand_on(IdleSpan::claimed(pgmap.clone(), block.pages()));
+            pgmap.pgmap().hand_back(IdleSpan::claimed(pgmap.clone(), block.pages()));
         }
     }
 }

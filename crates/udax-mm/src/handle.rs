@@ -14,7 +14,10 @@ use std::ptr::NonNull;
 /// Memory with one lifetime: live, dying or dead.
 ///
 /// Clone is another strong handle. A strong handle keeps the media mapped; it does not keep the
-/// page map live, that is what [`PgmapRef`] does.
+/// page map live, that is what [`PgmapRef`] does. The last one may have to wait for other threads to
+/// be through with a few instructions when it is dropped.
+///
+/// A page map does not survive a `fork`: its child must not touch it.
 ///
 /// ```
 /// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff, Wait};
@@ -48,7 +51,8 @@ pub struct Pgmap {
 ///
 /// Clone is another live reference. [`Pgmap::kill`] returns when the last one is dropped; every
 /// handle of a page holds one. Taking one and giving it back touches memory of the running thread
-/// only, for as long as nobody kills the page map.
+/// only, for as long as the page map has a strong handle and nobody kills it, the host has
+/// `membarrier`, and no more than 64 threads use page maps at once; else a word that all share.
 pub struct PgmapRef {
     /// Counted in `Inner::live`, and not in `Inner::strong`.
     pgmap: ManuallyDrop<Pgmap>,
@@ -204,6 +208,9 @@ impl PgmapRef {
         let live = &self.pgmap.inner().live;
         loop {
             if live.lower_last() == Drained::JustNow {
+                if live.is_dead() {
+                    self.pgmap.died();
+                }
                 // SAFETY: all live references together are counted, and there is none any more.
                 return unsafe { release(self.pgmap.inner) };
             }

@@ -4,8 +4,9 @@
 
 use crate::media::MediaError;
 use crate::pinned_span::PinnedSpan;
+use crate::sync::Arc;
 use crate::units::{Pages, PgmapOff};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 /// Bytes side by side in this process (`struct iovec`).
 ///
@@ -46,20 +47,32 @@ impl PinnedSpan {
     ///
     /// [`MediaError::NotAddressable`] with the first byte that this process has not mapped: memory
     /// that is private to its device, or no memory at all (a recorder, a crash image).
+    /// [`MediaError::Poisoned`] if a page failed.
     pub fn iovecs(&self) -> Result<Vec<Iovec>, MediaError> {
         let mut iovecs: Vec<Iovec> = Vec::new();
         let pages = self.pages();
+        if let Some(page) = self.pgmap().first_poisoned(self.pages()) {
+            return Err(MediaError::Poisoned { at: page.byte() });
+        }
         let mut at = pages.start;
         while at < pages.end {
             let run = self.pgmap().contiguous(at).min(pages.end.since(at));
             let next = self.iovec(at, run)?;
+            // Media side by side are mappings of their own, and a device may want one at a time.
+            let is_same = at > pages.start && self.is_one_medium(at);
             match iovecs.last_mut() {
-                Some(last) if last.end() == next.start => last.len += next.len,
+                Some(last) if is_same && last.end() == next.start => last.len += next.len,
                 _ => iovecs.push(next),
             }
             at = at + run;
         }
         Ok(iovecs)
+    }
+
+    /// Whether the page before `at` lies in the same medium.
+    fn is_one_medium(&self, at: PgmapOff) -> bool {
+        let medium = |at| Arc::as_ptr(self.pgmap().locate(at).0);
+        ptr::addr_eq(medium(at), medium(PgmapOff(at.0 - 1)))
     }
 
     /// The addresses of pages that lie in one medium.

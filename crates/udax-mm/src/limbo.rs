@@ -75,9 +75,6 @@ impl PgmapRef {
     /// [`RequestError::OutOfRange`]; [`RequestError::Busy`] if a page is claimed or in limbo
     /// already. Nothing was changed then.
     ///
-    /// # Panics
-    ///
-    /// Never for a caller; it asserts the agreement of the page words.
     pub fn claim_or_defer(
         &self,
         pages: Range<PgmapOff>,
@@ -90,7 +87,7 @@ impl PgmapRef {
         let mut limbo = self.pgmap().limbo().0.lock();
         let taken = done.take_all(pages, &mut limbo);
         if taken.is_err() {
-            done.deferred.iter().for_each(|range| drop(limbo.remove(&range.start)));
+            done.take_back(&mut limbo);
         }
         drop(limbo);
         taken.map(|()| (done.idle, merged(done.deferred)))
@@ -116,6 +113,15 @@ impl Progress<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Takes back the word that was left on pages.
+    fn take_back(&self, limbo: &mut Deferred) {
+        let table = self.pgmap.pgmap().table();
+        for range in &self.deferred {
+            limbo.remove(&range.start);
+            table.word(table.leaf(range.start).0).undefer();
+        }
     }
 
     /// Claims the first block of `pages`. Returns where to go on: behind it, or, if somebody was

@@ -36,13 +36,13 @@ pub enum MemoryType {
 /// use udax_mm::sync::{Arc, Mutex};
 /// use udax_mm::{DeviceMemory, IdleSpan, MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff};
 ///
-/// /// Keeps what is free.
+/// /// Knows what is free.
 /// #[derive(Debug, Default)]
-/// struct Driver(Mutex<Vec<IdleSpan>>);
+/// struct Driver(Mutex<Vec<PgmapOff>>);
 ///
 /// impl DeviceMemory for Driver {
 ///     fn folio_free(&self, pages: IdleSpan) {
-///         self.0.lock().push(pages);
+///         self.0.lock().push(pages.pages().start);
 ///     }
 /// }
 ///
@@ -56,8 +56,7 @@ pub enum MemoryType {
 /// drop(folio.clone());
 /// assert!(driver.0.lock().is_empty(), "somebody counts it still");
 /// drop(folio);
-/// assert_eq!(driver.0.lock()[0].pages(), PgmapOff(3)..PgmapOff(4));
-/// # driver.0.lock().clear();
+/// assert_eq!(*driver.0.lock(), [PgmapOff(3)]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait DeviceMemory: Send + Sync + Debug {
@@ -149,12 +148,15 @@ impl Folio {
     }
 }
 
-/// Refuses to map private memory for the processor.
-pub(crate) fn check_addressable(folio: FolioRef<'_>) -> io::Result<()> {
-    if folio.pgmap().pgmap().kind().is_addressable() {
-        return Ok(());
+/// Refuses to map what the processor must not touch: private memory, and pages that failed.
+pub(crate) fn check_mappable(folio: FolioRef<'_>, pages: &Range<PgmapOff>) -> io::Result<()> {
+    if !folio.pgmap().pgmap().kind().is_addressable() {
+        let head = folio.head();
+        let message = format!("page {head} is private to its device: map what `to_ram` gives");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
     }
-    let head = folio.head();
-    let message = format!("page {head} is private to its device: map what `Folio::to_ram` gives");
-    Err(io::Error::new(io::ErrorKind::Unsupported, message))
+    match folio.pgmap().first_poisoned(pages.clone()) {
+        Some(page) => Err(io::Error::other(format!("page {page} is poisoned"))),
+        None => Ok(()),
+    }
 }

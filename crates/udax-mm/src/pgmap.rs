@@ -25,22 +25,6 @@ use crate::word::First;
 use std::fmt;
 use std::ops::Range;
 
-/// Proof that nobody uses any page of a page map, and nobody will.
-#[must_use]
-#[derive(Debug)]
-pub struct Dead(());
-
-/// [`Pgmap::kill`] ran out of time. The page map is dying; `kill` may be called again.
-#[derive(Debug, thiserror::Error)]
-#[error("pgmap is still busy: {}", describe(.pins, .pages))]
-pub struct StillBusy {
-    /// The pins held, oldest first.
-    pub pins: Vec<PinRecord>,
-    /// The first pages of the folios and claims in use, at most 64. May be empty: somebody can
-    /// hold a live reference and no page.
-    pub pages: Vec<PgmapOff>,
-}
-
 /// Why [`Pgmap::new`] refused. Nothing was published (I-06).
 #[derive(Debug, thiserror::Error)]
 pub enum PgmapError {
@@ -99,6 +83,11 @@ pub enum PgmapError {
         /// The only order of the pgmap.
         order: Order,
     },
+
+    /// The host has no memory for the words of so many pages: 8 bytes each, of which it has to keep
+    /// only what is used.
+    #[error("no memory for the words of {} pages", .0.0)]
+    NoMemory(Pages),
 
     /// A medium failed.
     #[error(transparent)]
@@ -159,7 +148,7 @@ pub(crate) struct Shared {
     stores: Stores,
     on_failure: Mutex<Option<Weak<dyn MemoryFailure>>>,
     /// None from the end on.
-    leases: Mutex<Vec<Lease>>,
+    pub(crate) leases: Mutex<Vec<Lease>>,
 }
 
 impl Pgmap {
@@ -178,7 +167,8 @@ impl Pgmap {
         }
         let leases = ranges.lease()?;
         let shared = Shared {
-            table: Table::new(ranges.size(), first(&kind)),
+            table: Table::new(ranges.size(), first(&kind))
+                .ok_or(PgmapError::NoMemory(ranges.size()))?,
             kind,
             on_failure: Mutex::new(None),
             leases: Mutex::new(leases),
@@ -189,33 +179,6 @@ impl Pgmap {
             stores: Stores::default(),
         };
         Ok(Pgmap::of(shared))
-    }
-
-    /// Refuses further live references at once, then waits until the last one is gone.
-    ///
-    /// Idempotent: it may be called again after [`StillBusy`], and on a dead page map. When it has
-    /// succeeded, the same media can be activated again by a new page map, of any kind, all of whose
-    /// pages are idle.
-    ///
-    /// # Blocking
-    ///
-    /// Waits for every [`PgmapRef`], folio, claim and pin, as `wait` says. A caller that holds one
-    /// waits for itself.
-    ///
-    /// # Errors
-    ///
-    /// [`StillBusy`] if `wait` runs out. The page map stays dying.
-    ///
-    /// # Panics
-    ///
-    /// Panics if a page is in use and no live reference is left (I-04), which only a bug can do.
-    pub fn kill(&self, wait: Wait) -> Result<Dead, StillBusy> {
-        if !self.end(wait) {
-            return Err(StillBusy { pins: self.pins(), pages: self.busy_pages(64) });
-        }
-        assert!(self.busy_pages(1).is_empty(), "I-04: no page of a dead pgmap is in use");
-        self.shared().leases.lock().clear();
-        Ok(Dead(()))
     }
 
     /// The number of pages of all ranges.
@@ -284,17 +247,11 @@ impl Pgmap {
 
     /// Gives pages that the last put claimed to whoever deferred them, or else to the driver of the
     /// memory.
-    pub(crate) fn hand_on(&self, span: IdleSpan) {
+    pub(crate) fn hand_back(&self, span: IdleSpan) {
         self.limbo().deliver(span, |rest| match self.kind().device() {
             Some(driver) if !rest.pages().is_empty() => driver.folio_free(rest),
             _ => drop(rest),
         });
-    }
-
-    fn busy_pages(&self, most: usize) -> Vec<PgmapOff> {
-        let leaves = self.table().leaves(PgmapOff(0)..PgmapOff(self.size().0));
-        let busy = leaves.filter(|(_, value)| value.is_counted() || value.is_claimed());
-        busy.map(|(leaf, _)| leaf.head()).take(most).collect()
     }
 }
 
@@ -445,6 +402,7 @@ impl PgmapRef {
     ///
     /// Panics if a page lies outside the pgmap.
     pub fn memory_failure(&self, pages: Range<PgmapOff>) {
+        assert!(pages.end.0 <= self.size().0, "page {} lies outside the pgmap", pages.end);
         (pages.start.0..pages.end.0).for_each(|page| self.poison(PgmapOff(page)));
         let listener = self.pgmap().shared().on_failure.lock().as_ref().and_then(Weak::upgrade);
         if let Some(listener) = listener {
@@ -454,8 +412,12 @@ impl PgmapRef {
 
     /// Takes the mark of [`PgmapRef::poison`] back.
     pub fn clear_poison(&self, at: PgmapOff) {
-        if let Cure::Claimed(page) = self.pgmap().table().clear_poison(at) {
-            self.pgmap().hand_on(IdleSpan::claimed(self.clone(), page.pages()));
+        let pgmap = self.pgmap();
+        let claimed = |page: Block| IdleSpan::claimed(self.clone(), page.pages());
+        match pgmap.table().clear_poison(at) {
+            Cure::Done => (),
+            Cure::Claimed(page) => pgmap.limbo().deliver(claimed(page), drop),
+            Cure::Left(page) => pgmap.hand_back(claimed(page)),
         }
     }
 
@@ -563,21 +525,10 @@ pub(crate) fn step(order: Order) -> usize {
     usize::try_from(order.pages().0).expect("at most 2^18")
 }
 
-fn describe(pins: &[PinRecord], pages: &[PgmapOff]) -> String {
-    let in_use = match pages {
-        [] => "no page is in use, but a live reference is held".to_owned(),
-        [first, ..] => format!("{} ranges of pages in use, the first at {first}", pages.len()),
-    };
-    match pins {
-        [] => in_use,
-        [oldest, ..] => format!("{in_use}; {} pins, the oldest {oldest}", pins.len()),
-    }
-}
-
 /// What the words of memory of this kind hold from the moment that they are counted.
 fn first(kind: &MemoryType) -> First {
     match kind.device() {
-        Some(_) => First::FOLIO.to_be_handed_on(),
+        Some(_) => First::FOLIO.to_be_handed_back(),
         None => First::FOLIO,
     }
 }

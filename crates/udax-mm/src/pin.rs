@@ -183,7 +183,8 @@ impl Pins {
     fn select(&self, wanted: impl Fn(&PinRecord) -> bool) -> Vec<PinRecord> {
         let list = self.0.lock();
         let held = list.places.iter().flatten();
-        let mut pins: Vec<_> = held.filter(|pin| wanted(pin)).cloned().collect();
+        let mut pins: Vec<_> =
+            held.filter(|pin| !pin.pages.is_empty() && wanted(pin)).cloned().collect();
         pins.sort_by_key(|pin| pin.info.since);
         pins
     }

@@ -6,7 +6,7 @@
 use crate::block::Block;
 use crate::folio::{FolioSpan, leave};
 use crate::pgmap::PgmapRef;
-use crate::pin::{Listed, PinInfo, PinRecord};
+use crate::pin::{Listed, PinInfo, PinKind, PinRecord};
 use crate::units::PgmapOff;
 use crate::word::Unpin;
 use std::ops::Range;
@@ -51,6 +51,14 @@ pub enum PinError {
     /// Nobody counts this page, and a pin never raises a count from zero (rule 2).
     #[error("nobody holds page {0}, so it cannot be pinned")]
     NotCounted(PgmapOff),
+
+    /// The pin is for writing, and the bytes of this page must not change.
+    #[error("page {0} is frozen, so it cannot be pinned for writing")]
+    Frozen(PgmapOff),
+
+    /// The memory of this page failed.
+    #[error("page {0} is poisoned, so it cannot be pinned")]
+    Poisoned(PgmapOff),
 }
 
 impl PinnedSpan {
@@ -80,12 +88,12 @@ impl PinnedSpan {
 impl Drop for PinnedSpan {
     fn drop(&mut self) {
         self.pgmap.pgmap().registry().remove(&self.listed);
-        unpin(&self.pgmap, self.pages());
+        unpin(&self.pgmap, &self.pages);
     }
 }
 
 impl FolioSpan {
-    /// Makes the references of the span pins, without another step for each.
+    /// Makes each reference of the span a pin.
     pub fn into_pinned(mut self, info: PinInfo) -> PinnedSpan {
         let pages = self.disarm();
         let (pgmap, order) = (self.pgmap().clone(), self.order());
@@ -106,30 +114,46 @@ impl PgmapRef {
     /// # Errors
     ///
     /// [`PinError::NotCounted`] with the first page that nobody counts, or that is claimed;
-    /// [`PinError::OutOfRange`].
+    /// [`PinError::Frozen`] and [`PinError::Poisoned`] likewise; [`PinError::OutOfRange`].
     pub fn pin(&self, pages: Range<PgmapOff>, info: PinInfo) -> Result<PinnedSpan, PinError> {
         if pages.is_empty() || pages.end.0 > self.size().0 {
             return Err(PinError::OutOfRange(pages));
         }
+        let mut pinned = pages.start..pages.start;
+        while pinned.end < pages.end {
+            let leaf =
+                self.pin_leaf(pinned.end, info.kind).inspect_err(|_| unpin(self, &pinned))?;
+            // Only what is pinned keeps its order.
+            pinned = pinned.start.min(leaf.head())..leaf.end();
+        }
+        if let Some(failed) = self.first_poisoned(pages) {
+            unpin(self, &pinned);
+            return Err(PinError::Poisoned(failed));
+        }
+        Ok(PinnedSpan::pinned(self.clone(), pinned, info))
+    }
+
+    /// Pins the folio that covers `at`, and returns its pages.
+    fn pin_leaf(&self, at: PgmapOff, kind: PinKind) -> Result<Block, PinError> {
         let table = self.pgmap().table();
-        let (mut first, mut end) = (pages.start, pages.start);
-        while end < pages.end {
-            let (leaf, seen) = table.leaf(end);
+        loop {
+            let (leaf, seen) = table.leaf(at);
+            if kind == PinKind::Write && seen.is_frozen() {
+                return Err(PinError::Frozen(at));
+            }
+            // A folio is frozen from its first reference on, or not at all.
             if table.word(leaf).try_pin(seen) {
-                // Only what is pinned keeps its order.
-                first = first.min(leaf.head());
-                end = leaf.end();
-            } else if !table.leaf(end).1.is_counted() {
-                unpin(self, first..end);
-                return Err(PinError::NotCounted(end));
+                return Ok(leaf);
+            }
+            if !table.leaf(at).1.is_counted() {
+                return Err(PinError::NotCounted(at));
             }
         }
-        Ok(PinnedSpan::pinned(self.clone(), first..end, info))
     }
 }
 
 /// Gives back one pin, and its reference, of each folio of `pages`.
-fn unpin(pgmap: &PgmapRef, pages: Range<PgmapOff>) {
+fn unpin(pgmap: &PgmapRef, pages: &Range<PgmapOff>) {
     let table = pgmap.pgmap().table();
     let mut at = pages.start;
     while at < pages.end {

@@ -36,7 +36,7 @@ impl Poisoned {
 
     /// The first poisoned page of `pages`. Takes no lock while no page at all is poisoned.
     pub(crate) fn first(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> {
-        if self.count.load(Ordering::Relaxed) == 0 {
+        if pages.is_empty() || self.count.load(Ordering::Relaxed) == 0 {
             return None;
         }
         self.pages.lock().range(pages).next().copied()

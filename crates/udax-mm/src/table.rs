@@ -31,18 +31,21 @@ pub(crate) enum Cure {
     Done,
     /// The caller holds the claim of this page, which somebody deferred.
     Claimed(Block),
+    /// The caller holds the claim of this page, which was put last and goes to the driver.
+    Left(Block),
 }
 
 impl Table {
-    /// Every page idle; counted words start as `first`.
-    pub(crate) fn new(size: Pages, first: First) -> Table {
+    /// Every page idle; counted words start as `first`. None if the host has no memory for them.
+    pub(crate) fn new(size: Pages, first: First) -> Option<Table> {
         let words = |order: Order| PageWord::idle(index(size.0.div_ceil(order.pages().0)));
-        Table {
-            levels: [words(Order::Base), words(Order::Pmd), words(Order::Pud), Vec::new()],
+        let [base, pmd, pud] = Order::ALL.map(words);
+        Some(Table {
+            levels: [base?, pmd?, pud?, Vec::new()],
             size,
             first,
             poisoned: Poisoned::new(),
-        }
+        })
     }
 
     pub(crate) fn size(&self) -> Pages {
@@ -203,6 +206,7 @@ impl Table {
                 Cure::Done
             }
             Cleared::Claimed => Cure::Claimed(leaf),
+            Cleared::Left => Cure::Left(leaf),
         }
     }
 
@@ -332,7 +336,7 @@ mod races {
         let mut builder = loom::model::Builder::new();
         builder.max_branches = 100_000;
         builder.check(|| {
-            let table = Arc::new(Table::new(Pages(512), First::FOLIO));
+            let table = Arc::new(Table::new(Pages(512), First::FOLIO).unwrap());
             let block = Block::covering(PgmapOff(0), Order::Pmd);
             assert!(block.children().all(|page| table.claim(page)));
             let refused = spawn({
@@ -356,7 +360,7 @@ mod tests {
     /// Every page of a block, claimed alone. Callers of the crate get there only if a put meets
     /// `claim_or_defer`.
     fn claimed_page_by_page() -> (Table, Block) {
-        let table = Table::new(Order::Pmd.pages(), First::FOLIO);
+        let table = Table::new(Order::Pmd.pages(), First::FOLIO).expect("memory for 513 words");
         let block = Block::covering(PgmapOff(0), Order::Pmd);
         assert!(block.children().all(|page| table.claim(page)));
         (table, block)

@@ -7,7 +7,9 @@ use crate::word::Unpin;
 use std::fmt;
 
 pub(crate) const REF: u64 = 1;
-pub(crate) const REFS: u64 = (1 << 24) - 1;
+const REFS: u64 = (1 << 24) - 1;
+/// The references that are permitted: half of what the field holds.
+pub(crate) const MOST_REFS: u64 = 1 << 23;
 pub(crate) const PIN: u64 = 1 << 24;
 const PINS: u64 = REFS << 24;
 pub(crate) const CLAIMED: u64 = 1 << 56;
@@ -16,6 +18,7 @@ pub(crate) const WAITERS: u64 = 1 << 58;
 pub(crate) const POISONED: u64 = 1 << 59;
 pub(crate) const LIMBO: u64 = 1 << 60;
 pub(crate) const FROZEN: u64 = 1 << 61;
+pub(crate) const DRIVER: u64 = 1 << 62;
 
 /// What a word held at one moment.
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -64,6 +67,11 @@ impl Value {
         self.0 & LIMBO != 0
     }
 
+    /// Whether the driver of the memory gets it back with the last put.
+    pub(crate) const fn is_drivers(self) -> bool {
+        self.0 & DRIVER != 0
+    }
+
     pub(crate) const fn is_frozen(self) -> bool {
         self.0 & FROZEN != 0
     }
@@ -97,7 +105,7 @@ impl Value {
 
     #[inline]
     pub(crate) fn plus(self, how: u64) -> u64 {
-        assert!(self.refs() < REFS, "a folio has fewer than 2^24 references");
+        assert!(self.refs() < MOST_REFS, "a folio has fewer than 2^23 references");
         self.0 + how
     }
 
@@ -120,13 +128,14 @@ impl Value {
 
     /// Whether nobody holds it any more, and only flags are left.
     pub(crate) const fn is_left(self) -> bool {
-        let flags = LIMBO | POISONED | FROZEN;
+        let flags = LIMBO | POISONED | FROZEN | DRIVER;
         self.0 != 0 && self.0 & !flags == 0
     }
 
     /// What a left word becomes: a claim that somebody has to hand on, or idle.
     pub(crate) const fn leave(self) -> u64 {
-        if self.is_in_limbo() || self.is_poisoned() { CLAIMED | (self.0 & POISONED) } else { 0 }
+        let is_awaited = self.0 & (LIMBO | POISONED | DRIVER) != 0;
+        if is_awaited { CLAIMED | (self.0 & POISONED) } else { 0 }
     }
 }
 
@@ -139,6 +148,7 @@ impl fmt::Debug for Value {
             (POISONED, "poisoned"),
             (LIMBO, "limbo"),
             (FROZEN, "frozen"),
+            (DRIVER, "the driver's"),
         ];
         write!(f, "{} refs, {} pins", self.0 & REFS, self.pins())?;
         names.iter().filter(|(bit, _)| self.0 & bit != 0).try_for_each(|(_, n)| write!(f, ", {n}"))

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 use crate::folio::FolioRef;
 use crate::frozen::FrozenFolio;
 use crate::media::MediaError;
-use crate::memory::check_addressable;
+use crate::memory::check_mappable;
 use crate::reserve::{Reservation, Sharing};
 use crate::sync::{Arc, Mutex};
 use crate::units::{PAGE_SIZE, Pages, PgmapOff, VmaOff};
@@ -135,7 +135,7 @@ impl Vma {
     ///
     /// Returns an error of kind [`io::ErrorKind::PermissionDenied`] if a frozen folio would become
     /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file or the memory is private to its
-    /// device, or the host's error.
+    /// device, one that names the page if it is poisoned, or the host's error.
     ///
     /// # Panics
     ///
@@ -475,7 +475,7 @@ fn map_pages(
     let inside = folio.pages();
     assert!(inside.start <= pages.start, "vma: the pages begin inside the folio");
     assert!(pages.end <= inside.end, "vma: the pages end inside the folio");
-    check_addressable(folio)?;
+    check_mappable(folio, pages)?;
     let (media, byte) = folio.pgmap().locate(pages.start);
     let Some((file, first)) = media.backing() else {
         let message = "the medium has no file that could be mapped";

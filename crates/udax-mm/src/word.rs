@@ -6,7 +6,9 @@
 
 use crate::block::FANOUT;
 use crate::sync::atomic::{AtomicU64, Ordering, fence};
-use crate::value::{CLAIMED, FROZEN, LIMBO, PIN, POISONED, REF, REFS, SPLIT, Value, WAITERS};
+use crate::value::{
+    CLAIMED, DRIVER, FROZEN, LIMBO, MOST_REFS, PIN, POISONED, REF, SPLIT, Value, WAITERS,
+};
 
 /// The state of one page, or of one block as a whole.
 ///
@@ -14,10 +16,10 @@ use crate::value::{CLAIMED, FROZEN, LIMBO, PIN, POISONED, REF, REFS, SPLIT, Valu
 /// |---|---|---|---|
 /// | 0 | 0 | none | idle |
 /// | 0 | 0 | CLAIMED (POISONED) | claimed: one `IdleSpan` covers it |
-/// | n > 0 | p <= n | (WAITERS, POISONED, LIMBO, FROZEN) | counted as one folio |
+/// | n > 0 | p <= n | (WAITERS, POISONED, LIMBO, FROZEN, DRIVER) | counted as one folio |
 /// | 0 | 0 | POISONED (LIMBO) | idle but for the poison; only in the word of a page |
 /// | n in 1..=512 | 0 | SPLIT | n words below are not idle; only in the word of a block |
-/// | 0 | 0 | LIMBO, FROZEN or POISONED | left: the last put is about to make it idle or claimed |
+/// | 0 | 0 | LIMBO, FROZEN, DRIVER or POISONED | left: the last put is about to make it idle or claimed |
 ///
 /// WAITERS stands only beside a pin. A pin is a reference too. Under a block that is not split,
 /// every word is zero.
@@ -118,17 +120,20 @@ pub(crate) enum Cleared {
     Held,
     /// The page is idle: lower the block above.
     Idle,
-    /// The page is claimed for the caller, who has to hand it on.
+    /// The page, which somebody deferred, is claimed for the caller, who has to hand it on.
     Claimed,
+    /// The page, which its last put is about to hand back to the driver of the memory, is claimed for
+    /// the caller, who has to do that.
+    Left,
 }
 
 impl First {
     /// One reference.
     pub(crate) const FOLIO: First = First(REF);
 
-    /// And the last put claims the word, to hand the pages on.
-    pub(crate) const fn to_be_handed_on(self) -> First {
-        First(self.0 | LIMBO)
+    /// And the last put claims the word for the driver of the memory.
+    pub(crate) const fn to_be_handed_back(self) -> First {
+        First(self.0 | DRIVER)
     }
 
     /// And it is pinned, and frozen from the first moment.
@@ -138,16 +143,16 @@ impl First {
 }
 
 impl PageWord {
-    /// `count` idle words, untouched zero memory.
+    /// `count` idle words, untouched zero memory, if the host has it.
     #[cfg(not(any(loom, shuttle)))]
-    pub(crate) fn idle(count: usize) -> Vec<PageWord> {
-        zerocopy::FromZeros::new_vec_zeroed(count).expect("memory for the page words")
+    pub(crate) fn idle(count: usize) -> Option<Vec<PageWord>> {
+        zerocopy::FromZeros::new_vec_zeroed(count).ok()
     }
 
     /// `count` idle words.
     #[cfg(any(loom, shuttle))]
-    pub(crate) fn idle(count: usize) -> Vec<PageWord> {
-        (0..count).map(|_| PageWord(AtomicU64::new(0))).collect()
+    pub(crate) fn idle(count: usize) -> Option<Vec<PageWord>> {
+        Some((0..count).map(|_| PageWord(AtomicU64::new(0))).collect())
     }
 
     /// What the word holds.
@@ -288,8 +293,8 @@ impl PageWord {
     /// Nobody can count, claim or split what the last put leaves behind with a flag, hence the
     /// second step. Who meets another value in it was overtaken: the poison was cleared between the
     /// steps, and whoever cleared it, or was the last to put the folio since, has done the rest. The
-    /// page may be poisoned again by then; without LIMBO, which was to be handed on, that is no left
-    /// word but an idle page that failed.
+    /// page may be poisoned again by then; without DRIVER, if it was to go to the driver, that is no
+    /// left word but an idle page that failed.
     ///
     /// The Acquire fence pairs with the Release of the puts before: what is done after the last put
     /// comes after every use of the folio.
@@ -300,7 +305,7 @@ impl PageWord {
         if before.0 == REF {
             return Left::Idle;
         }
-        let is_ours = |v: Value| v.is_left() && (v.is_in_limbo() || !before.is_in_limbo());
+        let is_ours = |v: Value| v.is_left() && (v.is_drivers() || !before.is_drivers());
         let left = self.update(Ordering::AcqRel, |v| is_ours(v).then(|| v.leave()));
         match left.map(Value::leave) {
             Ok(0) => Left::Idle,
@@ -452,29 +457,47 @@ impl PageWord {
         }
     }
 
-    /// Takes the mark off the word of a page.
+    /// Takes the mark off the word of a page. A page that nobody counts is idle without it, unless
+    /// somebody deferred it or the last put has not handed it on yet.
     ///
-    /// Release pairs with the Acquire in `claim`.
+    /// Release pairs with the Acquire in `claim`; Acquire pairs with the Release in `put` and
+    /// `retire_page`: who hands the page on, or lowers the block, does so after its last use.
     pub(crate) fn clear_poison(&self) -> Cleared {
-        let after = |v: Value| match v {
-            v if v.0 == POISONED | LIMBO => CLAIMED,
-            v => v.0 & !POISONED,
+        let after = |v: Value| match v.0 {
+            awaited if awaited & !(LIMBO | DRIVER) == POISONED && awaited != POISONED => CLAIMED,
+            marked => marked & !POISONED,
         };
         let before = self.update(Ordering::AcqRel, |v| Some(after(v)));
         let before = before.expect("the closure never refuses");
         match after(before) {
             0 if before.is_poisoned() => Cleared::Idle,
-            CLAIMED if !before.is_claimed() => Cleared::Claimed,
+            CLAIMED if before.is_claimed() => Cleared::Held,
+            CLAIMED if before.is_drivers() => Cleared::Left,
+            CLAIMED => Cleared::Claimed,
             _ => Cleared::Held,
         }
     }
 
+    /// Takes word back that was left on a poisoned page which nobody holds. One that is counted keeps
+    /// it: its last put claims it for nobody then.
+    pub(crate) fn undefer(&self) {
+        // Who cleared the poison since claimed the page, and finds nobody who waits for it.
+        let _ = self.0.compare_exchange(
+            POISONED | LIMBO,
+            POISONED,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
+    }
+
     /// Relaxed: the caller holds a reference, so nothing is learned and nothing is given away.
+    ///
+    /// Looks after it has added, so the limit lies far below the end of the field.
     #[inline]
     fn count_more(&self, how: u64) {
         let before = Value(self.0.fetch_add(how, Ordering::Relaxed));
         assert!(before.is_counted(), "rule 2: a count starts with an activation");
-        assert!(before.refs() < REFS, "a folio has fewer than 2^24 references");
+        assert!(before.refs() < MOST_REFS, "a folio has fewer than 2^23 references");
     }
 
     /// One read-modify-write: `next` gives the value that follows, or refuses. Returns the value
@@ -498,7 +521,7 @@ mod tests {
 
     /// A folio with one reference.
     fn counted() -> PageWord {
-        let word = PageWord::idle(1).remove(0);
+        let word = PageWord::idle(1).expect("memory for a word").remove(0);
         assert!(word.request(First::FOLIO));
         word
     }

@@ -93,3 +93,14 @@ fn a_second_life_starts_with_idle_pages() {
     let _page = live.request_folio(PgmapOff(7), Order::Base).unwrap();
     assert_eq!(second.verify(), Ok(()));
 }
+
+/// The last put makes a dying page map dead, and its media free, though nobody asks again.
+#[test]
+fn a_medium_is_free_again_with_the_last_put_after_a_kill() {
+    let media = medium(8);
+    let first = over(&media, 0..8).unwrap();
+    let folio = first.try_get_live().unwrap().request_folio(PgmapOff(1), Order::Base).unwrap();
+    assert!(first.kill(Wait::Never).is_err());
+    drop(folio);
+    over(&media, 0..8).unwrap();
+}

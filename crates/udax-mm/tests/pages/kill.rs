@@ -154,7 +154,7 @@ fn a_refused_kill_says_who_holds_what() {
     let live = pgmap.try_get_live().unwrap();
     let _pin = live.request_folio(PgmapOff(7), Order::Base).unwrap().pin(pinned_by("backup"));
     let message = pgmap.kill(Wait::Never).unwrap_err().to_string();
-    assert!(message.contains("the first at 7"), "{message}");
+    assert!(message.contains("in use is one folio or claim, the first on pages 7..8"), "{message}");
     assert!(message.contains("by backup (process"), "{message}");
     assert!(message.contains("on pages 7..8 for "), "{message}");
 }

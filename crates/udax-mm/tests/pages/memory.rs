@@ -275,3 +275,37 @@ fn memory_that_fails_is_told_to_whoever_listens_while_it_exists() {
     pgmap.memory_failure(pages(6..7));
     assert_eq!(pgmap.first_poisoned(pages(5..8)), Some(PgmapOff(6)));
 }
+
+/// A deferral that is refused takes its word back, so the cure of an idle page frees nothing.
+#[test]
+fn a_refused_deferral_does_not_make_a_cured_page_go_to_its_driver_again() {
+    struct Sink;
+    impl LimboSink for Sink {
+        fn returned(&self, span: IdleSpan) {
+            panic!("{span:?} was not deferred");
+        }
+    }
+    let (driver, pgmap) = coherent(8);
+    let folio = pgmap.request_folio(PgmapOff(3), Order::Base).unwrap();
+    pgmap.poison(PgmapOff(3));
+    drop(folio);
+    assert_eq!(*driver.freed.lock(), [3]);
+    let claimed = pgmap.claim(pages(5..6)).unwrap();
+    let sink: Arc<dyn LimboSink> = Arc::new(Sink);
+    assert!(pgmap.claim_or_defer(pages(3..8), &sink).is_err());
+    drop(claimed);
+
+    pgmap.clear_poison(PgmapOff(3));
+
+    assert_eq!(*driver.freed.lock(), [3], "it was put last once");
+    assert_eq!(pgmap.pgmap().verify(), Ok(()));
+    assert!(pgmap.claim(pages(0..8)).is_ok());
+}
+
+#[test]
+fn a_failure_outside_the_pgmap_marks_no_page() {
+    let pgmap = live(8);
+    let outside = std::panic::AssertUnwindSafe(|| pgmap.memory_failure(pages(7..9)));
+    assert!(std::panic::catch_unwind(outside).is_err());
+    assert_eq!(pgmap.first_poisoned(pages(0..8)), None);
+}

@@ -266,7 +266,10 @@ impl World {
         let refusal = match missing {
             _ if range.is_empty() => Some(PinError::OutOfRange(pages(range.clone()))),
             Some(page) => Some(PinError::NotCounted(PgmapOff(page))),
-            None => None,
+            None => {
+                let failed = self.poisoned.range(range.clone()).next();
+                failed.map(|&page| PinError::Poisoned(PgmapOff(page)))
+            }
         };
         let pinned = self.pgmap.pin(pages(range), pinned_by("model"));
         assert_eq!(pinned.as_ref().err(), refusal.as_ref());

@@ -7,8 +7,8 @@ use udax_mm::image::Image;
 use udax_mm::recorder::Recorder;
 use udax_mm::sync::Arc;
 use udax_mm::{
-    Folio, Media, MediaError, MemoryType, Order, Pgmap, PgmapOff, PgmapRef, PinError, RequestError,
-    Wait,
+    Folio, FrozenFolio, Media, MediaError, MemoryType, Order, Pgmap, PgmapOff, PgmapRef, PinError,
+    PinInfo, PinKind, RequestError, Wait,
 };
 
 /// Small folios around a large one.
@@ -157,4 +157,39 @@ fn what_is_not_mapped_in_this_process_has_no_iovec() {
         let refused = pin.into_pinned(pinned_by("dma")).iovecs();
         assert!(matches!(refused, Err(MediaError::NotAddressable { at: 12_288 })), "{refused:?}");
     }
+}
+
+#[test]
+fn a_frozen_page_is_pinned_for_reading_only() {
+    let pgmap = live(4);
+    let span = pgmap.claim(pages(0..4)).unwrap();
+    let _frozen = FrozenFolio::freeze(span, Order::Base, &pinned_by("model")).unwrap();
+    let info = |kind| PinInfo { kind, ..pinned_by("dma") };
+    let refused = pgmap.pin(pages(1..3), info(PinKind::Write)).unwrap_err();
+    assert_eq!(refused, PinError::Frozen(PgmapOff(1)));
+    assert!(pgmap.pin(pages(1..3), info(PinKind::Read)).is_ok());
+    verify(&pgmap);
+}
+
+#[test]
+fn a_page_that_failed_is_not_pinned() {
+    let pgmap = live(2 * PMD);
+    let _folio = pgmap.request_folio(PgmapOff(PMD), Order::Pmd).unwrap();
+    pgmap.poison(PgmapOff(PMD + 5));
+    let refused = pgmap.pin(pages(PMD + 3..PMD + 9), pinned_by("dma")).unwrap_err();
+    assert_eq!(refused, PinError::Poisoned(PgmapOff(PMD + 5)));
+    verify(&pgmap);
+    assert_eq!(pgmap.first_pinned(pages(0..2 * PMD)), None);
+    let pin = pgmap.pin(pages(PMD..PMD + 5), pinned_by("dma")).unwrap();
+    let refused = pin.iovecs();
+    assert!(matches!(refused, Err(MediaError::Poisoned { .. })), "it pins the whole folio");
+}
+
+#[test]
+fn a_pin_of_no_folio_is_not_listed() {
+    let pgmap = live(16);
+    let pin = pgmap.request_folios(PgmapOff(5), Order::Base, 0).unwrap();
+    let _pin = pin.into_pinned(pinned_by("dma"));
+    assert!(pgmap.pins_in(pages(0..16)).is_empty());
+    verify(&pgmap);
 }

@@ -135,3 +135,13 @@ fn a_frozen_page_is_not_recovered() {
     assert_eq!(pgmap.first_poisoned(pages(0..PMD)), Some(PgmapOff(1)));
     drop(frozen);
 }
+
+#[test]
+fn no_pages_are_not_poisoned() {
+    let pgmap = live(8);
+    pgmap.poison(PgmapOff(2));
+    let (start, end) = (PgmapOff(5), PgmapOff(1));
+    assert_eq!(pgmap.first_poisoned(start..end), None);
+    assert_eq!(pgmap.first_poisoned(pages(2..2)), None);
+    assert!(pgmap.read(2 * 4096 + 8, &mut []).is_ok());
+}
