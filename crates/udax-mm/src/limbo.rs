@@ -87,7 +87,8 @@ impl PgmapRef {
         let mut limbo = self.pgmap().limbo().0.lock();
         let taken = done.take_all(pages, &mut limbo);
         if taken.is_err() {
-            done.take_back(&mut limbo);
+            // Their words claim themselves for nobody then.
+            done.deferred.iter().for_each(|range| drop(limbo.remove(&range.start)));
         }
         drop(limbo);
         taken.map(|()| (done.idle, merged(done.deferred)))
@@ -113,15 +114,6 @@ impl Progress<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Takes back the word that was left on pages.
-    fn take_back(&self, limbo: &mut Deferred) {
-        let table = self.pgmap.pgmap().table();
-        for range in &self.deferred {
-            limbo.remove(&range.start);
-            table.word(table.leaf(range.start).0).undefer();
-        }
     }
 
     /// Claims the first block of `pages`. Returns where to go on: behind it, or, if somebody was

@@ -478,18 +478,6 @@ impl PageWord {
         }
     }
 
-    /// Takes word back that was left on a poisoned page which nobody holds. One that is counted keeps
-    /// it: its last put claims it for nobody then.
-    pub(crate) fn undefer(&self) {
-        // Who cleared the poison since claimed the page, and finds nobody who waits for it.
-        let _ = self.0.compare_exchange(
-            POISONED | LIMBO,
-            POISONED,
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        );
-    }
-
     /// Relaxed: the caller holds a reference, so nothing is learned and nothing is given away.
     ///
     /// Looks after it has added, so the limit lies far below the end of the field.
