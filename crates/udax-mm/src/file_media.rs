@@ -18,7 +18,7 @@ use crate::active::Active;
 use crate::host::{Host, no_huge_pages};
 use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::persist::Persist;
-use crate::reserve::{Reservation, Sharing};
+use crate::reserve::{Fresh, Reservation, Sharing};
 use crate::sysfs::Sysfs;
 use crate::vma::Access;
 
@@ -212,11 +212,30 @@ impl FileMedia {
     /// Gives the host's pages of a range back, failed ones too, and maps the range again: it then
     /// shows what is in the file.
     fn renew(&self, at: u64, len: u64) -> Result<(), MediaError> {
-        self.discard(at, len)?;
+        self.punch(at, len)?;
+        self.remap(at, len)
+    }
+
+    /// Gives the host's pages of a range back. Nothing happens where the host cannot.
+    fn punch(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, punch, at, len) {
+            // A DAX device, which is no file of a filesystem, says that it is no device.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::NODEV) => Ok(()),
+            Err(error) => Err(MediaError::Io(error.into())),
+        }
+    }
+
+    /// Maps a range again. If the host refuses, the range stays mapped as it was.
+    fn remap(&self, at: u64, len: u64) -> Result<(), MediaError> {
         let first = usize::try_from(at).expect("the range lies in the mapping");
         let last = usize::try_from(at + len).expect("the range lies in the mapping");
         let (file, sharing) = (self.file.as_fd(), self.sharing);
+        // Elsewhere first, as in `Host::map`. With a huge page its promise was given back too, and
+        // another process may have it.
+        let accepted = Fresh::of_file(last - first, file, at, Access::Write, sharing)?;
         self.mapping.map_file(first..last, file, at, Access::Write, sharing)?;
+        drop(accepted);
         Ok(())
     }
 
@@ -315,11 +334,7 @@ impl Media for FileMedia {
         if first >= last {
             return Ok(());
         }
-        let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-        match rustix::fs::fallocate(&self.file, punch, first, last - first) {
-            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(error) => Err(MediaError::Io(error.into())),
-        }
+        self.punch(first, last - first)
     }
 
     fn active(&self) -> &Active {
@@ -328,5 +343,58 @@ impl Media for FileMedia {
 
     fn address(&self) -> Option<NonNull<u8>> {
         Some(self.mapping.window().start())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FileMedia, HugePage};
+    use crate::active::Active;
+    use crate::media::{Media, MediaError, MediaFacts, Persistence};
+    use crate::persist::Persist;
+    use crate::reserve::{Reservation, Sharing};
+    use rustix::fs::MemfdFlags;
+    use std::fs::{self, File};
+
+    /// A medium of so many huge pages that no host has them, of which nothing is mapped yet. None,
+    /// which it says, where the host has no huge pages.
+    fn too_many_huge_pages() -> Option<FileMedia> {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
+        let Ok(file) = rustix::fs::memfd_create("refused", flags) else {
+            eprintln!("SKIPPED, nothing is shown: the host has no huge pages");
+            return None;
+        };
+        let file = File::from(file);
+        file.set_len(1 << 40).unwrap();
+        let facts = MediaFacts {
+            persistence: Persistence::Volatile,
+            host_page: HugePage::TwoMib.bytes(),
+            is_registrable: true,
+            is_writable: true,
+            is_dax: false,
+        };
+        Some(FileMedia {
+            file,
+            mapping: Reservation::new(1 << 40).unwrap(),
+            sharing: Sharing::Shared,
+            facts,
+            persist: Persist::new(facts.persistence),
+            active: Active::default(),
+        })
+    }
+
+    /// A hole would belong to the next thread that asks for memory, and a write to the medium
+    /// would then store to that.
+    #[test]
+    fn a_recovery_write_that_gets_no_huge_page_leaves_no_hole() {
+        let Some(media) = too_many_huge_pages() else { return };
+
+        let refused = media.renew(0, media.len());
+
+        assert!(matches!(refused, Err(MediaError::Io(_))), "{refused:?}");
+        let first = format!("{:x}-", media.mapping.window().start().addr());
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|line| line.starts_with(&first));
+        assert!(line.is_some_and(|line| line.contains("---p")), "{line:?} in {maps}");
     }
 }

@@ -132,7 +132,7 @@ impl Host {
         let len = mapping.window().len();
         // Elsewhere first: a mapping over the reservation that is refused may leave a hole in it,
         // and the host would give those addresses to the next who asks.
-        let attempt = |sharing| Fresh::of_file(len, file.as_fd(), access, sharing);
+        let attempt = |sharing| Fresh::of_file(len, file.as_fd(), 0, access, sharing);
         let attempted = match self.kind {
             Kind::Memory | Kind::HugePages => map_shared(attempt, false),
             Kind::Dax(_) => map_shared(attempt, true),

@@ -309,16 +309,18 @@ impl Fresh {
         Ok(fresh)
     }
 
-    /// Maps a file from its first byte on.
+    /// Maps a file from its byte `offset` on.
     pub(crate) fn of_file(
         len: usize,
         file: BorrowedFd<'_>,
+        offset: u64,
         access: Access,
         sharing: Sharing,
     ) -> io::Result<Fresh> {
         let (protection, flags) = (access.protection(), sharing.flags());
         // SAFETY: without MAP_FIXED the kernel chooses addresses that nobody uses.
-        let start = unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, flags, file, 0) }?;
+        let start =
+            unsafe { rustix::mm::mmap(ptr::null_mut(), len, protection, flags, file, offset) }?;
         // INVARIANT: 1 by the line above; from here on drop unmaps it.
         Ok(Fresh { start, len })
     }
