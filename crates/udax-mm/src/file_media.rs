@@ -15,7 +15,7 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::active::Active;
-use crate::host::{Host, no_huge_pages};
+use crate::host::{Host, Promise, no_huge_pages};
 use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::persist::Persist;
 use crate::reserve::{Fresh, Reservation, Sharing};
@@ -82,6 +82,7 @@ pub struct FileMedia {
     mapping: Reservation,
     sharing: Sharing,
     facts: MediaFacts,
+    promise: Promise,
     persist: Persist,
     active: Active,
 }
@@ -144,7 +145,8 @@ impl FileMedia {
     }
 
     /// As [`FileMedia::memfd`], of huge pages that the host has reserved. All that `len` needs are
-    /// taken at once.
+    /// taken at once, and kept until the last handle goes: [`Media::discard`] gives none back,
+    /// because another process could take it, and the next store would fail.
     ///
     /// # Errors
     ///
@@ -198,9 +200,10 @@ impl FileMedia {
             is_writable: host.is_writable(),
             is_dax: mapped.is_dax,
         };
-        let (sharing, persist) = (mapped.sharing, Persist::new(persistence));
+        let (sharing, promise) = (mapped.sharing, host.promise());
+        let (persist, active) = (Persist::new(persistence), Active::default());
         // INVARIANT: 1 by `Host::map`.
-        Ok(FileMedia { file, mapping, sharing, facts, persist, active: Active::default() })
+        Ok(FileMedia { file, mapping, sharing, facts, promise, persist, active })
     }
 
     /// The mapping, for tests that make it fail.
@@ -331,7 +334,7 @@ impl Media for FileMedia {
         let end = at.checked_add(len).filter(|&end| end <= self.len()).ok_or_else(outside)?;
         let page = u64::try_from(self.facts.host_page).expect("usize has at most 64 bits");
         let (first, last) = (at.next_multiple_of(page), end - end % page);
-        if first >= last {
+        if first >= last || self.promise == Promise::OfThesePages {
             return Ok(());
         }
         self.punch(first, last - first)
@@ -350,6 +353,7 @@ impl Media for FileMedia {
 mod tests {
     use super::{FileMedia, HugePage};
     use crate::active::Active;
+    use crate::host::Promise;
     use crate::media::{Media, MediaError, MediaFacts, Persistence};
     use crate::persist::Persist;
     use crate::reserve::{Reservation, Sharing};
@@ -378,9 +382,21 @@ mod tests {
             mapping: Reservation::new(1 << 40).unwrap(),
             sharing: Sharing::Shared,
             facts,
+            promise: Promise::OfThesePages,
             persist: Persist::new(facts.persistence),
             active: Active::default(),
         })
+    }
+
+    #[test]
+    fn discard_keeps_pages_that_the_host_might_not_give_again() {
+        let media = FileMedia::memfd("promised", 4096).unwrap();
+        let media = FileMedia { promise: Promise::OfThesePages, ..media };
+        media.store_u64(8, 42).unwrap();
+
+        media.discard(0, 4096).unwrap();
+
+        assert_eq!(media.load_u64(8).unwrap(), 42);
     }
 
     /// A hole would belong to the next thread that asks for memory, and a write to the medium

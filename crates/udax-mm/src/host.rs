@@ -42,6 +42,16 @@ enum Kind {
     Device,
 }
 
+/// What a host that gave a page back has promised about the next one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Promise {
+    /// Nothing but what it gives to every process: memory, or an error when there is none.
+    None,
+    /// The pages were set aside for the file (hugetlb). One that is given back is anybody's, and a
+    /// touch of its place fails while there is no other.
+    OfThesePages,
+}
+
 /// How a file was mapped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Mapped {
@@ -92,6 +102,14 @@ impl Host {
     /// files whose filesystem has to know of every store: those on a device, DAX or not.
     pub(crate) fn is_registrable(&self) -> bool {
         self.kind != Kind::Device
+    }
+
+    /// What the host has promised about the file's pages.
+    pub(crate) fn promise(&self) -> Promise {
+        match self.kind {
+            Kind::HugePages => Promise::OfThesePages,
+            Kind::Memory | Kind::Dax(_) | Kind::Device => Promise::None,
+        }
     }
 
     /// The length of a file, which is a positive number of whole pages.

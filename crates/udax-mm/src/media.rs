@@ -307,7 +307,8 @@ pub trait Media: Send + Sync + Debug {
     }
 
     /// Gives the host memory of whole pages back. Their bytes are zeros or unchanged afterwards;
-    /// nothing happens where the host cannot.
+    /// nothing happens where the host cannot, or could not promise other memory in their place
+    /// (huge pages that were set aside).
     ///
     /// # Errors
     ///
