@@ -131,8 +131,8 @@ impl PgmapRef {
         })
     }
 
-    /// Waits until everything flushed before is in the persistence domain of every medium of the
-    /// pgmap, on behalf of `site`.
+    /// Waits until everything that this thread flushed before is in the persistence domain of every
+    /// medium of the pgmap, on behalf of `site`.
     ///
     /// # Errors
     ///

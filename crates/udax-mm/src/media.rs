@@ -278,7 +278,10 @@ pub trait Media: Send + Sync + Debug {
     /// As [`Media::read`].
     fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError>;
 
-    /// Waits until everything that any thread flushed before is in the place that survives.
+    /// Waits until everything that the calling thread flushed before is in the place that survives.
+    ///
+    /// What other threads flushed may or may not be: a processor orders the cache lines of the
+    /// thread that fences only.
     ///
     /// # Blocking
     ///

@@ -4,10 +4,11 @@
 //! flushed and wait for a fence. It does not decide when to flush: the filesystem does, and the
 //! recorder checks that it does.
 //!
-//! A flush names bytes, a fence waits for everything flushed before it. With cache lines the
-//! flush does the work (the lines are written back) and the fence only orders. With msync the
-//! flush only takes note, because the kernel writes whole pages and waits for the disk in the same
-//! call; the fence makes that call.
+//! A flush names bytes, a fence waits for everything that its thread flushed before it. With cache
+//! lines the flush does the work (the lines are written back) and the fence only orders, for the
+//! processor that makes it. With msync the flush only takes note, because the kernel writes whole
+//! pages and waits for the disk in the same call; the fence makes that call, and for other threads
+//! too.
 
 use std::ffi::c_void;
 use std::ops::Range;
@@ -74,7 +75,7 @@ impl Persist {
         Ok(())
     }
 
-    /// Waits until everything flushed before has arrived.
+    /// Waits until everything that this thread flushed before has arrived.
     pub(crate) fn fence(&self, window: &Window) -> Result<(), MediaError> {
         // Orders the stores before against the stores after for a reader in another process; the
         // assembly of the copies already keeps the compiler from moving them.
