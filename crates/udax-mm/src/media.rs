@@ -146,6 +146,17 @@ pub enum MediaError {
         page: usize,
     },
 
+    /// The file that a range is said to map ends before it, or starts behind it.
+    #[error("bytes {start}..+{len} lie outside the file, which has {file_len}")]
+    NotInFile {
+        /// The first byte.
+        start: u64,
+        /// The number of bytes.
+        len: u64,
+        /// The bytes of the file.
+        file_len: u64,
+    },
+
     /// The file is something that cannot be memory.
     #[error("the file is no plain file, no block device and no DAX device")]
     NotAMedium,

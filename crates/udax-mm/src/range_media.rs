@@ -53,20 +53,19 @@ pub struct RangeMedia {
 }
 
 impl RangeMedia {
-    /// Says which file the range maps, from its byte `start` on, so that users can map it too.
-    ///
-    /// # Errors
-    ///
-    /// Returns [`MediaError::UnalignedRange`], [`MediaError::PartialPage`] or
-    /// [`MediaError::Misaligned`] if the file's pages are larger than was told and do not fit, and
-    /// what [`FileMedia::from_file`](crate::media::FileMedia::from_file) returns of a file that is
-    /// no medium.
-    pub fn backed_by(mut self, file: File, start: u64) -> Result<RangeMedia, MediaError> {
-        let page = Host::of(&file)?.page();
+    /// Keeps the file that the range maps, if it can be that.
+    pub(crate) fn with_backing(mut self, file: File, start: u64) -> Result<RangeMedia, MediaError> {
+        let host = Host::of(&file)?;
+        let page = host.page();
         self.facts.host_page = self.facts.host_page.max(page);
         RangeMedia::check(self.window.start().addr().get(), self.window.len(), self.facts)?;
         if !usize::try_from(start).is_ok_and(|start| start.is_multiple_of(page)) {
             return Err(MediaError::Misaligned { at: start });
+        }
+        let file_len = u64::try_from(host.check_len(&file)?).expect("usize has at most 64 bits");
+        let len = self.len();
+        if start.checked_add(len).is_none_or(|end| end > file_len) {
+            return Err(MediaError::NotInFile { start, len, file_len });
         }
         self.backing = Some((file, start));
         Ok(self)
@@ -176,11 +175,14 @@ mod tests {
     fn range(facts: MediaFacts) -> (Reservation, RangeMedia) {
         let memory = Reservation::new(3 * PAGE_SIZE).unwrap();
         let file = rustix::fs::memfd_create("range", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        rustix::fs::ftruncate(&file, 8192).unwrap();
+        rustix::fs::ftruncate(&file, 12288).unwrap();
         let whole = 0..3 * PAGE_SIZE;
         memory.map_file(whole, file.as_fd(), 0, Access::Write, Sharing::Shared).unwrap();
         let window = memory.window().copied(Copies::of_this_processor());
-        let range = RangeMedia::of_window(window, facts).backed_by(File::from(file), 0).unwrap();
+        let file = File::from(file);
+        let other_handle = file.try_clone().unwrap();
+        let range = RangeMedia::of_window(window, facts).with_backing(file, 0).unwrap();
+        other_handle.set_len(8192).unwrap();
         (memory, range)
     }
 
@@ -203,6 +205,20 @@ mod tests {
         let (_memory, range) = range(FACTS);
         let fault = range.read(8000, &mut [0; 400]);
         assert!(matches!(fault, Err(MediaError::Fault { at: 8192 })), "{fault:?}");
+    }
+
+    #[test]
+    fn a_file_that_ends_before_the_range_is_refused() {
+        for (start, file_len) in [(4096, 12288), (0, 8192), (0_u64.wrapping_sub(8192), 12288)] {
+            let memory = Reservation::new(3 * PAGE_SIZE).unwrap();
+            let window = memory.window().copied(Copies::of_this_processor());
+            let file = rustix::fs::memfd_create("short", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+            rustix::fs::ftruncate(&file, file_len).unwrap();
+
+            let refused = RangeMedia::of_window(window, FACTS).with_backing(file.into(), start);
+
+            assert!(matches!(refused, Err(MediaError::NotInFile { .. })), "{start}: {refused:?}");
+        }
     }
 
     #[test]

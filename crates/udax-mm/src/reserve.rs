@@ -1,9 +1,8 @@
 //! Reserved addresses, and the calls to the host's memory management.
 //!
 //! This file owns ranges of addresses of this process: which are taken, what is mapped there, the
-//! userfaultfd that the lazy ones are registered with, and the promise about a range that somebody
-//! else has mapped. It does not know why: file media and
-//! user mappings do.
+//! userfaultfd that the lazy ones are registered with, and the promises about a range that
+//! somebody else has mapped. It does not know why: file media and user mappings do.
 //!
 //! Everything that changes the address space is here, so that it can be seen in one place that
 //! only addresses of a [`Reservation`] are ever mapped over.
@@ -260,6 +259,30 @@ impl RangeMedia {
         // SAFETY: the invariants of a window are the caller's promises 1 and 2.
         let window = unsafe { Window::new(start, len) };
         Ok(RangeMedia::of_window(window, facts))
+    }
+
+    /// Says which file the range maps, from its byte `start` on, so that users can map it too and
+    /// frozen pages can be read in place ([`FrozenBytes`](crate::FrozenBytes)).
+    ///
+    /// # Safety
+    ///
+    /// Until the medium and every mapping of its pages are dropped:
+    ///
+    /// 1. The bytes of the file from `start` on are those of the range: what is stored to the one
+    ///    is loaded from the other.
+    /// 2. Nobody stores to the bytes of a page while the page is frozen. Page maps refuse to; for
+    ///    everybody else with access to the file or the range, such as a guest or a device, it is
+    ///    the caller's promise. [`FrozenBytes`](crate::FrozenBytes) lends references to the bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`MediaError::UnalignedRange`], [`MediaError::PartialPage`] or
+    /// [`MediaError::Misaligned`] if the file's pages are larger than was told and do not fit,
+    /// [`MediaError::NotInFile`] if the file is too short, and what
+    /// [`FileMedia::from_file`](crate::media::FileMedia::from_file) returns of a file that is no
+    /// medium.
+    pub unsafe fn backed_by(self, file: File, start: u64) -> Result<RangeMedia, MediaError> {
+        self.with_backing(file, start)
     }
 }
 

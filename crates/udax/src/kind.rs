@@ -176,6 +176,7 @@ pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
         | MediaError::PartialRecovery { .. }
         | MediaError::NotAddressable { .. }
         | MediaError::UnalignedRange { .. }
+        | MediaError::NotInFile { .. }
         | MediaError::InMemory => ErrorKind::InvalidInput,
         MediaError::Frozen { .. } => ErrorKind::Frozen,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
