@@ -29,6 +29,10 @@ pub enum Durability {
     Process,
     /// Power loss as well: a fence is an msync, or writes back cache lines where the file is
     /// persistent memory.
+    ///
+    /// Refused to what is known to be in memory. What lies below a filesystem or a device that is
+    /// made of others (overlayfs with its upper layer on tmpfs, a loop device, a mapped device) the
+    /// host does not tell: there it is up to whoever asks.
     Power,
 }
 

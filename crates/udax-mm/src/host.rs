@@ -4,12 +4,12 @@
 //! stores survive, and what a refusal means. The answers of sysfs are read in
 //! [`sysfs`](crate::sysfs), the mapping itself is made in [`reserve`](crate::reserve).
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
-use rustix::fs::OFlags;
+use rustix::fs::{FsWord, OFlags};
 use rustix::io::Errno;
 
 use crate::media::{Durability, MediaError, Persistence};
@@ -38,6 +38,8 @@ enum Kind {
     HugePages,
     /// `/dev/daxX.Y`.
     Dax(DaxDevice),
+    /// ramfs, or a block device in memory: as a device, but all is gone with the power.
+    Ram,
     /// A filesystem on a device, or a block device. Persistent memory if it says so when mapped.
     Device,
 }
@@ -64,29 +66,17 @@ impl Host {
     pub(crate) fn of(file: &File) -> Result<Host, MediaError> {
         let metadata = file.metadata()?;
         let filesystem = rustix::fs::fstatfs(file).map_err(io::Error::from)?;
-        let kind = if metadata.file_type().is_char_device() {
-            let (major, minor) =
-                (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
-            let device = Sysfs::of_this_host().dax_device(major, minor)?;
-            Kind::Dax(device.ok_or(MediaError::NotAMedium)?)
-        } else if metadata.is_file() || metadata.file_type().is_block_device() {
-            // The type of the filesystem that holds a block device's name is not that of the device.
-            match filesystem.f_type {
-                libc::HUGETLBFS_MAGIC => Kind::HugePages,
-                libc::TMPFS_MAGIC if metadata.is_file() => Kind::Memory,
-                _ => Kind::Device,
-            }
-        } else {
-            return Err(MediaError::NotAMedium);
-        };
+        let kind = Kind::of(&metadata, filesystem.f_type)?;
         let page = match kind {
             Kind::HugePages => usize::try_from(filesystem.f_bsize).unwrap_or(PAGE_SIZE),
             Kind::Dax(device) => device.align.max(rustix::param::page_size()),
-            Kind::Memory | Kind::Device => rustix::param::page_size(),
+            Kind::Memory | Kind::Ram | Kind::Device => rustix::param::page_size(),
         };
         let mode = rustix::fs::fcntl_getfl(file).map_err(io::Error::from)? & OFlags::ACCMODE;
         let is_writable = mode != OFlags::RDONLY;
-        Ok(Host { kind, is_nameless: metadata.nlink() == 0, is_writable, page })
+        // The node of a device is only a name for it.
+        let is_nameless = metadata.is_file() && metadata.nlink() == 0;
+        Ok(Host { kind, is_nameless, is_writable, page })
     }
 
     /// Bytes in a page, to multiples of which the file can be mapped.
@@ -108,7 +98,7 @@ impl Host {
     pub(crate) fn promise(&self) -> Promise {
         match self.kind {
             Kind::HugePages => Promise::OfThesePages,
-            Kind::Memory | Kind::Dax(_) | Kind::Device => Promise::None,
+            Kind::Memory | Kind::Ram | Kind::Dax(_) | Kind::Device => Promise::None,
         }
     }
 
@@ -127,9 +117,13 @@ impl Host {
     }
 
     /// Refuses what the file cannot promise, before it is mapped.
+    ///
+    /// What lies below a filesystem or a device that is made of others (overlayfs, a loop device)
+    /// is not looked at.
     pub(crate) fn check(&self, durability: Durability) -> Result<(), MediaError> {
         let is_persistent = match self.kind {
-            Kind::Memory | Kind::HugePages => false,
+            _ if self.is_nameless => false,
+            Kind::Memory | Kind::HugePages | Kind::Ram => false,
             Kind::Dax(device) => device.is_persistent,
             Kind::Device => true,
         };
@@ -154,7 +148,7 @@ impl Host {
         let attempted = match self.kind {
             Kind::Memory | Kind::HugePages => map_shared(attempt, false),
             Kind::Dax(_) => map_shared(attempt, true),
-            Kind::Device => map_device(attempt, durability),
+            Kind::Ram | Kind::Device => map_device(attempt, durability),
         };
         let (mapped, accepted) = attempted.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::NOMEM) if self.kind == Kind::HugePages => {
@@ -174,10 +168,39 @@ impl Host {
     /// How stores to the file survive that was mapped like this.
     pub(crate) fn persistence(&self, durability: Durability, mapped: Mapped) -> Persistence {
         match durability {
-            Durability::Process if self.is_nameless => Persistence::Volatile,
+            _ if self.is_nameless => Persistence::Volatile,
             Durability::Process => Persistence::Process,
             Durability::Power if mapped.is_dax => Persistence::CacheLines,
             Durability::Power => Persistence::Msync,
+        }
+    }
+}
+
+impl Kind {
+    /// Looks at what a file is. A block device is told from others by its numbers: the filesystem
+    /// is the one that holds its name.
+    fn of(metadata: &Metadata, filesystem: FsWord) -> Result<Kind, MediaError> {
+        let file_type = metadata.file_type();
+        let (major, minor) =
+            (rustix::fs::major(metadata.rdev()), rustix::fs::minor(metadata.rdev()));
+        let sysfs = Sysfs::of_this_host();
+        if file_type.is_char_device() {
+            return sysfs.dax_device(major, minor)?.map(Kind::Dax).ok_or(MediaError::NotAMedium);
+        }
+        if file_type.is_block_device() {
+            return Ok(if sysfs.is_ram_disk(major, minor) { Kind::Ram } else { Kind::Device });
+        }
+        if file_type.is_file() { Ok(Kind::on(filesystem)) } else { Err(MediaError::NotAMedium) }
+    }
+
+    /// What a plain file on a filesystem of this type is made of.
+    fn on(filesystem: FsWord) -> Kind {
+        const RAMFS_MAGIC: FsWord = 0x8584_58f6;
+        match filesystem {
+            libc::HUGETLBFS_MAGIC => Kind::HugePages,
+            libc::TMPFS_MAGIC => Kind::Memory,
+            RAMFS_MAGIC => Kind::Ram,
+            _ => Kind::Device,
         }
     }
 }
@@ -260,11 +283,24 @@ mod tests {
     fn a_file_without_a_name_is_volatile() {
         let file = Host { is_nameless: true, ..host(Kind::Memory) };
         assert_eq!(file.persistence(Durability::Process, PLAIN), Persistence::Volatile);
+        let file = Host { is_nameless: true, ..host(Kind::Device) };
+        assert_eq!(file.persistence(Durability::Power, PLAIN), Persistence::Volatile);
+        let refused = file.check(Durability::Power);
+        assert!(matches!(refused, Err(MediaError::InMemory)), "{refused:?}");
+        file.check(Durability::Process).unwrap();
+    }
+
+    #[test]
+    fn filesystems_in_memory_are_told_from_those_on_a_device() {
+        assert_eq!(Kind::on(0x0102_1994), Kind::Memory, "tmpfs");
+        assert_eq!(Kind::on(0x9584_58f6), Kind::HugePages, "hugetlbfs");
+        assert_eq!(Kind::on(0x8584_58f6), Kind::Ram, "ramfs");
+        assert_eq!(Kind::on(0xef53), Kind::Device, "ext4");
     }
 
     #[test]
     fn memory_that_forgets_cannot_promise_to_survive_power_loss() {
-        for kind in [Kind::Memory, Kind::HugePages, dax(false)] {
+        for kind in [Kind::Memory, Kind::HugePages, Kind::Ram, dax(false)] {
             let refused = host(kind).check(Durability::Power);
             assert!(matches!(refused, Err(MediaError::InMemory)), "{kind:?}");
             host(kind).check(Durability::Process).unwrap();

@@ -194,8 +194,12 @@ pub enum MediaError {
         source: io::Error,
     },
 
-    /// Durability against power loss was asked of a file in memory.
-    #[error("the file is in memory and cannot survive power loss: ask for durability `process`")]
+    /// Durability against power loss was asked of a file in memory, or of one that has no name and
+    /// so vanishes with its last handle.
+    #[error(
+        "the file is in memory or has no name, and cannot survive power loss: ask for durability \
+         `process`"
+    )]
     InMemory,
 
     /// A file could not be opened.

@@ -1,4 +1,4 @@
-//! What the host tells in sysfs: huge pages that can be had, and DAX devices.
+//! What the host tells in sysfs: huge pages that can be had, DAX devices, and disks that are RAM.
 //!
 //! This file owns the paths and how they are read. It does not know what is made of the answers:
 //! [`host`](crate::host) does.
@@ -31,7 +31,7 @@ pub(crate) struct DaxDevice {
     pub(crate) len: u64,
     /// Mappings start and end at multiples of it.
     pub(crate) align: usize,
-    /// Whether it is an NVDIMM's, and so survives power loss.
+    /// Whether its memory survives power loss, as the host tells.
     pub(crate) is_persistent: bool,
 }
 
@@ -76,17 +76,39 @@ impl Sysfs {
             }
             let (len, align) = (number(&path, "size")?, number(&path, "align")?);
             let place = fs::canonicalize(&path)?;
-            Ok(Some(DaxDevice { len, align, is_persistent: is_below_an_nvdimm_bus(&place) }))
+            Ok(Some(DaxDevice { len, align, is_persistent: is_persistent(&place) }))
         };
         told().map_err(|source| MediaError::Device { path: path.clone(), source })
     }
+
+    /// Whether the block device with these numbers is memory (brd, zram), or a part of such a one.
+    pub(crate) fn is_ram_disk(&self, major: u32, minor: u32) -> bool {
+        const RAMDISK_MAJOR: u32 = 1;
+        let place = fs::canonicalize(self.root.join(format!("dev/block/{major}:{minor}")));
+        let is_named_so = |place: PathBuf| {
+            place.ancestors().any(|part| is_numbered(part, "ram") || is_numbered(part, "zram"))
+        };
+        major == RAMDISK_MAJOR || place.is_ok_and(is_named_so)
+    }
 }
 
-/// Whether a device hangs on an NVDIMM bus. Other DAX devices are memory that the firmware set
-/// aside, or volatile memory of CXL.
-fn is_below_an_nvdimm_bus(device: &Path) -> bool {
-    let mut parts = device.iter().filter_map(|part| part.to_str());
-    parts.any(|part| part.strip_prefix("ndbus").is_some_and(|n| n.parse::<u32>().is_ok()))
+/// Whether the region of memory that a device is a part of survives power loss: with what is in the
+/// caches (`cpu_cache`), or with what has left them (`memory_controller`). Where the platform
+/// promises neither there is no such property; and memory that the firmware set aside, or volatile
+/// memory of CXL, hangs on no region that has it.
+fn is_persistent(device: &Path) -> bool {
+    let mut regions = device.ancestors().filter(|place| is_numbered(place, "region"));
+    regions.any(|region| {
+        let domain = fs::read_to_string(region.join("persistence_domain"));
+        domain.is_ok_and(|domain| ["cpu_cache", "memory_controller"].contains(&domain.trim()))
+    })
+}
+
+/// Whether the file or directory is called `name` with a number behind.
+fn is_numbered(path: &Path, name: &str) -> bool {
+    let last = path.file_name().and_then(|last| last.to_str());
+    let number = last.and_then(|last| last.strip_prefix(name));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Reads a property that is a decimal number.
@@ -144,14 +166,47 @@ mod tests {
     }
 
     #[test]
-    fn a_dax_device_tells_its_length_and_alignment_and_where_it_hangs() {
+    fn a_dax_device_tells_its_length_and_alignment() {
         let told = [("size", "4225761280\n"), ("align", "2097152\n")];
-        for (place, is_persistent) in [(NVDIMM, true), (CXL, false)] {
+        let root = device(CXL, "dax", &told);
+        let found = Sysfs::of_test(root.path()).dax_device(252, 0).unwrap();
+        let len = 4_225_761_280;
+        assert_eq!(found, Some(DaxDevice { len, align: 2 << 20, is_persistent: false }));
+    }
+
+    #[test]
+    fn a_dax_device_is_persistent_if_its_region_says_that_it_survives_power_loss() {
+        let told = [("size", "2097152\n"), ("align", "2097152\n")];
+        let check = |place: &str, domain: Option<&str>, is_persistent| {
             let root = device(place, "dax", &told);
-            let found = Sysfs::of_test(root.path()).dax_device(252, 0).unwrap();
-            let expected = DaxDevice { len: 4_225_761_280, align: 2 << 20, is_persistent };
-            assert_eq!(found, Some(expected), "{place}");
+            let region = root.path().join(place.split_inclusive("region0").next().unwrap());
+            if let Some(domain) = domain {
+                write(&region, &[("persistence_domain", domain)]);
+            }
+            let found = Sysfs::of_test(root.path()).dax_device(252, 0).unwrap().unwrap();
+            assert_eq!(found.is_persistent, is_persistent, "{place}: {domain:?}");
+        };
+        check(NVDIMM, Some("cpu_cache\n"), true);
+        check(NVDIMM, Some("memory_controller\n"), true);
+        check(NVDIMM, Some("\n"), false);
+        check(NVDIMM, None, false);
+        check(CXL, None, false);
+    }
+
+    #[test]
+    fn a_block_device_in_memory_is_told_by_its_number_or_its_name() {
+        let root = TempDir::new().unwrap();
+        let places = ["zram0", "ram3/ram3p1", "sda/sda1", "zramble0", "nvme0n1"];
+        fs::create_dir_all(root.path().join("dev/block")).unwrap();
+        for (minor, place) in places.into_iter().enumerate() {
+            let device = root.path().join("devices/block").join(place);
+            fs::create_dir_all(&device).unwrap();
+            symlink(&device, root.path().join(format!("dev/block/253:{minor}"))).unwrap();
         }
+        let sysfs = Sysfs::of_test(root.path());
+        let found = [0, 1, 2, 3, 4, 5].map(|minor| sysfs.is_ram_disk(253, minor));
+        assert_eq!(found, [true, true, false, false, false, false]);
+        assert!(sysfs.is_ram_disk(1, 0), "also where sysfs does not show it");
     }
 
     #[test]

@@ -59,8 +59,11 @@ fn a_file_that_lost_its_name_is_volatile() {
     std::fs::write(&path, [0; PAGE_SIZE]).unwrap();
     let file = File::options().read(true).write(true).open(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
+    let other_handle = file.try_clone().unwrap();
     let media = FileMedia::from_file(file, Durability::Process).unwrap();
     assert_eq!(media.facts().persistence, Persistence::Volatile);
+    let refused = FileMedia::from_file(other_handle, Durability::Power);
+    assert!(matches!(refused, Err(MediaError::InMemory)), "{refused:?}");
 }
 
 #[test]
