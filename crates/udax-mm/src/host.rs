@@ -89,9 +89,14 @@ impl Host {
     }
 
     /// Whether the host kernel lets devices use this memory for as long as they like. It refuses
-    /// files whose filesystem has to know of every store: those on a device, DAX or not.
+    /// files whose filesystem has to know of every store: those on a device, DAX or not, and on
+    /// ramfs. And it pins for storing, so it refuses what is mapped for reading.
     pub(crate) fn is_registrable(&self) -> bool {
-        self.kind != Kind::Device
+        let keeps_no_account = match self.kind {
+            Kind::Memory | Kind::HugePages | Kind::Dax(_) => true,
+            Kind::Ram | Kind::Device => false,
+        };
+        self.is_writable && keeps_no_account
     }
 
     /// What the host has promised about the file's pages.
@@ -311,11 +316,15 @@ mod tests {
     }
 
     #[test]
-    fn all_but_files_on_a_device_can_be_registered() {
+    fn all_that_is_writable_but_files_on_a_device_can_be_registered() {
         for kind in [Kind::Memory, Kind::HugePages, dax(true), dax(false)] {
             assert!(host(kind).is_registrable(), "{kind:?}");
+            let read_only = Host { is_writable: false, ..host(kind) };
+            assert!(!read_only.is_registrable(), "{kind:?}");
         }
-        assert!(!host(Kind::Device).is_registrable());
+        for kind in [Kind::Ram, Kind::Device] {
+            assert!(!host(kind).is_registrable(), "{kind:?}");
+        }
     }
 
     /// Maps with a host that answers a synchronous mapping with `answer`; returns what was asked.

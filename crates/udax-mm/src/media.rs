@@ -49,8 +49,8 @@ pub struct MediaFacts {
     /// the medium that start and end at multiples of it.
     pub host_page: usize,
     /// Whether the host kernel registers its memory for input and output by devices (`io_uring`,
-    /// RDMA, CUDA). It does for memory filesystems and DAX devices, and refuses for filesystems on
-    /// a disk, DAX or not.
+    /// RDMA, CUDA). It does for tmpfs, hugetlbfs and DAX devices, and refuses for filesystems on a
+    /// disk, DAX or not. It pins for storing, so a medium for reading is not registrable.
     pub is_registrable: bool,
     /// Whether stores are possible.
     pub is_writable: bool,

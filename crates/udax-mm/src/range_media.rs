@@ -87,7 +87,8 @@ impl RangeMedia {
         Ok(())
     }
 
-    pub(crate) fn of_window(window: Window, facts: MediaFacts) -> RangeMedia {
+    pub(crate) fn of_window(window: Window, told: MediaFacts) -> RangeMedia {
+        let facts = MediaFacts { is_registrable: told.is_registrable && told.is_writable, ..told };
         let (persist, active) = (Persist::new(facts.persistence), Active::default());
         RangeMedia { window, facts, persist, backing: None, active }
     }
@@ -223,7 +224,9 @@ mod tests {
 
     #[test]
     fn a_range_for_reading_refuses_stores() {
-        let (_memory, range) = range(MediaFacts { is_writable: false, ..FACTS });
+        let facts = MediaFacts { is_writable: false, is_registrable: true, ..FACTS };
+        let (_memory, range) = range(facts);
+        assert!(!range.facts().is_registrable, "registration pins for storing");
         for refused in [range.write(0, b"x"), range.zero(0, 1), range.store_u64(0, 1)] {
             assert!(matches!(refused, Err(MediaError::ReadOnly)), "{refused:?}");
         }

@@ -50,6 +50,8 @@ fn a_file_on_tmpfs_survives_the_process_and_is_registrable() {
     assert_eq!(media.facts(), expected);
     let refused = FileMedia::open(&path, Durability::Power);
     assert!(matches!(refused, Err(MediaError::InMemory)), "{refused:?}");
+    let for_reading = FileMedia::open_read_only(&path).unwrap().facts();
+    assert!(!for_reading.is_writable && !for_reading.is_registrable);
 }
 
 #[test]
