@@ -168,8 +168,8 @@ impl FileMedia {
         match rustix::fs::memfd_create(name, flags) {
             Ok(file) => FileMedia::sealed(File::from(file), len),
             // The kernel was built without them, or the processor does not have them.
-            Err(Errno::NODEV | Errno::NOENT | Errno::INVAL) => {
-                Err(no_huge_pages(&Sysfs::of_this_host(), page, bytes))
+            Err(error @ (Errno::NODEV | Errno::NOENT | Errno::INVAL)) => {
+                Err(no_huge_pages(&Sysfs::of_this_host(), page, bytes, error.into()))
             }
             Err(error) => Err(MediaError::Io(error.into())),
         }

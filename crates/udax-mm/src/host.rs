@@ -157,7 +157,7 @@ impl Host {
         };
         let (mapped, accepted) = attempted.map_err(|error| match Errno::from_io_error(&error) {
             Some(Errno::NOMEM) if self.kind == Kind::HugePages => {
-                no_huge_pages(&Sysfs::of_this_host(), self.page, len)
+                no_huge_pages(&Sysfs::of_this_host(), self.page, len, error)
             }
             _ => MediaError::Io(error),
         })?;
@@ -238,14 +238,22 @@ fn is_no_dax(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::OPNOTSUPP | Errno::INVAL))
 }
 
-/// Why the host has no huge pages of `page` bytes for `len` bytes, and how to get them.
-pub(crate) fn no_huge_pages(sysfs: &Sysfs, page: usize, len: usize) -> MediaError {
+/// Why the host answered with `error` to a request for `len` bytes in huge pages of `page` bytes:
+/// how to get the pages if too few are free, else what it said.
+pub(crate) fn no_huge_pages(
+    sysfs: &Sysfs,
+    page: usize,
+    len: usize,
+    error: io::Error,
+) -> MediaError {
     let needed = u64::try_from(len.div_ceil(page)).expect("usize has at most 64 bits");
     match sysfs.huge_pages(page) {
-        Ok(pages) => {
-            let total = pages.total + needed.saturating_sub(pages.free);
+        Ok(pages) if pages.free < needed => {
+            let total = pages.total + (needed - pages.free);
             MediaError::NoHugePages { page, needed, free: pages.free, total }
         }
+        // A limit of the process or of its group, say.
+        Ok(_) => MediaError::Io(error),
         Err(_) => MediaError::NoSuchHugePage { page },
     }
 }
@@ -400,14 +408,14 @@ mod tests {
             fs::write(pool.join(name), value).unwrap();
         }
         let sysfs = Sysfs::of_test(root.path());
+        let why = |page, len| no_huge_pages(&sysfs, page, len, Errno::NOMEM.into());
         assert_eq!(
-            no_huge_pages(&sysfs, 2 << 20, 16 << 20).to_string(),
+            why(2 << 20, 16 << 20).to_string(),
             "8 huge pages of 2 MiB are needed and 3 are free; reserve more with \
              `echo 15 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages`"
         );
-        assert_eq!(
-            no_huge_pages(&sysfs, 1 << 30, 1 << 30).to_string(),
-            "the host has no huge pages of 1 GiB"
-        );
+        assert_eq!(why(1 << 30, 1 << 30).to_string(), "the host has no huge pages of 1 GiB");
+        let other = why(2 << 20, 6 << 20);
+        assert!(matches!(other, MediaError::Io(_)), "there are three: {other:?}");
     }
 }
