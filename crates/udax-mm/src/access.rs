@@ -45,11 +45,18 @@ impl Segment<'_> {
     }
 
     /// Says an error of the medium in bytes of the page map.
-    fn located(&self, error: MediaError) -> MediaError {
-        match error {
-            MediaError::Fault { at } => MediaError::Fault { at: self.placed.byte_in_pgmap(at) },
-            other => other,
+    fn located(&self, mut error: MediaError) -> MediaError {
+        if let MediaError::Fault { at }
+        | MediaError::Poisoned { at }
+        | MediaError::PartialRecovery { at, .. }
+        | MediaError::OutOfRange { at, .. }
+        | MediaError::Misaligned { at }
+        | MediaError::NotAddressable { at }
+        | MediaError::Frozen { at } = &mut error
+        {
+            *at = self.placed.byte_in_pgmap(*at);
         }
+        error
     }
 }
 

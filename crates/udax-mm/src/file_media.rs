@@ -216,6 +216,13 @@ impl FileMedia {
         &self.mapping
     }
 
+    /// The same, as if its host had pages of this size.
+    #[cfg(test)]
+    pub(crate) fn of_pages(mut self, host_page: usize) -> FileMedia {
+        self.facts.host_page = host_page;
+        self
+    }
+
     /// Gives the host's pages of a range back, failed ones too, and maps the range again: it then
     /// shows what is in the file.
     fn renew(&self, at: u64, len: u64) -> Result<(), MediaError> {

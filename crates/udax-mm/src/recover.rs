@@ -163,6 +163,21 @@ mod tests {
     }
 
     #[test]
+    fn an_error_of_the_second_medium_names_the_byte_of_the_page_map() {
+        let media = ["first", "second"].map(|name| FileMedia::memfd(name, 2 * PAGE).unwrap());
+        let ranges = media.map(|media| {
+            let media = Arc::new(media.of_pages(2 * PAGE_SIZE));
+            MediaRange { media, start: 0, pages: Pages(2) }
+        });
+        let pgmap = Pgmap::new(ranges.into(), MemoryType::FsDax).unwrap().try_get_live().unwrap();
+
+        let refused = pgmap.recover(3 * PAGE, &[1; PAGE_SIZE]);
+
+        let expected = matches!(refused, Err(MediaError::PartialRecovery { at: 12288, .. }));
+        assert!(expected, "{refused:?}");
+    }
+
+    #[test]
     fn a_recovery_write_of_partial_pages_is_refused_whatever_the_medium() {
         let media = Arc::new(Recorder::new(Image::zeroed(4 * PAGE)));
         let pgmap = live(media);
