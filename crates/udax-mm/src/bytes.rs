@@ -8,7 +8,9 @@
 //! disk under it failed, the memory is poisoned. The kernel answers with SIGBUS (with SIGSEGV
 //! where a mapping forbids the access). All accesses are made by a few functions in assembly
 //! whose text is known. A fault inside that text ends the access, and its caller gets an error
-//! that names the byte; any other fault goes to the handler that was there before.
+//! that names the byte; any other fault goes to the handler that was there before. A thread that
+//! has blocked the signal is not helped: the kernel calls no handler for it and kills the
+//! process.
 //!
 //! Accesses are in assembly for a second reason: media are shared with other threads, processes
 //! and devices, so an ordinary load or store would be a data race. Aligned units of eight bytes
@@ -434,7 +436,12 @@ fn program_counter(context: &mut libc::ucontext_t) -> &mut libc::c_ulonglong {
     &mut context.uc_mcontext.pc
 }
 
-/// Does with a signal what would have been done without this module.
+/// Does with a signal what would have been done without this module, but that a handler of before
+///
+/// - runs with the signal blocked, also if it was installed with `SA_NODEFER`;
+/// - stays after its first signal, also if it was installed with `SA_RESETHAND`;
+/// - runs on the alternate stack if there is one, also without `SA_ONSTACK`;
+/// - interrupts a system call for good, also if it was installed with `SA_RESTART`.
 fn chain(signal: c_int, by_instruction: bool, info: *mut libc::siginfo_t, context: *mut c_void) {
     let which = usize::from(signal == SIGNALS[1]);
     let previous = PREVIOUS.get().expect("bytes: read before the handler was installed")[which];
@@ -486,14 +493,15 @@ mod tests {
 
     #[test]
     fn every_write_back_instruction_of_this_processor_takes_a_range_and_faults_as_a_copy_does() {
-        let how = crate::persist::write_back_instruction();
         let reservation = Reservation::new(2 * PAGE_SIZE).unwrap();
         reservation.map_zeros(0..PAGE_SIZE).unwrap();
         let window: &Window = reservation.window();
-        window.write_back(5, 4000, how).unwrap();
-        window.write_back(0, 0, how).unwrap();
-        let fault = window.write_back(4000, 200, how);
-        assert!(matches!(fault, Err(MediaError::Fault { at: 4096 })), "{fault:?}");
+        for how in crate::persist::write_back_instructions() {
+            window.write_back(5, 4000, how).unwrap();
+            window.write_back(0, 0, how).unwrap();
+            let fault = window.write_back(4000, 200, how);
+            assert!(matches!(fault, Err(MediaError::Fault { at: 4096 })), "{how:?}: {fault:?}");
+        }
     }
 
     /// The environment variable that makes this test binary one of the programs below.

@@ -239,6 +239,9 @@ pub trait Media: Send + Sync + Debug {
 
     /// Copies bytes out.
     ///
+    /// Mapped memory that fails is an error by way of SIGBUS or SIGSEGV, here as in every other
+    /// access. In a thread that has blocked the signal it ends the process.
+    ///
     /// # Errors
     ///
     /// Returns [`MediaError::OutOfRange`] before anything is copied, or [`MediaError::Fault`] with

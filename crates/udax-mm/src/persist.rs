@@ -53,7 +53,10 @@ impl Persist {
     pub(crate) fn new(persistence: Persistence) -> Persist {
         match persistence {
             Persistence::Process | Persistence::Volatile => Persist::Nothing,
-            Persistence::CacheLines => Persist::CacheLines(write_back_instruction()),
+            Persistence::CacheLines => {
+                let best = write_back_instructions().next();
+                Persist::CacheLines(best.expect("every processor has such an instruction"))
+            }
             Persistence::Msync => Persist::Msync(Synced {
                 pending: Mutex::new(PendingPages::default()),
                 writing: Mutex::new(None),
@@ -175,23 +178,21 @@ fn store_fence() {
     unsafe { std::arch::asm!("dsb sy", options(nostack, preserves_flags)) };
 }
 
-/// The best instruction of this processor: the first that it has of clwb, clflushopt, clflush.
+/// The instructions of this processor that write a line back, the best first.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn write_back_instruction() -> WriteBack {
+pub(crate) fn write_back_instructions() -> impl Iterator<Item = WriteBack> {
     // Leaf 7: structured extended features. x86-64 always has leaf 0, which gives the last leaf.
     let last_leaf = std::arch::x86_64::__cpuid(0).eax;
     let features = if last_leaf < 7 { 0 } else { std::arch::x86_64::__cpuid_count(7, 0).ebx };
-    match features {
-        has if has & 1 << 24 != 0 => WriteBack::Clwb,
-        has if has & 1 << 23 != 0 => WriteBack::Clflushopt,
-        _ => WriteBack::Clflush,
-    }
+    let told = [(1 << 24, WriteBack::Clwb), (1 << 23, WriteBack::Clflushopt)];
+    let found = told.into_iter().filter(move |&(bit, _)| features & bit != 0);
+    found.map(|(_, how)| how).chain([WriteBack::Clflush])
 }
 
 /// The instruction that cleans a line to the point of coherency, where persistent memory is.
 #[cfg(target_arch = "aarch64")]
-pub(crate) fn write_back_instruction() -> WriteBack {
-    WriteBack::DcCvac
+pub(crate) fn write_back_instructions() -> impl Iterator<Item = WriteBack> {
+    [WriteBack::DcCvac].into_iter()
 }
 
 #[cfg(test)]
