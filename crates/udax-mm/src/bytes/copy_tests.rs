@@ -35,8 +35,10 @@ fn pattern(len: usize) -> Vec<u8> {
 /// Starts and lengths around the boundaries of words, vectors and pages.
 fn cases() -> impl Iterator<Item = (usize, usize, usize)> {
     let lens = [0, 7, 8, 63, 64, 72, 120, 128, 160, 255, 256, 257, 384, 392, 1000, 3000];
+    // The last two are where a copy past the caches begins between two of its vectors.
+    let buffers = (0..32).step_by(5).chain([8, 24]);
     (0..32).step_by(3).flat_map(move |at| {
-        (0..32).step_by(5).flat_map(move |buffer| lens.map(|len| (at, buffer, len)))
+        buffers.clone().flat_map(move |buffer| lens.map(|len| (at, buffer, len)))
     })
 }
 
