@@ -1,4 +1,4 @@
-//! File media: mapped files, the one medium that is memory.
+//! File media: files that this process maps.
 //!
 //! This file owns how a file is opened or made, and how it is a [`Media`]. What the host says about
 //! it and how it is mapped is in [`host`](crate::host); the bytes are copied in
@@ -59,8 +59,8 @@ impl HugePage {
 /// A file that is mapped shared: a plain file, a memfd, a file on tmpfs, hugetlbfs or a DAX
 /// filesystem, a block device such as `/dev/pmem0`, a DAX device such as `/dev/dax0.0`.
 ///
-/// [`Media::facts`] tells what it turned out to be. The mapping is aligned to 2 MiB (1 GiB) when the file is that long, so that the host can use
-/// huge pages for it.
+/// [`Media::facts`] tells what it turned out to be. The mapping is aligned to 2 MiB (1 GiB) when
+/// the file is that long, so that the host can use huge pages for it.
 ///
 /// # Examples
 ///
@@ -115,6 +115,9 @@ impl FileMedia {
     }
 
     /// Opens an existing file and maps it.
+    ///
+    /// Opening a file twice makes two media that do not know of each other: page maps may then
+    /// describe the same bytes twice. A pool takes a lock on its file for that reason.
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! What the kernel and a userfaultfd say to each other.
 //!
 //! This file owns the numbers and structures of `linux/userfaultfd.h` (of which the names are
-//! kept) and the decoding of messages. It makes no call: vma.rs does.
+//! kept) and the decoding of messages. It makes no call: [`reserve`](crate::reserve) and
+//! [`faults`](crate::faults) do.
 
 /// The version of the interface.
 pub(crate) const UFFD_API: u64 = 0xaa;
