@@ -370,17 +370,27 @@ fn replace_action(signal: c_int, previous: &libc::sigaction) {
     assert_eq!(failed, 0, "bytes: SIGBUS and SIGSEGV can be caught");
 }
 
+/// What raised a signal.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Cause {
+    /// The instruction that was interrupted: it faulted, and would again.
+    Instruction,
+    /// A program, or the kernel on account of something else.
+    Sender,
+}
+
 /// Ends a guarded access that faulted, and passes on everything else.
 extern "C" fn on_fault(signal: c_int, info: *mut libc::siginfo_t, context: *mut c_void) {
     // SAFETY: the kernel passes a valid siginfo_t to a handler with SA_SIGINFO.
     let code = unsafe { (*info).si_code };
     // Codes from zero down are sent by programs, and BUS_MCEERR_AO tells of memory that nobody
     // has touched: neither is about the instruction that was interrupted.
-    let by_instruction = code > 0 && !(signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO);
-    if by_instruction && leave_guarded_text(context) {
+    let is_sent = code <= 0 || signal == libc::SIGBUS && code == libc::BUS_MCEERR_AO;
+    let cause = if is_sent { Cause::Sender } else { Cause::Instruction };
+    if cause == Cause::Instruction && leave_guarded_text(context) {
         return;
     }
-    chain(signal, by_instruction, info, context);
+    chain(signal, cause, info, context);
 }
 
 /// Moves the interrupted thread out of the guarded text, if it is there.
@@ -442,14 +452,14 @@ fn program_counter(context: &mut libc::ucontext_t) -> &mut libc::c_ulonglong {
 /// - stays after its first signal, also if it was installed with `SA_RESETHAND`;
 /// - runs on the alternate stack if there is one, also without `SA_ONSTACK`;
 /// - interrupts a system call for good, also if it was installed with `SA_RESTART`.
-fn chain(signal: c_int, by_instruction: bool, info: *mut libc::siginfo_t, context: *mut c_void) {
+fn chain(signal: c_int, cause: Cause, info: *mut libc::siginfo_t, context: *mut c_void) {
     let which = usize::from(signal == SIGNALS[1]);
     let previous = PREVIOUS.get().expect("bytes: read before the handler was installed")[which];
     let handler = ptr::with_exposed_provenance::<c_void>(previous.sa_sigaction);
     match previous.sa_sigaction {
-        libc::SIG_IGN if !by_instruction => {}
+        libc::SIG_IGN if cause == Cause::Sender => {}
         // A fault cannot be ignored: the kernel takes the default action for it, too.
-        libc::SIG_DFL | libc::SIG_IGN => take_default_action(signal, by_instruction),
+        libc::SIG_DFL | libc::SIG_IGN => take_default_action(signal, cause),
         _ if previous.sa_flags & libc::SA_SIGINFO != 0 => {
             type Handler = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
             // SAFETY: an action with SA_SIGINFO holds a function of this type.
@@ -467,13 +477,13 @@ fn chain(signal: c_int, by_instruction: bool, info: *mut libc::siginfo_t, contex
 
 /// Restores the default action and lets it happen when the handler returns: to a fault because
 /// the instruction is made again, to a signal that was sent because it is raised again.
-fn take_default_action(signal: c_int, by_instruction: bool) {
+fn take_default_action(signal: c_int, cause: Cause) {
     // SAFETY: all fields are integers or optional function pointers, for which zero is valid.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = libc::SIG_DFL;
     // SAFETY: the default action needs no handler.
     let _ = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-    if !by_instruction {
+    if cause == Cause::Sender {
         // SAFETY: raises a signal that is blocked until the handler returns.
         let _ = unsafe { libc::raise(signal) };
     }

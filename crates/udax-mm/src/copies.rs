@@ -86,10 +86,16 @@ mod processor {
             if self.has_vectors && bytes < MANY_ZEROS { Way::Avx } else { Way::Words }
         }
 
-        /// What chooses as if the processor were like this.
+        /// What chooses as if the processor had vectors.
         #[cfg(test)]
-        pub(crate) fn of_test(has_vectors: bool, streaming_from: usize) -> Copies {
-            Copies { has_vectors, streaming_from }
+        pub(crate) fn by_vectors(streaming_from: usize) -> Copies {
+            Copies { has_vectors: true, streaming_from }
+        }
+
+        /// What chooses as if the processor had no vectors.
+        #[cfg(test)]
+        pub(crate) fn by_words(streaming_from: usize) -> Copies {
+            Copies { has_vectors: false, streaming_from }
         }
     }
 
@@ -153,9 +159,9 @@ mod processor {
             Way::Words
         }
 
-        /// What chooses as if the processor were like this.
+        /// What chooses as if the processor had no vectors.
         #[cfg(test)]
-        pub(crate) fn of_test(_has_vectors: bool, _streaming_from: usize) -> Copies {
+        pub(crate) fn by_words(_streaming_from: usize) -> Copies {
             Copies
         }
     }
@@ -201,18 +207,18 @@ mod processor_tests {
 
     #[test]
     fn only_large_copies_to_aligned_words_stream() {
-        let copies = Copies::of_test(true, 1 << 20);
+        let copies = Copies::by_vectors(1 << 20);
         assert_eq!(copies.way(64, 1 << 20), Way::Streaming);
         assert_eq!(copies.way(64, (1 << 20) - 8), Way::Avx);
         assert_eq!(copies.way(65, 1 << 20), Way::Avx);
-        assert_eq!(Copies::of_test(false, 1 << 20).way(64, 64), Way::Words);
+        assert_eq!(Copies::by_words(1 << 20).way(64, 64), Way::Words);
     }
 
     #[test]
     fn few_zeros_are_stored_in_vectors() {
-        let copies = Copies::of_test(true, 0);
+        let copies = Copies::by_vectors(0);
         assert_eq!(copies.way_of_zeros(MANY_ZEROS - 8), Way::Avx);
         assert_eq!(copies.way_of_zeros(MANY_ZEROS), Way::Words);
-        assert_eq!(Copies::of_test(false, 0).way_of_zeros(64), Way::Words);
+        assert_eq!(Copies::by_words(0).way_of_zeros(64), Way::Words);
     }
 }

@@ -62,6 +62,15 @@ pub(crate) struct Mapped {
     pub(crate) is_dax: bool,
 }
 
+impl Mapped {
+    /// Memory of the host's own, or its page cache.
+    const CACHED: Mapped = Mapped { sharing: Sharing::Shared, is_dax: false };
+    /// The memory of a device.
+    const DIRECT: Mapped = Mapped { sharing: Sharing::Shared, is_dax: true };
+    /// The memory of a device, and the host keeps what finds it again as durable as its bytes.
+    const SYNCHRONOUS: Mapped = Mapped { sharing: Sharing::Synchronous, is_dax: true };
+}
+
 impl Host {
     pub(crate) fn of(file: &File) -> Result<Host, MediaError> {
         let metadata = file.metadata()?;
@@ -151,8 +160,8 @@ impl Host {
         // and the host would give those addresses to the next who asks.
         let attempt = |sharing| Fresh::of_file(len, file.as_fd(), 0, access, sharing);
         let attempted = match self.kind {
-            Kind::Memory | Kind::HugePages => map_shared(attempt, false),
-            Kind::Dax(_) => map_shared(attempt, true),
+            Kind::Memory | Kind::HugePages => map_as(Mapped::CACHED, attempt),
+            Kind::Dax(_) => map_as(Mapped::DIRECT, attempt),
             Kind::Ram | Kind::Device => map_device(attempt, durability),
         };
         let (mapped, accepted) = attempted.map_err(|error| match Errno::from_io_error(&error) {
@@ -210,8 +219,8 @@ impl Kind {
     }
 }
 
-fn map_shared<T>(map: impl Fn(Sharing) -> io::Result<T>, is_dax: bool) -> io::Result<(Mapped, T)> {
-    Ok((Mapped { sharing: Sharing::Shared, is_dax }, map(Sharing::Shared)?))
+fn map_as<T>(mapped: Mapped, map: impl Fn(Sharing) -> io::Result<T>) -> io::Result<(Mapped, T)> {
+    Ok((mapped, map(mapped.sharing)?))
 }
 
 /// Maps a file that may be persistent memory, where stores bypass the page cache. The host accepts
@@ -223,11 +232,9 @@ fn map_device<T>(
     durability: Durability,
 ) -> io::Result<(Mapped, T)> {
     match map(Sharing::Synchronous) {
-        Ok(made) if durability == Durability::Power => {
-            Ok((Mapped { sharing: Sharing::Synchronous, is_dax: true }, made))
-        }
-        Ok(_) => map_shared(map, true),
-        Err(error) if is_no_dax(&error) => map_shared(map, false),
+        Ok(made) if durability == Durability::Power => Ok((Mapped::SYNCHRONOUS, made)),
+        Ok(_) => map_as(Mapped::DIRECT, map),
+        Err(error) if is_no_dax(&error) => map_as(Mapped::CACHED, map),
         Err(error) => Err(error),
     }
 }
@@ -278,26 +285,25 @@ mod tests {
         Kind::Dax(DaxDevice { len: 1 << 30, align: 2 << 20, is_persistent })
     }
 
-    const PLAIN: Mapped = Mapped { sharing: Sharing::Shared, is_dax: false };
-    const DIRECT: Mapped = Mapped { sharing: Sharing::Shared, is_dax: true };
-    const SYNCHRONOUS: Mapped = Mapped { sharing: Sharing::Synchronous, is_dax: true };
-
     #[test]
     fn power_loss_is_survived_by_cache_lines_on_persistent_memory_and_by_msync_elsewhere() {
         let device = host(Kind::Device);
-        assert_eq!(device.persistence(Durability::Power, SYNCHRONOUS), Persistence::CacheLines);
-        assert_eq!(device.persistence(Durability::Power, PLAIN), Persistence::Msync);
-        assert_eq!(device.persistence(Durability::Process, DIRECT), Persistence::Process);
+        assert_eq!(
+            device.persistence(Durability::Power, Mapped::SYNCHRONOUS),
+            Persistence::CacheLines
+        );
+        assert_eq!(device.persistence(Durability::Power, Mapped::CACHED), Persistence::Msync);
+        assert_eq!(device.persistence(Durability::Process, Mapped::DIRECT), Persistence::Process);
         let dax = host(dax(true));
-        assert_eq!(dax.persistence(Durability::Power, DIRECT), Persistence::CacheLines);
+        assert_eq!(dax.persistence(Durability::Power, Mapped::DIRECT), Persistence::CacheLines);
     }
 
     #[test]
     fn a_file_without_a_name_is_volatile() {
         let file = Host { is_nameless: true, ..host(Kind::Memory) };
-        assert_eq!(file.persistence(Durability::Process, PLAIN), Persistence::Volatile);
+        assert_eq!(file.persistence(Durability::Process, Mapped::CACHED), Persistence::Volatile);
         let file = Host { is_nameless: true, ..host(Kind::Device) };
-        assert_eq!(file.persistence(Durability::Power, PLAIN), Persistence::Volatile);
+        assert_eq!(file.persistence(Durability::Power, Mapped::CACHED), Persistence::Volatile);
         let refused = file.check(Durability::Power);
         assert!(matches!(refused, Err(MediaError::InMemory)), "{refused:?}");
         file.check(Durability::Process).unwrap();
@@ -352,16 +358,16 @@ mod tests {
         let both = vec![Sharing::Synchronous, Sharing::Shared];
         assert_eq!(
             mapped(Ok(()), Durability::Power),
-            (vec![Sharing::Synchronous], Some(SYNCHRONOUS))
+            (vec![Sharing::Synchronous], Some(Mapped::SYNCHRONOUS))
         );
-        assert_eq!(mapped(Ok(()), Durability::Process), (both, Some(DIRECT)));
+        assert_eq!(mapped(Ok(()), Durability::Process), (both, Some(Mapped::DIRECT)));
     }
 
     #[test]
     fn a_file_that_is_no_persistent_memory_is_mapped_through_the_page_cache() {
         for durability in [Durability::Process, Durability::Power] {
             let both = vec![Sharing::Synchronous, Sharing::Shared];
-            assert_eq!(mapped(Err(Errno::OPNOTSUPP), durability), (both, Some(PLAIN)));
+            assert_eq!(mapped(Err(Errno::OPNOTSUPP), durability), (both, Some(Mapped::CACHED)));
         }
     }
 

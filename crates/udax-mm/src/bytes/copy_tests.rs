@@ -16,7 +16,7 @@ fn check_each(check: impl Fn(&Window)) {
     let memory = Reservation::new(3 * PAGE_SIZE).unwrap();
     memory.map_file(0..3 * PAGE_SIZE, file.as_fd(), 0, Access::Write, Sharing::Shared).unwrap();
     let found = Copies::of_this_processor();
-    for copies in [Copies::of_test(false, usize::MAX), found, Copies::of_test(false, 0)] {
+    for copies in [Copies::by_words(usize::MAX), found, Copies::by_words(0)] {
         let window = memory.window().copied(copies);
         window.zero(0, bytes(2 * PAGE_SIZE)).unwrap();
         check(&window);
