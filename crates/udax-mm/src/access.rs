@@ -190,7 +190,7 @@ impl PgmapRef {
         }
     }
 
-    fn check_not_frozen(&self, at: u64, len: u64) -> Result<(), MediaError> {
+    pub(crate) fn check_not_frozen(&self, at: u64, len: u64) -> Result<(), MediaError> {
         let mut leaves = self.pgmap().table().leaves(pages_of(at, len));
         match leaves.find(|(_, value)| value.is_frozen()) {
             Some((leaf, _)) => Err(MediaError::Frozen { at: leaf.head().byte().max(at) }),
@@ -198,7 +198,7 @@ impl PgmapRef {
         }
     }
 
-    fn check(&self, at: u64, len: u64) -> Result<(), MediaError> {
+    pub(crate) fn check(&self, at: u64, len: u64) -> Result<(), MediaError> {
         let end = at.checked_add(len);
         if end.is_none_or(|end| end > self.size().bytes()) {
             return Err(MediaError::OutOfRange { at, len });

@@ -106,6 +106,13 @@ pub enum MediaError {
         at: u64,
     },
 
+    /// The memory of a pinned page was to be replaced.
+    #[error("byte {at} lies in a page that is pinned, and its memory cannot be replaced")]
+    Pinned {
+        /// The byte of the medium.
+        at: u64,
+    },
+
     /// The memory is private to its device.
     #[error("byte {at} is in memory that only its device can address")]
     NotAddressable {

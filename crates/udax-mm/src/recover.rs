@@ -18,7 +18,13 @@ impl PgmapRef {
     /// they were flushed and fenced. User mappings that showed the failed memory may go on failing
     /// until they are zapped.
     ///
-    /// A page that is poisoned again while this runs may lose that mark.
+    /// A page that is poisoned again while this runs may lose that mark. Pages must not be pinned: a
+    /// device may go on using the memory that failed, which is not theirs afterwards. One that is
+    /// pinned while this runs is not noticed.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for what the medium does to replace memory; for a file that is a few system calls.
     ///
     /// # Examples
     ///
@@ -39,15 +45,21 @@ impl PgmapRef {
     ///
     /// # Errors
     ///
-    /// [`MediaError::PartialRecovery`] if the bytes are no whole pages, [`MediaError::OutOfRange`],
-    /// [`MediaError::Frozen`], and what the medium reports. No poison is cleared then.
+    /// [`MediaError::PartialRecovery`] if the bytes are no whole pages, [`MediaError::Pinned`],
+    /// [`MediaError::OutOfRange`], [`MediaError::Frozen`], and what the medium reports. No poison is
+    /// cleared then.
     pub fn recover(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
         let len = len_of(bytes);
         if !at.is_multiple_of(PAGE_BYTES) || !len.is_multiple_of(PAGE_BYTES) {
             return Err(MediaError::PartialRecovery { at, len, page: PAGE_SIZE });
         }
-        self.replace(at, bytes)?;
+        self.check(at, len)?;
+        self.check_not_frozen(at, len)?;
         let pages = PgmapOff::of_byte(at)..PgmapOff::of_byte(at + len);
+        if let Some(page) = self.first_pinned(pages.clone()) {
+            return Err(MediaError::Pinned { at: page.byte() });
+        }
+        self.replace(at, bytes)?;
         // Not before the locks of `replace` are released: the end of a poison may call a sink.
         while let Some(page) = self.first_poisoned(pages.clone()) {
             self.clear_poison(page);

@@ -175,6 +175,7 @@ pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
         MediaError::Misaligned { .. }
         | MediaError::PartialRecovery { .. }
         | MediaError::NotAddressable { .. }
+        | MediaError::Pinned { .. }
         | MediaError::UnalignedRange { .. }
         | MediaError::NotInFile { .. }
         | MediaError::InMemory => ErrorKind::InvalidInput,

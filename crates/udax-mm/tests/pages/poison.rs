@@ -145,3 +145,15 @@ fn no_pages_are_not_poisoned() {
     assert_eq!(pgmap.first_poisoned(pages(2..2)), None);
     assert!(pgmap.read(2 * 4096 + 8, &mut []).is_ok());
 }
+
+#[test]
+fn the_memory_of_a_pinned_page_is_not_replaced() {
+    let pgmap = live(8);
+    let pin = pgmap.request_folio(PgmapOff(2), Order::Base).unwrap().pin(pinned_by("dma"));
+    pgmap.poison(PgmapOff(2));
+    let refused = pgmap.recover(4096, &[1; 2 * PAGE_SIZE]);
+    assert!(matches!(refused, Err(MediaError::Pinned { at: 8192 })), "{refused:?}");
+    drop(pin);
+    pgmap.recover(4096, &[1; 2 * PAGE_SIZE]).unwrap();
+    assert_eq!(pgmap.load_u64(8192).unwrap(), u64::from_le_bytes([1; 8]));
+}
