@@ -1,8 +1,8 @@
 //! The project's checks, run as `cargo xtask <command>`.
 //!
-//! `ci` is all of CI. The longer runs (loom at bound 3, 10^5 random schedules, 10^6 random operations
-//! of page maps and 10^5 of the filesystem, the full crash enumeration, the mutants) have commands of
-//! their own and are run before an issue is closed.
+//! `ci` is all of CI. The longer runs (loom at bound 3, 10^5 random schedules, 10^6 random
+//! operations of page maps and 10^5 of the filesystem, the full crash enumeration, the mutants)
+//! have commands of their own and are run before an issue is closed.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! Names of files on the command line: `POOL:/path` in a pool, a plain path on the host.
 //!
-//! The first `:/` behind the name of a file of the host divides, and that file is the pool; if there
-//! is none, the first of all. Names are bytes and need not be UTF-8.
+//! The first `:/` behind the name of a file of the host divides, and that file is the pool; if
+//! there is none, the first of all. Names are bytes and need not be UTF-8.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -154,8 +154,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Where the colon between a pool and a path in it stands in `text`. A file of the host may have `:/`
-/// in its path too.
+/// Where the colon between a pool and a path in it stands in `text`. A file of the host may have
+/// `:/` in its path too.
 fn divide(text: &[u8]) -> Option<usize> {
     let is_file = |end: usize| {
         let path = Path::new(OsStr::from_bytes(text.get(..end).expect("it ends in the text")));

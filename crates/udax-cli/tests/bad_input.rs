@@ -100,7 +100,8 @@ fn a_check_completes_the_change_that_the_last_session_died_in() {
     bench.ok(&["mkdir", "p.udax:/dir"]);
     let host = fs::File::open(bench.path("p.udax")).unwrap();
     let mut at = [0; 8];
-    // The first write of the last transaction: the journal is in page 2, behind a header of 64 bytes.
+    // The first write of the last transaction: the journal is in page 2, behind a header of 64
+    // bytes.
     host.read_exact_at(&mut at, 2 * 4096 + 64).unwrap();
     flip(&bench, u64::from_le_bytes(at) + 1);
     bench.assert_clean();

@@ -133,8 +133,8 @@ impl DaxBytes {
         self.for_each_piece(at, len, |piece| Ok(piece.pgmap.flush(piece.byte, piece.len, site)?))
     }
 
-    /// Waits until everything that this thread flushed before is in the persistence domain, on every page map
-    /// below. The caller's source line is its site.
+    /// Waits until everything that this thread flushed before is in the persistence domain, on
+    /// every page map below. The caller's source line is its site.
     ///
     /// # Blocking
     ///

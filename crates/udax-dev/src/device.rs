@@ -56,8 +56,8 @@ pub trait DaxDevice: Send + Sync + Debug {
     /// Panics if `max` is zero.
     fn direct_access(&self, at: DeviceOff, max: Pages) -> Result<DaxSpan, AccessError>;
 
-    /// Waits until everything that this thread flushed before is in the persistence domain, on every page map
-    /// below. `site` is the source line that asked.
+    /// Waits until everything that this thread flushed before is in the persistence domain, on
+    /// every page map below. `site` is the source line that asked.
     ///
     /// # Blocking
     ///

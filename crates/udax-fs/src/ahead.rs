@@ -2,8 +2,8 @@
 //!
 //! A file that is written in small steps would otherwise be made of whatever pages were free at
 //! each step, and never be mapped in 2 MiB. The rest of a block waits here, in memory only, until
-//! the file comes for it or grows elsewhere, until the file is closed, or until the pool has nothing
-//! else left. It counts as free.
+//! the file comes for it or grows elsewhere, until the file is closed, or until the pool has
+//! nothing else left. It counts as free.
 
 use std::collections::HashMap;
 use std::ops::Range;

@@ -186,7 +186,8 @@ impl Journal {
         Ok(())
     }
 
-    /// Repeats the transaction on the medium, if it is valid. Returns whether that changed anything.
+    /// Repeats the transaction on the medium, if it is valid. Returns whether that changed
+    /// anything.
     pub(crate) fn recover(&mut self, device: &DaxBytes) -> Result<bool, IoError> {
         let Some((header, writes)) = self.load(device)? else { return Ok(false) };
         self.sequence = header.sequence.get();

@@ -215,7 +215,8 @@ impl Store {
         Ok(self.bytes.flush(at, to_u64(bytes.len()))?)
     }
 
-    /// Zeros data in place, which is for the caller to flush. Never a byte that a transaction writes.
+    /// Zeros data in place, which is for the caller to flush. Never a byte that a transaction
+    /// writes.
     ///
     /// # Errors
     ///

@@ -1,4 +1,5 @@
-//! Mounts a pool until it is unmounted: `cargo run -p udax-fuse --example mount -- POOL DIR [SIZE]`.
+//! Mounts a pool until it is unmounted: `cargo run -p udax-fuse --example mount -- POOL DIR
+//! [SIZE]`.
 //!
 //! With a size in MiB, the pool is created.
 

@@ -49,10 +49,10 @@ pub(crate) fn to_nanos(time: TimeOrNow) -> i64 {
 
 /// Nanoseconds since 1970 of a time before it, which fuser says lies `distance` before.
 ///
-/// The kernel counts the nanoseconds of every time forwards; fuser 0.18 counts them backwards before
-/// 1970 (`system_time_from_time`), so that half a second before 1970 (second -1 and half a second)
-/// becomes one and a half. This turns them around again. A test over the mount fails when fuser
-/// does it itself.
+/// The kernel counts the nanoseconds of every time forwards; fuser 0.18 counts them backwards
+/// before 1970 (`system_time_from_time`), so that half a second before 1970 (second -1 and half a
+/// second) becomes one and a half. This turns them around again. A test over the mount fails when
+/// fuser does it itself.
 fn before_1970(distance: Duration) -> i64 {
     let second = i128::from(distance.as_secs()) * 1_000_000_000;
     let nanos = i128::from(distance.subsec_nanos()) - second;

@@ -1,9 +1,9 @@
 //! A FUSE mount of a pool, for programs that know nothing of udax.
 //!
 //! This crate translates: requests of the kernel into calls of [`udax::fs`], and errors into errno.
-//! It has no logic of its own. The kernel caches what it reads and maps its own copies, so a program
-//! over the mount has ordinary files with ordinary mappings; only programs that use the crate
-//! `udax` touch the memory itself.
+//! It has no logic of its own. The kernel caches what it reads and maps its own copies, so a
+//! program over the mount has ordinary files with ordinary mappings; only programs that use the
+//! crate `udax` touch the memory itself.
 //!
 //! Nothing here waits for a pin: what is pinned while a file is truncated or removed goes to limbo.
 #![forbid(unsafe_code)]

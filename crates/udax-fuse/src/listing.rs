@@ -39,7 +39,8 @@ impl Server {
         })
     }
 
-    /// Fills `reply` with entries and their attributes from `offset` on; the kernel then knows them.
+    /// Fills `reply` with entries and their attributes from `offset` on; the kernel then knows
+    /// them.
     pub(crate) fn fill_plus(
         &self,
         ino: INodeNo,

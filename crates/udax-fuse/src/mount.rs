@@ -211,8 +211,8 @@ impl Session {
 }
 
 impl Unmounter {
-    /// Unmounts. Calls that run are not cut off, and what is open stays open: the answer says whether
-    /// the session goes on for that. What others mounted in the place of this mount stays.
+    /// Unmounts. Calls that run are not cut off, and what is open stays open: the answer says
+    /// whether the session goes on for that. What others mounted in the place of this mount stays.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! A mounted pool, used as any directory is. These tests need root and `/dev/fuse`; without them they
-//! say so and show nothing.
+//! A mounted pool, used as any directory is. These tests need root and `/dev/fuse`; without them
+//! they say so and show nothing.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 

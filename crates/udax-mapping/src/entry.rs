@@ -127,8 +127,8 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// returns how many pages from the index on that are.
     ///
     /// A mapping for writing shows it writable whatever the fault was, because no second fault
-    /// tells of the first store; the entry is dirty from then on (I-34). A file whose owner does not
-    /// [permit stores](crate::IomapOps::permits_stores) is shown for reading only.
+    /// tells of the first store; the entry is dirty from then on (I-34). A file whose owner does
+    /// not [permit stores](crate::IomapOps::permits_stores) is shown for reading only.
     ///
     /// # Errors
     ///

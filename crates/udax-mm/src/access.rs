@@ -1,7 +1,8 @@
 //! Bytes of a page map, addressed as one space over all its media.
 //!
 //! This file owns the walk over the ranges, the refusal to touch poisoned pages and the refusal to
-//! change frozen ones. The copies themselves, and what they mean for persistence, belong to [`Media`](crate::Media).
+//! change frozen ones. The copies themselves, and what they mean for persistence, belong to
+//! [`Media`](crate::Media).
 
 use crate::media::{MediaError, Site};
 use crate::pgmap::PgmapRef;

@@ -31,8 +31,8 @@ impl Pgmap {
     /// Refuses further live references at once, then waits until the last one is gone.
     ///
     /// Idempotent: it may be called again after [`StillBusy`], and on a dead page map. When it has
-    /// succeeded, the same media can be activated again by a new page map, of any kind, all of whose
-    /// pages are idle.
+    /// succeeded, the same media can be activated again by a new page map, of any kind, all of
+    /// whose pages are idle.
     ///
     /// # Blocking
     ///

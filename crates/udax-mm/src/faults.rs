@@ -28,8 +28,8 @@ const BATCH: usize = 16;
 ///
 /// Called on the thread of the service with no lock of this crate held, for one fault after the
 /// other. It maps something over the page: pages, a hole if the access is a read, or a void. What
-/// it leaves unmapped becomes a void, so that no thread waits for ever. The faulting thread is woken
-/// when it returns.
+/// it leaves unmapped becomes a void, so that no thread waits for ever. The faulting thread is
+/// woken when it returns.
 pub trait FaultSink: Send + Sync {
     /// Maps at `at` what belongs there.
     ///

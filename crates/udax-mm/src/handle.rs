@@ -14,8 +14,8 @@ use std::ptr::NonNull;
 /// Memory with one lifetime: live, dying or dead.
 ///
 /// Clone is another strong handle. A strong handle keeps the media mapped; it does not keep the
-/// page map live, that is what [`PgmapRef`] does. The last one may have to wait for other threads to
-/// be through with a few instructions when it is dropped.
+/// page map live, that is what [`PgmapRef`] does. The last one may have to wait for other threads
+/// to be through with a few instructions when it is dropped.
 ///
 /// A page map does not survive a `fork`: its child must not touch it.
 ///
@@ -107,7 +107,8 @@ impl Pgmap {
     pub(crate) fn end(&self, wait: Wait) -> bool {
         let inner = self.inner();
         if inner.live.kill() == Drained::JustNow {
-            // SAFETY: a sharded count is counted (invariant 1 of `Inner`), and is none from here on.
+            // SAFETY: a sharded count is counted (invariant 1 of `Inner`), and is none from here
+            // on.
             unsafe { release(self.inner) };
         }
         inner.live.wait_dead(wait)

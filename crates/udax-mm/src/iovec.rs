@@ -21,8 +21,8 @@ pub struct Iovec {
 }
 
 impl PinnedSpan {
-    /// The addresses of the pinned pages, in order, one for each run of pages that lie side by side.
-    /// They stay good for as long as the pin does.
+    /// The addresses of the pinned pages, in order, one for each run of pages that lie side by
+    /// side. They stay good for as long as the pin does.
     ///
     /// ```
     /// # use udax_mm::{MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff};

@@ -45,7 +45,8 @@ pub(crate) struct Live {
     dead: Condvar,
 }
 
-/// What one thread counts. On cache lines of its own, and of the pair that processors fetch at once.
+/// What one thread counts. On cache lines of its own, and of the pair that processors fetch at
+/// once.
 ///
 /// Taken and given back are counted apart, so that a change of one need not wait for that of the
 /// other to pass through the store buffer.

@@ -4,7 +4,8 @@
 //! medium, and how it fails. It does not know pages' lifetimes: whoever has a medium may touch all
 //! of it, and only a page map says who should.
 //!
-//! [`FileMedia`] and [`RangeMedia`] are memory; the recorder and the crash image hold plain buffers.
+//! [`FileMedia`] and [`RangeMedia`] are memory; the recorder and the crash image hold plain
+//! buffers.
 
 use std::fmt::Debug;
 use std::io;

@@ -1,7 +1,7 @@
 //! Pinned spans: many folios pinned by one handle.
 //!
-//! This file owns the handle. It keeps nothing for each page: a pinned folio keeps its order, so the
-//! folios are found again by a walk over the page words.
+//! This file owns the handle. It keeps nothing for each page: a pinned folio keeps its order, so
+//! the folios are found again by a walk over the page words.
 
 use crate::block::Block;
 use crate::folio::{FolioSpan, leave};

@@ -18,8 +18,8 @@ impl PgmapRef {
     /// they were flushed and fenced. User mappings that showed the failed memory may go on failing
     /// until they are zapped.
     ///
-    /// A page that is poisoned again while this runs may lose that mark. Pages must not be pinned: a
-    /// device may go on using the memory that failed, which is not theirs afterwards. One that is
+    /// A page that is poisoned again while this runs may lose that mark. Pages must not be pinned:
+    /// a device may go on using the memory that failed, which is not theirs afterwards. One that is
     /// pinned while this runs is not noticed.
     ///
     /// # Blocking
@@ -46,8 +46,8 @@ impl PgmapRef {
     /// # Errors
     ///
     /// [`MediaError::PartialRecovery`] if the bytes are no whole pages, [`MediaError::Pinned`],
-    /// [`MediaError::OutOfRange`], [`MediaError::Frozen`], and what the medium reports. No poison is
-    /// cleared then.
+    /// [`MediaError::OutOfRange`], [`MediaError::Frozen`], and what the medium reports. No poison
+    /// is cleared then.
     pub fn recover(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
         let len = len_of(bytes);
         if !at.is_multiple_of(PAGE_BYTES) || !len.is_multiple_of(PAGE_BYTES) {

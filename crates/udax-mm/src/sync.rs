@@ -1,5 +1,5 @@
-//! The one place that names `std::sync`: the real primitives, or those of loom under `cfg(loom)`, or
-//! those of shuttle under `cfg(shuttle)`.
+//! The one place that names `std::sync`: the real primitives, or those of loom under `cfg(loom)`,
+//! or those of shuttle under `cfg(shuttle)`.
 //!
 //! Locks here do not poison: a panic inside udax is a bug that is reported where it happens, and
 //! the threads that come later go on with what the invariants still hold. [`Arc`] is always the
@@ -43,8 +43,8 @@ pub mod thread {
     pub use std::thread::{JoinHandle, spawn, yield_now};
 }
 
-/// A pair of fences that costs one side nothing: of a light and a heavy one, at least one of the two
-/// threads sees what the other stored before its fence.
+/// A pair of fences that costs one side nothing: of a light and a heavy one, at least one of the
+/// two threads sees what the other stored before its fence.
 pub(crate) mod fences {
     #[cfg(not(any(loom, shuttle)))]
     pub(crate) use super::fences_of_linux::{has_heavy, heavy, light};

@@ -329,8 +329,8 @@ mod races {
     /// Claimed pages become one block while a refused request has raised it: it counts 513 for a
     /// moment.
     ///
-    /// Kills: `join` that does not repeat, or takes any count; a refused request that does not lower
-    /// what it raised.
+    /// Kills: `join` that does not repeat, or takes any count; a refused request that does not
+    /// lower what it raised.
     #[test]
     fn pages_join_to_a_block_around_a_refused_request() {
         let mut builder = loom::model::Builder::new();

@@ -62,8 +62,8 @@ fn check_leaf(pgmap: &Pgmap, leaf: Block, value: Value) -> Result<(), String> {
     Ok(())
 }
 
-/// I-11, I-58: the pins that are listed are those that the words count: each pin once on every folio
-/// of its pages, which are whole folios.
+/// I-11, I-58: the pins that are listed are those that the words count: each pin once on every
+/// folio of its pages, which are whole folios.
 fn check_pins(pgmap: &Pgmap, leaves: &[(Block, Value)]) -> Result<(), String> {
     let mut listed: BTreeMap<PgmapOff, u64> = BTreeMap::new();
     for pin in pgmap.pins() {

@@ -134,8 +134,8 @@ impl Vma {
     /// # Errors
     ///
     /// Returns an error of kind [`io::ErrorKind::PermissionDenied`] if a frozen folio would become
-    /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file or the memory is private to its
-    /// device, one that names the page if it is poisoned, or the host's error.
+    /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file or the memory is private
+    /// to its device, one that names the page if it is poisoned, or the host's error.
     ///
     /// # Panics
     ///

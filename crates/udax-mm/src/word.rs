@@ -122,8 +122,8 @@ pub(crate) enum Cleared {
     Idle,
     /// The page, which somebody deferred, is claimed for the caller, who has to hand it on.
     Claimed,
-    /// The page, which its last put is about to hand back to the driver of the memory, is claimed for
-    /// the caller, who has to do that.
+    /// The page, which its last put is about to hand back to the driver of the memory, is claimed
+    /// for the caller, who has to do that.
     Left,
 }
 
@@ -287,14 +287,14 @@ impl PageWord {
         Put::Counted
     }
 
-    /// left -> idle, or claimed if somebody deferred the pages or one of them is poisoned; after the
-    /// last put, which met `before`.
+    /// left -> idle, or claimed if somebody deferred the pages or one of them is poisoned; after
+    /// the last put, which met `before`.
     ///
     /// Nobody can count, claim or split what the last put leaves behind with a flag, hence the
     /// second step. Who meets another value in it was overtaken: the poison was cleared between the
-    /// steps, and whoever cleared it, or was the last to put the folio since, has done the rest. The
-    /// page may be poisoned again by then; without DRIVER, if it was to go to the driver, that is no
-    /// left word but an idle page that failed.
+    /// steps, and whoever cleared it, or was the last to put the folio since, has done the rest.
+    /// The page may be poisoned again by then; without DRIVER, if it was to go to the driver, that
+    /// is no left word but an idle page that failed.
     ///
     /// The Acquire fence pairs with the Release of the puts before: what is done after the last put
     /// comes after every use of the folio.
@@ -390,9 +390,9 @@ impl PageWord {
 
     /// One child fewer: split -> split, or idle with the last one.
     ///
-    /// Release pairs with the Acquire in `claim`, `request`, `raise` and `join`. Acquire pairs with the Release
-    /// of the lowers before: who lowers the last child goes on to the block above, and gives on
-    /// what was done under all children.
+    /// Release pairs with the Acquire in `claim`, `request`, `raise` and `join`. Acquire pairs with
+    /// the Release of the lowers before: who lowers the last child goes on to the block above, and
+    /// gives on what was done under all children.
     #[inline]
     pub(crate) fn lower(&self) -> Lower {
         let after = |v: Value| if v.children() == 1 { 0 } else { v.0 - REF };

@@ -112,7 +112,8 @@ impl Mapping {
         std::ptr::with_exposed_provenance_mut(self.addr())
     }
 
-    /// Whether pages are mapped at their first touch; otherwise they were when the mapping was made.
+    /// Whether pages are mapped at their first touch; otherwise they were when the mapping was
+    /// made.
     pub fn is_lazy(&self) -> bool {
         self.user.vma().is_lazy()
     }

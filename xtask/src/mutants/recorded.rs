@@ -13,8 +13,8 @@
 //! ```
 //!
 //! `test` starts with the target: `lib`, or the name of an integration test. A target whose name
-//! starts with `loom` is built with `--cfg loom`; `loom-lib` is the library, built so. A mutant that
-//! a test of another crate kills says so with `test_package`.
+//! starts with `loom` is built with `--cfg loom`; `loom-lib` is the library, built so. A mutant
+//! that a test of another crate kills says so with `test_package`.
 
 use crate::source;
 use anyhow::{Context, Result, bail, ensure};

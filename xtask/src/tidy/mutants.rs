@@ -1,6 +1,7 @@
 //! Recorded mutants still apply, and the tests they name still exist.
 //!
-//! Whether the tests die is for `cargo xtask mutants`; this keeps the record from rotting meanwhile.
+//! Whether the tests die is for `cargo xtask mutants`; this keeps the record from rotting
+//! meanwhile.
 
 use super::Finding;
 use crate::mutants::recorded::{self, Applied, FOLDER, Mutant, TestName};

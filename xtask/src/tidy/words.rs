@@ -59,8 +59,8 @@ fn flatten(tokens: TokenStream, words: &mut Vec<(String, usize)>) {
     }
 }
 
-/// The lines that name the module `sync` of a standard crate: by a path, in the braces of one, or by
-/// taking all that the crate has.
+/// The lines that name the module `sync` of a standard crate: by a path, in the braces of one, or
+/// by taking all that the crate has.
 fn std_sync(tokens: TokenStream) -> Vec<usize> {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let mut lines = Vec::new();

@@ -1,6 +1,7 @@
 //! What a copy needs of a tree of files, wherever it lies: the host's, or a pool's.
 //!
-//! Paths are those of the tree, and every error names the one it is about. Symbolic links are never followed except by [`Tree::stat_through`].
+//! Paths are those of the tree, and every error names the one it is about. Symbolic links are never
+//! followed except by [`Tree::stat_through`].
 
 use std::ffi::OsString;
 use std::ops::Range;

@@ -2,8 +2,8 @@
 //!
 //! One file that cannot be copied is reported and counted, and the rest goes on; a destination
 //! that is full ends the copy. A new file is copied whole or removed again;
-//! one that was there is overwritten in place, so that copying the same bytes again is harmless. Hard links become files of
-//! their own; sockets, devices and fifos have no bytes and are skipped.
+//! one that was there is overwritten in place, so that copying the same bytes again is harmless.
+//! Hard links become files of their own; sockets, devices and fifos have no bytes and are skipped.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};

@@ -92,7 +92,8 @@ impl Node {
     }
 
     /// Zeros the bytes of `range` that lie outside the `whole` pages. They and all else in their
-    /// pages are durable with the next fence: the break may have removed the entries of these pages.
+    /// pages are durable with the next fence: the break may have removed the entries of these
+    /// pages.
     #[track_caller]
     fn zero_edges(
         &self,
@@ -137,8 +138,8 @@ fn pages_to_break(range: &Range<u64>, size: u64) -> Range<FileIndex> {
     start..end.max(start)
 }
 
-/// The pages of which no byte but those of `range` matters, of a file of `size` bytes; its last page
-/// ends with it.
+/// The pages of which no byte but those of `range` matters, of a file of `size` bytes; its last
+/// page ends with it.
 fn whole_pages(range: &Range<u64>, size: u64) -> Range<FileIndex> {
     let start = end_of(range.start);
     let end = if range.end == size { end_of(size) } else { FileIndex::of_byte(range.end) };

@@ -51,8 +51,8 @@ impl Pool {
         self.device_of(self.pages)
     }
 
-    /// A device over the first `pages` pages, of a mapping of its own, as another process would have
-    /// it: tests look at a medium that is mounted.
+    /// A device over the first `pages` pages, of a mapping of its own, as another process would
+    /// have it: tests look at a medium that is mounted.
     pub(crate) fn device_of(&self, pages: Pages) -> Arc<PgmapDevice> {
         let (file, _) = self.media.backing().unwrap();
         let file = file.try_clone_to_owned().unwrap().into();
