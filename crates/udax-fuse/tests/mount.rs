@@ -52,7 +52,8 @@ impl Mounted {
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
         let said = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with("the pool is"));
         if said.as_deref() != Some("the pool is mounted") {
-            eprintln!("SKIPPED, nothing is shown: {said:?}");
+            // Past the capture of the test harness, so that it is seen.
+            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {said:?}");
             server.wait().unwrap();
             return None;
         }
@@ -412,7 +413,8 @@ fn in_memory(dir: &Path) -> Option<Session> {
     let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
     match mount(pool, dir, &MountOptions::new()) {
         Err(error) if is_impossible(&error) => {
-            eprintln!("SKIPPED, nothing is shown: {error}");
+            // Past the capture of the test harness, so that it is seen.
+            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {error}");
             None
         }
         session => Some(session.unwrap()),

@@ -77,6 +77,7 @@ mod tests {
     use crate::units::{PAGE_SIZE, Pages};
     use crate::{MediaError, MediaRange, MemoryType, Pgmap, PgmapOff, PgmapRef};
     use std::fs::OpenOptions;
+    use std::io::Write;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::FileExt;
 
@@ -96,7 +97,11 @@ mod tests {
         match media.mapping().fail(PAGE_SIZE..2 * PAGE_SIZE) {
             Ok(uffd) => Some((media, uffd)),
             Err(error) => {
-                eprintln!("SKIPPED, nothing is shown: no UFFDIO_POISON: {error}");
+                // Past the capture of the test harness, so that it is seen.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "SKIPPED, nothing is shown: no UFFDIO_POISON: {error}"
+                );
                 None
             }
         }

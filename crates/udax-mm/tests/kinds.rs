@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 use std::fs::File;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::panic::Location;
 use std::path::Path;
@@ -22,7 +23,8 @@ fn huge(pages: u64) -> Option<FileMedia> {
     match FileMedia::huge_memfd("huge", pages * HUGE, HugePage::TwoMib) {
         Ok(media) => Some(media),
         Err(error) => {
-            eprintln!("SKIPPED, nothing is shown: {error}");
+            // Past the capture of the test harness, so that it is seen.
+            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {error}");
             assert!(matches!(
                 error,
                 MediaError::NoHugePages { .. } | MediaError::NoSuchHugePage { .. }
@@ -35,7 +37,8 @@ fn huge(pages: u64) -> Option<FileMedia> {
 #[test]
 fn a_file_on_tmpfs_survives_the_process_and_is_registrable() {
     let Ok(dir) = TempDir::new_in("/dev/shm") else {
-        eprintln!("SKIPPED, nothing is shown: there is no /dev/shm");
+        // Past the capture of the test harness, so that it is seen.
+        let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: there is no /dev/shm");
         return;
     };
     let path = dir.path().join("medium");
