@@ -56,10 +56,10 @@ impl Pgmap {
     }
 
     /// Nobody is left: others may describe the media (Absent).
+    ///
+    /// All of it under the lock, so that whoever finds that another has begun finds it done.
     pub(crate) fn died(&self) {
-        // Dropped without the lock: the last handle of a medium may go with it.
-        let leases = std::mem::take(&mut *self.shared().leases.lock());
-        drop(leases);
+        self.shared().leases.lock().clear();
     }
 
     fn busy_pages(&self, most: usize) -> Vec<Range<PgmapOff>> {
