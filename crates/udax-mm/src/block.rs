@@ -2,14 +2,13 @@
 //!
 //! This file owns their arithmetic: which block covers a page, what lies above and below.
 
-use crate::units::{Order, PgmapOff};
+use crate::units::{FANOUT_BITS, Order, PgmapOff};
 use std::fmt;
 use std::ops::Range;
 
 /// The words below one split word: pages of a 2 MiB block, or 2 MiB blocks of a 1 GiB block.
-pub(crate) const FANOUT: u64 = 512;
+pub(crate) const FANOUT: u64 = 1 << FANOUT_BITS;
 
-const FANOUT_BITS: u32 = FANOUT.trailing_zeros();
 const LEVEL_BITS: u32 = 2;
 const LEVEL: u64 = (1 << LEVEL_BITS) - 1;
 

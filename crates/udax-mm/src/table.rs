@@ -336,7 +336,7 @@ mod races {
         let mut builder = loom::model::Builder::new();
         builder.max_branches = 100_000;
         builder.check(|| {
-            let table = Arc::new(Table::new(Pages(512), First::FOLIO).unwrap());
+            let table = Arc::new(Table::new(Order::Pmd.pages(), First::FOLIO).unwrap());
             let block = Block::covering(PgmapOff(0), Order::Pmd);
             assert!(block.children().all(|page| table.claim(page)));
             let refused = spawn({

@@ -58,6 +58,10 @@ impl fmt::Display for Pages {
     }
 }
 
+/// The logarithm of how many times larger each order is than the one below. Loom explores every
+/// access to a word, so its blocks are small.
+pub(crate) const FANOUT_BITS: u32 = if cfg!(loom) { 2 } else { 9 };
+
 /// The size of a folio: the base-two logarithm of its pages.
 ///
 /// Only the three sizes that hosts map exist: 4 KiB, 2 MiB and 1 GiB.
@@ -81,8 +85,8 @@ impl Order {
     pub const fn get(self) -> u32 {
         match self {
             Order::Base => 0,
-            Order::Pmd => 9,
-            Order::Pud => 18,
+            Order::Pmd => FANOUT_BITS,
+            Order::Pud => 2 * FANOUT_BITS,
         }
     }
 

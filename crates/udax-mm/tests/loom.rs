@@ -19,7 +19,9 @@ use udax_mm::{
 
 const PAGE: PgmapOff = PgmapOff(0);
 const NEXT: PgmapOff = PgmapOff(1);
-const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
+/// The pages of a block, of which there are few under loom.
+const PMD: u64 = Order::Pmd.pages().0;
+const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(PMD);
 
 /// Keeps what comes back.
 #[derive(Default)]
@@ -95,7 +97,7 @@ fn one_of_two_claims_of_a_page_wins() {
 #[test]
 fn a_claim_of_a_block_and_a_request_of_a_page_in_it_exclude_each_other() {
     long_model(|| {
-        let pgmap = pgmap(512);
+        let pgmap = pgmap(PMD);
         let block = with(&pgmap, |pgmap| pgmap.claim(BLOCK).map(divided));
 
         let folio = pgmap.request_folio(PAGE, Order::Base);
@@ -112,7 +114,7 @@ fn a_claim_of_a_block_and_a_request_of_a_page_in_it_exclude_each_other() {
 #[test]
 fn a_block_is_claimed_only_after_its_last_page_is_idle() {
     long_model(|| {
-        let pgmap = pgmap(512);
+        let pgmap = pgmap(PMD);
         let folio = request(&pgmap, PAGE);
         let put = spawn(move || drop(folio));
 
@@ -497,7 +499,7 @@ fn a_pin_that_meets_the_last_put_holds_the_page_or_finds_it_uncounted() {
 #[test]
 fn a_pin_of_pages_whose_folio_changes_size_covers_what_it_pinned() {
     long_model(|| {
-        let pgmap = pgmap(512);
+        let pgmap = pgmap(PMD);
         let block = pgmap.request_folio(PAGE, Order::Pmd).unwrap();
         let other = with(&pgmap, |pgmap| {
             drop(block);

@@ -23,7 +23,9 @@ use udax_mm::{
 const PAGE: PgmapOff = PgmapOff(0);
 /// Shares a wait queue with [`PAGE`].
 const FELLOW: PgmapOff = PgmapOff(13);
-const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(512);
+/// The pages of a block, of which there are few under loom.
+const PMD: u64 = Order::Pmd.pages().0;
+const BLOCK: Range<PgmapOff> = PgmapOff(0)..PgmapOff(PMD);
 
 /// The bytes of a page, as far as these tests look at them.
 #[derive(Clone)]
@@ -125,7 +127,7 @@ fn the_last_put_comes_after_every_use_of_the_folio() {
 #[test]
 fn who_takes_a_page_of_a_block_sees_what_its_holder_did() {
     model(|| {
-        let (pgmap, bytes) = (pgmap(512), Bytes::new());
+        let (pgmap, bytes) = (pgmap(PMD), Bytes::new());
         write_and_drop(&bytes, pgmap.claim(BLOCK).unwrap());
 
         if let Ok(_held) = pgmap.claim(page(PAGE)) {
@@ -138,7 +140,7 @@ fn who_takes_a_page_of_a_block_sees_what_its_holder_did() {
 #[test]
 fn who_takes_a_block_sees_what_the_holder_of_a_page_did() {
     long_model(|| {
-        let (pgmap, bytes) = (pgmap(512), Bytes::new());
+        let (pgmap, bytes) = (pgmap(PMD), Bytes::new());
         write_and_drop(&bytes, request(&pgmap, PAGE));
 
         if let Ok(_held) = pgmap.request_folio(PAGE, Order::Pmd) {
