@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+use std::io::Write;
 use std::thread;
 use std::time::Instant;
 
@@ -61,6 +62,16 @@ impl FaultSink for Faults {
             (self.answer)(&vma, at, access);
         }
     }
+}
+
+/// Whether the host permits lazy vmas; says that a test skips if not.
+fn lazy_is_permitted() -> bool {
+    let service = FaultService::new();
+    if let Err(error) = &service {
+        // Past the capture of the test harness, so that it is seen.
+        let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {error}");
+    }
+    service.is_ok()
 }
 
 impl Lazy {
@@ -133,6 +144,9 @@ fn what_an_eager_vma_does_not_permit_is_an_error() {
 
 #[test]
 fn the_first_touch_asks_the_sink_and_the_second_does_not() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let first = folio(&pgmap, 0);
     let lazy = Lazy::new(8, move |vma, at, _| map(vma, at.0, &first, Access::Write));
@@ -147,6 +161,9 @@ fn the_first_touch_asks_the_sink_and_the_second_does_not() {
 
 #[test]
 fn a_zapped_page_asks_the_sink_again() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let first = folio(&pgmap, 0);
     let lazy = Lazy::new(8, move |vma, at, _| map(vma, at.0, &first, Access::Write));
@@ -161,6 +178,9 @@ fn a_zapped_page_asks_the_sink_again() {
 
 #[test]
 fn a_hole_reads_as_zeros_and_its_first_store_asks_the_sink() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let block = folio(&pgmap, 3);
     pgmap.zero(3 * PAGE, PAGE).unwrap();
@@ -181,6 +201,9 @@ fn a_hole_reads_as_zeros_and_its_first_store_asks_the_sink() {
 
 #[test]
 fn a_hole_replaces_media_and_is_zapped_like_them() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let block = folio(&pgmap, 3);
     let lazy = Lazy::new(8, move |vma, at, _| map(vma, at.0, &block, Access::Write));
@@ -194,6 +217,9 @@ fn a_hole_replaces_media_and_is_zapped_like_them() {
 
 #[test]
 fn a_hole_may_overlap_another_hole() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let lazy = Lazy::new(8, |_, _, _| {});
     lazy.vma.map_hole(VmaOff(3), Pages(1)).unwrap();
     lazy.vma.map_hole(VmaOff(0), Pages(8)).unwrap();
@@ -203,6 +229,9 @@ fn a_hole_may_overlap_another_hole() {
 
 #[test]
 fn a_hole_can_be_mapped_while_other_pages_are_zapped() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let lazy = Lazy::new(8, |_, _, _| {});
     thread::scope(|scope| {
         let zaps = scope.spawn(|| {
@@ -219,6 +248,9 @@ fn a_hole_can_be_mapped_while_other_pages_are_zapped() {
 
 #[test]
 fn a_fault_that_nobody_answers_is_an_error_and_not_a_hang() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let silent = Lazy::new(4, |_, _, _| {});
     assert_fault(&silent.vma.load_u64(PAGE), PAGE);
     assert_fault(&silent.vma.store_u64(2 * PAGE, 1), 2 * PAGE);
@@ -233,6 +265,9 @@ fn a_fault_that_nobody_answers_is_an_error_and_not_a_hang() {
 
 #[test]
 fn a_sink_may_answer_with_a_void() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let lazy = Lazy::new(4, |vma, _, _| vma.map_void(VmaOff(0), Pages(4)).unwrap());
     assert_fault(&lazy.vma.load_u64(PAGE), PAGE);
     assert_fault(&lazy.vma.load_u64(2 * PAGE), 2 * PAGE);
@@ -241,6 +276,9 @@ fn a_sink_may_answer_with_a_void() {
 
 #[test]
 fn a_sink_that_waits_does_not_hold_up_a_zap() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let block = folio(&pgmap, 0);
     let (release, released) = mpsc::channel::<()>();
@@ -262,6 +300,9 @@ fn a_sink_that_waits_does_not_hold_up_a_zap() {
 
 #[test]
 fn a_zap_never_shows_zeros_to_threads_that_touch_the_page() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let folios: Vec<Folio> = (0..4).map(|page| folio(&pgmap, page)).collect();
     let lazy = Lazy::new(4, move |vma, at, _| {
@@ -291,6 +332,9 @@ fn a_zap_never_shows_zeros_to_threads_that_touch_the_page() {
 
 #[test]
 fn no_store_is_lost_between_a_hole_and_its_block() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     for page in 0..200 {
         pgmap.zero(page * PAGE, PAGE).unwrap();
@@ -339,6 +383,9 @@ fn host_flags(vma: &Vma) -> Vec<String> {
 
 #[test]
 fn children_have_no_page_of_a_lazy_vma() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let pgmap = pgmap();
     let block = folio(&pgmap, 6);
     let lazy = Lazy::new(8, |_, _, _| {});
@@ -353,6 +400,9 @@ fn children_have_no_page_of_a_lazy_vma() {
 
 #[test]
 fn many_zaps_leave_one_host_mapping() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let lazy = Lazy::new(64, |_, _, _| {});
     for page in 0..64 {
         lazy.vma.zap(VmaOff(page), Pages(1)).unwrap();
@@ -452,6 +502,9 @@ impl PrivateMemory for Accelerator {
 /// `migrate_to_ram`: the touch of a program brings private memory to where it can be addressed.
 #[test]
 fn a_touch_of_private_memory_finds_its_bytes_in_ram() {
+    if !lazy_is_permitted() {
+        return;
+    }
     let memory = Arc::new(FileMedia::memfd("device", 8 * PAGE).unwrap());
     memory.store_u64(3 * PAGE + 16, 42).unwrap();
     let device = Arc::new(Accelerator { memory: memory.clone(), home: pgmap() });
