@@ -184,13 +184,5 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHan
 /// A service for a test, which says that it skips where the host permits none.
 #[cfg(test)]
 pub(crate) fn of_test() -> Option<FaultService> {
-    let service = FaultService::new();
-    if let Err(error) = &service {
-        // Past the capture of the test harness, so that it is seen.
-        let _ = io::Write::write_all(
-            &mut io::stderr(),
-            format!("SKIPPED, nothing is shown: {error}\n").as_bytes(),
-        );
-    }
-    service.ok()
+    FaultService::new().inspect_err(|error| crate::skipped::skipped(error)).ok()
 }

@@ -373,18 +373,13 @@ mod tests {
     use crate::reserve::{Reservation, Sharing};
     use rustix::fs::MemfdFlags;
     use std::fs::{self, File};
-    use std::io::Write;
 
     /// A medium of so many huge pages that no host has them, of which nothing is mapped yet. None,
     /// which it says, where the host has no huge pages.
     fn too_many_huge_pages() -> Option<FileMedia> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
         let Ok(file) = rustix::fs::memfd_create("refused", flags) else {
-            // Past the capture of the test harness, so that it is seen.
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED, nothing is shown: the host has no huge pages"
-            );
+            crate::skipped::skipped("the host has no huge pages");
             return None;
         };
         let file = File::from(file);

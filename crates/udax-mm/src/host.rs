@@ -275,7 +275,6 @@ mod tests {
     use rustix::io::Errno;
     use std::cell::RefCell;
     use std::fs;
-    use std::io::Write;
     use tempfile::TempDir;
 
     fn host(kind: Kind) -> Host {
@@ -387,11 +386,7 @@ mod tests {
     fn a_file_that_is_refused_leaves_no_hole_in_the_reservation() {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB;
         let Ok(file) = rustix::fs::memfd_create("refused", flags) else {
-            // Past the capture of the test harness, so that it is seen.
-            let _ = writeln!(
-                std::io::stderr(),
-                "SKIPPED, nothing is shown: the host has no huge pages"
-            );
+            crate::skipped::skipped("the host has no huge pages");
             return;
         };
         let file = fs::File::from(file);

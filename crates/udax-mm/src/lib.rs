@@ -42,6 +42,8 @@ mod range_media;
 mod ranges;
 mod recover;
 mod reserve;
+#[cfg(test)]
+mod skipped;
 mod sysfs;
 mod table;
 mod threads;

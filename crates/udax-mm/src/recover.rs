@@ -77,7 +77,6 @@ mod tests {
     use crate::units::{PAGE_SIZE, Pages};
     use crate::{MediaError, MediaRange, MemoryType, Pgmap, PgmapOff, PgmapRef};
     use std::fs::OpenOptions;
-    use std::io::Write;
     use std::os::fd::OwnedFd;
     use std::os::unix::fs::FileExt;
 
@@ -97,11 +96,7 @@ mod tests {
         match media.mapping().fail(PAGE_SIZE..2 * PAGE_SIZE) {
             Ok(uffd) => Some((media, uffd)),
             Err(error) => {
-                // Past the capture of the test harness, so that it is seen.
-                let _ = writeln!(
-                    std::io::stderr(),
-                    "SKIPPED, nothing is shown: no UFFDIO_POISON: {error}"
-                );
+                crate::skipped::skipped(format_args!("no UFFDIO_POISON: {error}"));
                 None
             }
         }

@@ -95,6 +95,7 @@ fn wait(child: &mut Child, limit: Duration) -> Result<Option<bool>> {
             child.wait()?;
             return Ok(None);
         }
+        // The standard library has no wait with a limit.
         thread::sleep(LOOK);
     }
 }
