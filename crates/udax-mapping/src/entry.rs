@@ -38,7 +38,7 @@ const BLOCK_TRIES: u32 = 16;
 /// let file = WholeDevice::new(Pages(8))?;
 /// let faults = file.mapping.faults();
 /// let mut entry = faults.lock_entry(FileIndex(7));
-/// if let Iomap::Data { span, start } = entry.iomap(Access::Read)? {
+/// if let Iomap::Data { span, start, .. } = entry.iomap(Access::Read)? {
 ///     let page = span.slice(FileIndex(7).since(start), Pages(1));
 ///     let folio = entry.fault(&page, Order::Base)?;
 ///     assert_eq!(folio.head(), page.at());

@@ -149,7 +149,7 @@ impl<'m> FaultGuard<'m> {
             let seen = self.mapping.holes().current();
             let (mut entry, reason) = self.lock_largest(index, user.block_around(index));
             let absent = match entry.iomap(access)? {
-                Iomap::Data { span, start } => {
+                Iomap::Data { span, start, .. } => {
                     let run = Run::new(span, start);
                     // First: what was allocated stays so whatever fails below (B-12).
                     if access == Access::Write && self.mapping.forget_holes(&run.range()) {

@@ -13,6 +13,9 @@ pub enum Iomap {
         span: DaxSpan,
         /// The file index of the first page of `span`; the index asked for, or an earlier one.
         start: FileIndex,
+        /// Another file, or another place of this one, has these pages too (`IOMAP_F_SHARED`).
+        /// They are shown for reading only (I-36).
+        is_shared: bool,
     },
 
     /// A hole, which reads as zeros.
@@ -30,6 +33,8 @@ pub enum Iomap {
 /// # What a [`Mapping`](crate::Mapping) relies on
 ///
 /// - Data stays where it is until the owner has a [`LayoutBroken`](crate::LayoutBroken) for it.
+/// - Shared data becomes the file's own only in `iomap`, or under a
+///   [`LayoutBroken`](crate::LayoutBroken); data becomes shared only under one.
 /// - A hole may become data, and a file may grow, at any time. Who did that outside of `iomap`
 ///   calls [`Mapping::invalidate_holes`](crate::Mapping::invalidate_holes) before it reports
 ///   success.
@@ -47,8 +52,9 @@ pub enum Iomap {
 pub trait IomapOps: Send + Sync {
     /// Says what lies behind `index`.
     ///
-    /// [`Access::Write`] allocates a hole, durably and zeroed, before it returns; then the answer
-    /// is [`Iomap::Data`] and covers all that was allocated. Data of a file that is mapped for
+    /// [`Access::Write`] allocates a hole, durably and zeroed, and gives the file a copy of its own
+    /// of what is shared, before it returns; then the answer is [`Iomap::Data`], not shared, and
+    /// covers all that was allocated. If the copy fails, nothing has changed. Data of a file that is mapped for
     /// writing may be stored to whatever access was asked for, if the file
     /// [permits stores](IomapOps::permits_stores).
     ///
@@ -59,6 +65,10 @@ pub trait IomapOps: Send + Sync {
     ///
     /// [`IomapError`] with the owner's own reason. A user mapping turns it into SIGBUS.
     fn iomap(&self, index: FileIndex, access: Access) -> Result<Iomap, IomapError>;
+
+    /// The first page past the end of the file. Called like `iomap`; a fault names it as the reason
+    /// why a folio could not be larger.
+    fn end(&self) -> FileIndex;
 
     /// Whether data may be stored to by way of a mapping for writing that is older than the answer.
     ///

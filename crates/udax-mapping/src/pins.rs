@@ -181,7 +181,7 @@ impl PinnedRange {
             found = entry.iomap(Access::Write)?;
         }
         let (span, start) = match found {
-            Iomap::Data { span, start } => (span, start),
+            Iomap::Data { span, start, .. } => (span, start),
             Iomap::PastEnd => return Err(FaultError::PastEnd(index)),
             Iomap::Hole { .. } => return Err(FaultError::NotAllocated(index)),
         };

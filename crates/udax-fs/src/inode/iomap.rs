@@ -19,6 +19,10 @@ impl IomapOps for Node {
         Ok(self.find_or_fill(index, access).map_err(boxed)?)
     }
 
+    fn end(&self) -> FileIndex {
+        self.read().end()
+    }
+
     fn permits_stores(&self) -> bool {
         !self.read().record.is_frozen()
     }
@@ -68,11 +72,11 @@ fn find(store: &Store, state: &State, index: FileIndex) -> Result<Iomap, FsError
             let before = index.since(run.index);
             let span = store.span(Extent { start: run.device, pages: run.pages })?;
             if before < span.pages() {
-                return Ok(Iomap::Data { span, start: run.index });
+                return Ok(Iomap::Data { span, start: run.index, is_shared: false });
             }
             // The run crosses from one medium to the next before the page that was asked for.
             let rest = Extent { start: run.device + before, pages: run.pages - before };
-            Ok(Iomap::Data { span: store.span(rest)?, start: index })
+            Ok(Iomap::Data { span: store.span(rest)?, start: index, is_shared: false })
         }
     }
 }

@@ -266,7 +266,7 @@ impl IomapOps for TestFile {
                 let (start, block, pages) = blocks.run(index.0);
                 let span = self.device.direct_access(DeviceOff(block), Pages(pages));
                 let span = span.map_err(|error| IomapError(error.into()))?;
-                Iomap::Data { span, start: FileIndex(start) }
+                Iomap::Data { span, start: FileIndex(start), is_shared: false }
             }
         };
         drop(blocks);
@@ -275,6 +275,10 @@ impl IomapOps for TestFile {
             hook();
         }
         Ok(answer)
+    }
+
+    fn end(&self) -> FileIndex {
+        FileIndex(count(self.blocks().len()))
     }
 
     fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {
