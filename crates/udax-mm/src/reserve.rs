@@ -128,6 +128,11 @@ impl Reservation {
         self.map_anonymous(at, ProtFlags::READ)
     }
 
+    /// Gives a range pages of zeros that are private to this process.
+    pub(crate) fn map_own(&self, at: Range<usize>) -> io::Result<()> {
+        self.map_anonymous(at, ProtFlags::READ | ProtFlags::WRITE)
+    }
+
     /// Forbids every access to a range: a touch is SIGSEGV.
     pub(crate) fn forbid(&self, at: Range<usize>) -> io::Result<()> {
         self.map_anonymous(at, ProtFlags::empty())
@@ -161,7 +166,7 @@ impl Reservation {
         let first = self.address(&at).addr();
         let mut done = 0;
         while done < at.len() {
-            match uffd.copy_zeros(first + done, (at.len() - done).min(ZEROS.len())) {
+            match uffd.copy(first + done, &ZEROS[..(at.len() - done).min(ZEROS.len())]) {
                 Ok(copied) => done += copied,
                 // The page is part of a hole already.
                 Err(Errno::EXIST) => done += PAGE_SIZE,
@@ -171,6 +176,42 @@ impl Reservation {
             }
         }
         Ok(())
+    }
+
+    /// Fills the missing pages of a range with a copy of `bytes`, in the way of a hole.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Errno::NOENT`] if part of the range was not made missing in one piece, and
+    /// [`Errno::EXIST`] if a page of it is not missing.
+    pub(crate) fn fill_copy(
+        &self,
+        at: Range<usize>,
+        bytes: &[u8],
+        uffd: &Uffd,
+    ) -> Result<(), Errno> {
+        let first = self.address(&at).addr();
+        let mut done = 0;
+        while done < bytes.len() {
+            match uffd.copy(first + done, &bytes[done..]) {
+                Ok(copied) => done += copied,
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Permits stores to a range of a hole or a copy. Wakes nobody.
+    pub(crate) fn unprotect(&self, at: Range<usize>, uffd: &Uffd) -> Result<(), Errno> {
+        let first = self.address(&at).addr();
+        loop {
+            match uffd.unprotect(first, at.len()) {
+                // Another thread is moving a range; it is about to finish.
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                done => return done,
+            }
+        }
     }
 
     /// Keeps a range out of the children of this process, where no zap would reach it.
@@ -432,12 +473,23 @@ impl Uffd {
         unsafe { ioctl(self.as_fd(), uffd::UFFDIO_REGISTER, &raw mut register) }
     }
 
-    /// Makes missing pages from `start` on pages of zeros that are protected against writing.
-    /// Returns the bytes done: at least one page, maybe less than `len`.
-    fn copy_zeros(&self, start: usize, len: usize) -> Result<usize, Errno> {
+    /// Permits stores to pages that are protected against writing.
+    fn unprotect(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let range = uffd::Region { start: wide(start), len: wide(len) };
+        let mode = uffd::UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+        let mut protect = uffd::WriteProtect { range, mode };
+        // SAFETY: UFFDIO_WRITEPROTECT takes this structure. It changes ranges that were registered
+        // only, which are those of reservations, and permits what their owner may do.
+        unsafe { ioctl(self.as_fd(), uffd::UFFDIO_WRITEPROTECT, &raw mut protect) }
+    }
+
+    /// Makes missing pages from `start` on a copy of `bytes` that is protected against writing.
+    /// Returns the bytes done: at least one page, maybe fewer than there are.
+    fn copy(&self, start: usize, bytes: &[u8]) -> Result<usize, Errno> {
+        let len = bytes.len();
         let mut copy = uffd::Copy {
             dst: wide(start),
-            src: wide(ZEROS.as_ptr().addr()),
+            src: wide(bytes.as_ptr().addr()),
             len: wide(len),
             mode: uffd::UFFDIO_COPY_MODE_DONTWAKE | uffd::UFFDIO_COPY_MODE_WP,
             result: 0,

@@ -22,11 +22,15 @@ pub(crate) const UFFDIO_COPY_MODE_DONTWAKE: u64 = 1 << 0;
 /// Protects the page against writing from the first moment on.
 pub(crate) const UFFDIO_COPY_MODE_WP: u64 = 1 << 1;
 
+/// Permitting stores does not wake who waits for the page. (The mode to forbid them is bit 0.)
+pub(crate) const UFFDIO_WRITEPROTECT_MODE_DONTWAKE: u64 = 1 << 1;
+
 pub(crate) const USERFAULTFD_IOC_NEW: libc::Ioctl = request(0, 0, 0x00);
 pub(crate) const UFFDIO_API: libc::Ioctl = request(READ_WRITE, 24, 0x3f);
 pub(crate) const UFFDIO_REGISTER: libc::Ioctl = request(READ_WRITE, 32, 0x00);
 pub(crate) const UFFDIO_WAKE: libc::Ioctl = request(READ, 16, 0x02);
 pub(crate) const UFFDIO_COPY: libc::Ioctl = request(READ_WRITE, 40, 0x03);
+pub(crate) const UFFDIO_WRITEPROTECT: libc::Ioctl = request(READ_WRITE, 24, 0x06);
 
 const READ: libc::Ioctl = 2;
 const READ_WRITE: libc::Ioctl = 3;
@@ -40,6 +44,7 @@ const _: () = assert!(size_of::<Api>() == 24);
 const _: () = assert!(size_of::<Register>() == 32);
 const _: () = assert!(size_of::<Region>() == 16);
 const _: () = assert!(size_of::<Copy>() == 40);
+const _: () = assert!(size_of::<WriteProtect>() == 24);
 
 /// `struct uffdio_api`.
 #[derive(Debug)]
@@ -78,6 +83,14 @@ pub(crate) struct Copy {
     pub(crate) mode: u64,
     /// `copy`, set by the kernel: bytes copied, or a negative error number.
     pub(crate) result: i64,
+}
+
+/// `struct uffdio_writeprotect`.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct WriteProtect {
+    pub(crate) range: Region,
+    pub(crate) mode: u64,
 }
 
 /// The size of `struct uffd_msg`.

@@ -16,6 +16,8 @@
 //! (`UFFD_FEATURE_EVENT_REMAP`); in return mremap waits until the fault service has read a message
 //! about it.
 
+mod own;
+
 use std::fmt;
 use std::io;
 use std::ops::{Deref, Range};

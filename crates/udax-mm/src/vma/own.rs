@@ -1,0 +1,137 @@
+//! What a vma shows that is no page of a medium: copies, and pages of the program's own.
+//!
+//! Holes and the space past the end are in [`vma`](super); the decision what belongs where is that
+//! of a file mapping.
+
+use super::{Access, Vma};
+use crate::units::{PAGE_SIZE, Pages, VmaOff};
+use rustix::io::Errno;
+use std::io;
+
+impl Vma {
+    /// Makes pages read as zeros that nobody can store to: a store is SIGSEGV. For a mapping that
+    /// is only for reading, which needs no memory for them.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn map_zeros(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        self.space.reservation.map_zeros(bytes.clone())?;
+        self.space.answered(&bytes, |wanted| wanted == Access::Read);
+        Ok(())
+    }
+
+    /// Shows a copy of `bytes`, whole pages, that is protected against writing: a store asks the
+    /// sink.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`io::ErrorKind::Unsupported`] if the vma is not lazy, or the
+    /// host's. Part of the range may be zapped then.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `bytes` are not whole pages.
+    pub fn map_copy(&self, at: VmaOff, bytes: &[u8]) -> io::Result<()> {
+        assert!(bytes.len().is_multiple_of(PAGE_SIZE), "vma: a copy is made of whole pages");
+        let pages = Pages::holding(super::wide(bytes.len()));
+        let range = self.space.bytes(at, pages);
+        let uffd = self.uffd()?;
+        match self.space.reservation.fill_copy(range.clone(), bytes, uffd) {
+            // Something else is mapped in the range.
+            Err(Errno::NOENT | Errno::EXIST) => {
+                self.zap(at, pages)?;
+                self.space.reservation.fill_copy(range.clone(), bytes, uffd)?;
+            }
+            filled => filled?,
+        }
+        self.space.answered(&range, |wanted| wanted == Access::Read);
+        Ok(())
+    }
+
+    /// Gives the program pages of its own, of zeros, to load and store.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn map_own(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        self.space.reservation.map_own(bytes.clone())?;
+        self.space.answered(&bytes, |_| true);
+        Ok(())
+    }
+
+    /// Permits stores to pages of a [hole](Vma::map_hole) or [copy](Vma::map_copy), which are the
+    /// program's own from then on.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error of kind [`io::ErrorKind::Unsupported`] if the vma is not lazy, or the
+    /// host's.
+    pub fn unprotect(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        self.space.reservation.unprotect(bytes.clone(), self.uffd()?)?;
+        self.space.answered(&bytes, |_| true);
+        Ok(())
+    }
+
+    /// Says that page `at` shows already what the fault wants: the thread looks again.
+    pub fn answer(&self, at: VmaOff) {
+        self.space.answered(&self.space.bytes(at, Pages(1)), |_| true);
+    }
+
+    fn uffd(&self) -> io::Result<&crate::reserve::Uffd> {
+        let lazy = self.space.lazy.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(lazy.service.uffd())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+    use crate::sync::{Arc, Mutex};
+    use crate::units::{PAGE_SIZE, Pages, VmaOff};
+    use crate::vma::{Access, FaultSink, Vma};
+
+    /// Shows a copy of sevens, and gives the page to who stores to it.
+    #[derive(Default)]
+    struct CopyOnWrite(Mutex<Option<Vma>>);
+
+    impl FaultSink for CopyOnWrite {
+        fn fault(&self, at: VmaOff, access: Access) {
+            let vma = self.0.lock();
+            let vma = vma.as_ref().unwrap();
+            match access {
+                Access::Read => vma.map_copy(at, &[7; PAGE_SIZE]).unwrap(),
+                Access::Write => {
+                    vma.map_copy(at, &[8; PAGE_SIZE]).unwrap();
+                    vma.unprotect(at, Pages(1)).unwrap();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_copy_is_read_in_place_and_asks_before_it_is_stored_to() {
+        let Some(service) = crate::faults::of_test() else { return };
+        let sink = Arc::new(CopyOnWrite::default());
+        let vma = Vma::reserve_lazy(Pages(2), &service, sink.clone()).unwrap();
+        let window = vma.addr();
+        *sink.0.lock() = Some(vma);
+        let space = sink.0.lock().as_ref().map(|vma| Arc::clone(&vma.space)).unwrap();
+        assert_eq!(space.first_address(), window);
+        let bytes = space.reservation.window();
+
+        let mut byte = [0];
+        bytes.read(5, &mut byte).unwrap();
+        assert_eq!(byte, [7]);
+        bytes.write(5, &[9]).unwrap();
+        bytes.read(4, &mut byte).unwrap();
+        assert_eq!(byte, [8], "the sink was asked before the store");
+        bytes.read(5, &mut byte).unwrap();
+        assert_eq!(byte, [9]);
+        *sink.0.lock() = None;
+    }
+}
