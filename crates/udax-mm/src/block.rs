@@ -83,6 +83,54 @@ impl Block {
     }
 }
 
+/// Blocks of one order side by side, with one block above: their words lie side by side, and one
+/// word counts them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    first: Block,
+    len: u64,
+}
+
+impl Run {
+    /// The blocks of `order` from the first of `pages` on, as far as they end within `pages` and
+    /// have one parent.
+    #[inline]
+    pub(crate) fn within(pages: &Range<PgmapOff>, order: Order) -> Run {
+        let first = Block::covering(pages.start, order);
+        let end = first.parent().map_or(pages.end, |parent| parent.end().min(pages.end));
+        Run { first, len: (end.0 - first.head().0) >> order.get() }
+    }
+
+    /// One block.
+    #[inline]
+    pub(crate) const fn of(block: Block) -> Run {
+        Run { first: block, len: 1 }
+    }
+
+    #[inline]
+    pub(crate) const fn first(self) -> Block {
+        self.first
+    }
+
+    /// The number of blocks.
+    #[inline]
+    pub(crate) const fn len(self) -> u64 {
+        self.len
+    }
+
+    /// The block that `nr` blocks lie before.
+    #[inline]
+    pub(crate) const fn nth(self, nr: u64) -> Block {
+        Block::numbered(self.first.number() + nr, self.first.order())
+    }
+
+    /// The end of the last block.
+    #[inline]
+    pub(crate) const fn end(self) -> PgmapOff {
+        self.nth(self.len).head()
+    }
+}
+
 impl fmt::Debug for Block {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "the block of order {} at page {}", self.order(), self.head())
@@ -91,7 +139,7 @@ impl fmt::Debug for Block {
 
 #[cfg(test)]
 mod tests {
-    use super::{Block, FANOUT};
+    use super::{Block, FANOUT, Run};
     use crate::units::{Order, Pages, PgmapOff};
 
     #[test]
@@ -118,5 +166,26 @@ mod tests {
         let (page, none) = (Block::covering(next, Order::Base), Pages(0));
         assert_eq!(page.children().count(), usize::try_from(none.0).unwrap());
         assert_eq!(u64::try_from(block.children().count()), Ok(FANOUT));
+    }
+
+    #[test]
+    fn a_run_ends_with_its_pages_or_with_the_block_above() {
+        let cases = [
+            (Order::Base, 510..2000, 510..512),
+            (Order::Base, 512..520, 512..520),
+            (Order::Base, 7..7, 7..7),
+            (Order::Pmd, 512..2000, 512..1536),
+            (Order::Pmd, (1 << 18) - 512..1 << 19, (1 << 18) - 512..1 << 18),
+            (Order::Pud, 0..3 << 18, 0..3 << 18),
+        ];
+        for (order, pages, expected) in cases {
+            let run = Run::within(&(PgmapOff(pages.start)..PgmapOff(pages.end)), order);
+            assert_eq!(
+                run.first().head()..run.end(),
+                PgmapOff(expected.start)..PgmapOff(expected.end)
+            );
+            assert_eq!(run.nth(0), run.first());
+            assert_eq!(run.len() * order.pages().0, expected.end - expected.start);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Folios: handles that count.
 //!
-//! This file owns the three ways to hold a counted folio; pins are in [`pin`](crate::pin).
+//! This file owns the handles of one counted folio; many are in [`folio_span`](crate::folio_span),
+//! pins in [`pin`](crate::pin).
 
 use crate::block::Block;
 use crate::idle::IdleSpan;
@@ -10,7 +11,6 @@ use crate::units::{Order, PgmapOff};
 use crate::value::Value;
 use crate::word::{Left, PageWord, Put};
 use std::fmt;
-use std::mem;
 use std::ops::Range;
 
 /// A counted reference to one folio. Clone is get, drop is put.
@@ -34,15 +34,6 @@ use std::ops::Range;
 pub struct Folio {
     pgmap: PgmapRef,
     block: Block,
-}
-
-/// Adjacent folios of one order, with one reference each.
-#[must_use]
-#[derive(Debug)]
-pub struct FolioSpan {
-    pgmap: PgmapRef,
-    pages: Range<PgmapOff>,
-    order: Order,
 }
 
 /// A folio borrowed from whoever counts it.
@@ -130,8 +121,10 @@ impl Clone for Folio {
 impl Drop for Folio {
     #[inline]
     fn drop(&mut self) {
-        if let Put::Last(before) = self.word().put() {
-            self.leave(before);
+        match self.word().put() {
+            Put::Counted => (),
+            Put::Idle => self.pgmap.pgmap().table().lower_above(self.block, 1),
+            Put::Last(before) => self.leave(before),
         }
     }
 }
@@ -143,59 +136,6 @@ impl fmt::Debug for Folio {
             .field("order", &self.order())
             .field("word", &self.word().load())
             .finish_non_exhaustive()
-    }
-}
-
-impl FolioSpan {
-    /// The folios one by one, each with its reference. Those not taken are put.
-    pub fn into_folios(self) -> impl Iterator<Item = Folio> {
-        let mut span = self;
-        std::iter::from_fn(move || span.take_first())
-    }
-
-    /// All pages.
-    #[inline]
-    pub fn pages(&self) -> Range<PgmapOff> {
-        self.pages.clone()
-    }
-
-    /// The size of each folio.
-    pub fn order(&self) -> Order {
-        self.order
-    }
-
-    /// The page map they belong to.
-    pub fn pgmap(&self) -> &PgmapRef {
-        &self.pgmap
-    }
-
-    /// The handle of references that were just counted.
-    pub(crate) fn counted(pgmap: PgmapRef, pages: Range<PgmapOff>, order: Order) -> FolioSpan {
-        FolioSpan { pgmap, pages, order }
-    }
-
-    /// Takes the references out of the handle: dropping it does nothing more.
-    pub(crate) fn disarm(&mut self) -> Range<PgmapOff> {
-        let empty = self.pages.end..self.pages.end;
-        mem::replace(&mut self.pages, empty)
-    }
-
-    fn take_first(&mut self) -> Option<Folio> {
-        if self.pages.is_empty() {
-            return None;
-        }
-        let block = Block::covering(self.pages.start, self.order);
-        self.pages.start = block.pages().end;
-        Some(Folio::counted(self.pgmap.clone(), block))
-    }
-}
-
-impl Drop for FolioSpan {
-    #[inline]
-    fn drop(&mut self) {
-        while let Some(folio) = self.take_first() {
-            drop(folio);
-        }
     }
 }
 
@@ -238,7 +178,7 @@ impl FolioRef<'_> {
 pub(crate) fn leave(pgmap: &PgmapRef, block: Block, left: Left) {
     match left {
         Left::Done => (),
-        Left::Idle => pgmap.pgmap().table().lower_above(block),
+        Left::Idle => pgmap.pgmap().table().lower_above(block, 1),
         Left::Claimed => {
             pgmap.pgmap().hand_back(IdleSpan::claimed(pgmap.clone(), block.pages()));
         }

@@ -3,7 +3,7 @@
 //! This file owns the linear handle; the claim itself stands in the page words.
 
 use crate::block::Block;
-use crate::folio::FolioSpan;
+use crate::folio_span::FolioSpan;
 use crate::media::MediaError;
 use crate::pgmap::{PgmapRef, RequestError, step};
 use crate::units::{Order, PgmapOff};

@@ -9,6 +9,7 @@
 #![warn(clippy::undocumented_unsafe_blocks)]
 
 pub mod folio;
+pub mod folio_span;
 pub mod frozen;
 pub mod idle;
 pub mod image;
@@ -54,7 +55,8 @@ mod word;
 
 pub use active::Active;
 pub use end::{Dead, StillBusy};
-pub use folio::{Folio, FolioRef, FolioSpan};
+pub use folio::{Folio, FolioRef};
+pub use folio_span::FolioSpan;
 pub use frozen::FrozenFolio;
 pub use idle::IdleSpan;
 pub use iovec::Iovec;

@@ -9,7 +9,8 @@ pub use crate::handle::{Pgmap, PgmapRef};
 
 use crate::active::Lease;
 use crate::block::Block;
-use crate::folio::{Folio, FolioSpan};
+use crate::folio::Folio;
+use crate::folio_span::FolioSpan;
 use crate::idle::IdleSpan;
 use crate::limbo::Limbo;
 use crate::media::{Media, MediaError, MediaFacts, MediaRange};
@@ -432,13 +433,23 @@ impl PgmapRef {
         pages: &Range<PgmapOff>,
         order: Order,
     ) -> Result<(), RequestError> {
-        self.check_order(order)?;
-        if !pages.end.is_aligned(order) {
-            return Err(RequestError::Misaligned { offset: pages.end, order });
-        }
-        self.check_range(pages)?;
+        self.check_aligned(pages, order)?;
         let mut heads = (pages.start.0..pages.end.0).step_by(step(order)).map(PgmapOff);
         heads.try_for_each(|head| self.check_folio(head, order))
+    }
+
+    /// Whether `pages` begin and end at folios of `order`, inside the page map.
+    pub(crate) fn check_aligned(
+        &self,
+        pages: &Range<PgmapOff>,
+        order: Order,
+    ) -> Result<(), RequestError> {
+        self.check_order(order)?;
+        let misaligned = [pages.start, pages.end].into_iter().find(|at| !at.is_aligned(order));
+        if let Some(offset) = misaligned {
+            return Err(RequestError::Misaligned { offset, order });
+        }
+        self.check_range(pages)
     }
 
     /// Whether the pages from `at` on can be a folio of `order`.
@@ -450,8 +461,7 @@ impl PgmapRef {
     }
 
     /// Why [`PgmapRef::is_folio`] is false.
-    #[cold]
-    fn check_folio(&self, at: PgmapOff, order: Order) -> Result<(), RequestError> {
+    pub(crate) fn check_folio(&self, at: PgmapOff, order: Order) -> Result<(), RequestError> {
         self.check_order(order)?;
         if !at.is_aligned(order) {
             return Err(RequestError::Misaligned { offset: at, order });
@@ -499,12 +509,13 @@ impl PgmapRef {
         self.check_range(&pages)?;
         let mut rest = pages.clone();
         while rest.start < rest.end {
-            let block = self.pgmap().ranges().largest_block(&rest, largest);
-            if !self.pgmap().table().claim(block) {
+            let run = self.pgmap().ranges().largest_run(&rest, largest);
+            let claimed = self.pgmap().table().claim(run);
+            rest.start = run.nth(claimed).head();
+            if claimed < run.len() {
                 self.pgmap().table().retire(pages.start..rest.start);
-                return Err(self.pgmap().table().refusal(block));
+                return Err(self.pgmap().table().refusal(run.nth(claimed)));
             }
-            rest.start = block.pages().end;
         }
         Ok(IdleSpan::claimed(self.clone(), pages))
     }

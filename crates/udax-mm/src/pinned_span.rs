@@ -4,7 +4,8 @@
 //! the folios are found again by a walk over the page words.
 
 use crate::block::Block;
-use crate::folio::{FolioSpan, leave};
+use crate::folio::leave;
+use crate::folio_span::FolioSpan;
 use crate::pgmap::PgmapRef;
 use crate::pin::{Listed, PinInfo, PinKind, PinRecord};
 use crate::units::PgmapOff;

@@ -3,7 +3,7 @@
 //! This file owns the addresses and nothing that changes.
 
 use crate::active::Lease;
-use crate::block::Block;
+use crate::block::{Block, Run};
 use crate::media::{Media, MediaFacts, MediaRange, Persistence};
 use crate::pgmap::PgmapError;
 use crate::sync::Arc;
@@ -75,15 +75,20 @@ impl Ranges {
         self.of(at).end().since(at)
     }
 
-    /// The largest block, of `largest` at most, that starts at `at`, ends within `pages`, and lies
-    /// in one medium.
+    /// The largest block, of `largest` at most, that starts where `pages` do, ends within them, and
+    /// lies in one medium.
     pub(crate) fn largest_block(&self, pages: &Range<PgmapOff>, largest: Order) -> Block {
+        self.largest_run(pages, largest).first()
+    }
+
+    /// That block, and those of its order behind it that lie in `pages` and the same medium.
+    pub(crate) fn largest_run(&self, pages: &Range<PgmapOff>, largest: Order) -> Run {
         let at = pages.start;
         let room = pages.end.since(at).min(self.contiguous(at));
         let fits =
             |order: &Order| *order <= largest && at.is_aligned(*order) && order.pages() <= room;
         let order = [Order::Pud, Order::Pmd].into_iter().find(fits).unwrap_or(Order::Base);
-        Block::covering(at, order)
+        Run::within(&at.span(room), order)
     }
 
     /// Takes all ranges for one page map, or none (I-05, I-06).

@@ -4,13 +4,13 @@
 //! in the block above, before it leaves idle and until after it is idle again. It does not know
 //! media, nor handles.
 
-use crate::block::Block;
+use crate::block::{Block, Run};
 use crate::pgmap::RequestError;
 use crate::poisoned::Poisoned;
 use crate::sync::thread;
 use crate::units::{Order, Pages, PgmapOff};
 use crate::value::Value;
-use crate::word::{Cleared, First, Lower, Mark, PageWord, Raise, Retire};
+use crate::word::{Acquired, Cleared, First, Lower, Mark, PageWord, Raise, Retire};
 use std::ops::Range;
 
 /// The words of one page map.
@@ -57,6 +57,13 @@ impl Table {
         &self.levels[block.level()][index(block.number())]
     }
 
+    /// The words of blocks side by side.
+    #[inline]
+    pub(crate) fn words(&self, run: Run) -> &[PageWord] {
+        let first = index(run.first().number());
+        &self.levels[run.first().level()][first..first + index(run.len())]
+    }
+
     /// The word that speaks of `at`, and what it holds: never a split one.
     #[inline]
     pub(crate) fn leaf(&self, at: PgmapOff) -> (Block, Value) {
@@ -84,16 +91,38 @@ impl Table {
         })
     }
 
-    /// Claims the block as a whole. Returns whether it was idle.
+    /// Claims blocks, each as a whole, up to the first that is not idle. Returns how many.
     #[must_use]
-    pub(crate) fn claim(&self, block: Block) -> bool {
-        self.take(block, PageWord::claim)
+    pub(crate) fn claim(&self, run: Run) -> u64 {
+        self.take(run, PageWord::claim)
     }
 
     /// Makes the block a folio with one reference. Returns whether it was idle.
+    #[inline]
     #[must_use]
     pub(crate) fn request(&self, block: Block) -> bool {
-        self.take(block, |word| word.request(self.first))
+        self.take(Run::of(block), |word| word.request(self.first)) == 1
+    }
+
+    /// Takes one reference of each block, the first or one more, up to the first that is neither
+    /// idle nor counted as one folio. Returns how many.
+    #[must_use]
+    pub(crate) fn acquire(&self, run: Run) -> u64 {
+        if !self.raise_above(run) {
+            return 0;
+        }
+        let (mut acquired, mut requested) = (0, 0);
+        for word in self.words(run) {
+            match word.acquire(self.first) {
+                Acquired::Requested => requested += 1,
+                Acquired::Got => (),
+                Acquired::Refused => break,
+            }
+            acquired += 1;
+        }
+        // Somebody has raised the block for the others already.
+        self.lower_above(run.first(), run.len() - requested);
+        acquired
     }
 
     /// What a word of this page map holds from the moment that it is counted.
@@ -101,14 +130,15 @@ impl Table {
         self.first
     }
 
+    /// Takes blocks up to the first that refuses. Returns how many.
     #[inline]
-    fn take(&self, block: Block, take: impl Fn(&PageWord) -> bool) -> bool {
-        if !self.raise_above(block) {
-            return false;
+    fn take(&self, run: Run, take: impl Fn(&PageWord) -> bool) -> u64 {
+        if !self.raise_above(run) {
+            return 0;
         }
-        let taken = take(self.word(block));
-        if !taken {
-            self.lower_above(block);
+        let taken = number(self.words(run).iter().take_while(|word| take(word)).count());
+        if taken < run.len() {
+            self.lower_above(run.first(), run.len() - taken);
         }
         taken
     }
@@ -119,8 +149,10 @@ impl Table {
         while at < pages.end {
             let (block, _) = self.leaf(at);
             assert!(block.head() == at && block.end() <= pages.end, "a claim covers whole leaves");
-            self.retire_leaf(block);
-            at = block.end();
+            at = match block.order() {
+                Order::Base => self.retire_pages(Run::within(&(at..pages.end), Order::Base)),
+                _ => self.retire_block(block),
+            };
         }
     }
 
@@ -168,14 +200,16 @@ impl Table {
         Ok(())
     }
 
-    /// One child of the blocks above `block` returned to idle: parent, then grandparent.
+    /// `block` and others beside it, `children` in all, returned to idle: lowers the parent, then
+    /// the grandparent.
     #[inline]
-    pub(crate) fn lower_above(&self, block: Block) {
-        let mut above = block.parent();
+    pub(crate) fn lower_above(&self, block: Block, children: u64) {
+        let (mut above, mut children) = (block.parent(), children);
         while let Some(block) = above
-            && let Lower::Idle = self.word(block).lower()
+            && children > 0
+            && let Lower::Idle = self.word(block).lower(children)
         {
-            above = block.parent();
+            (above, children) = (block.parent(), 1);
         }
     }
 
@@ -202,7 +236,7 @@ impl Table {
         match self.word(leaf).clear_poison() {
             Cleared::Held => Cure::Done,
             Cleared::Idle => {
-                self.lower_above(leaf);
+                self.lower_above(leaf, 1);
                 Cure::Done
             }
             Cleared::Claimed => Cure::Claimed(leaf),
@@ -226,58 +260,66 @@ impl Table {
             return self.word(leaf).poison_held();
         }
         let page = Block::covering(at, Order::Base);
-        if !self.raise_above(page) {
+        if !self.raise_above(Run::of(page)) {
             return Mark::Changed;
         }
         let mark = self.word(page).poison_idle();
         if let Mark::Changed = mark {
-            self.lower_above(page);
+            self.lower_above(page, 1);
         }
         mark
     }
 
-    /// One child of the blocks above `block` is about to leave idle: grandparent, then parent.
-    /// Refuses, with nothing changed, if one of them is held as a whole.
+    /// The blocks are about to leave idle: raises the grandparent, then the parent. Refuses, with
+    /// nothing changed, if one of them is held as a whole.
     #[inline]
-    fn raise_above(&self, block: Block) -> bool {
-        match block.parent() {
+    fn raise_above(&self, run: Run) -> bool {
+        match run.first().parent() {
             None => true,
-            Some(parent) => self.word(parent).raise_split() || self.raise_idle(parent),
+            Some(parent) => {
+                self.word(parent).raise_split(run.len()) || self.raise_idle(parent, run.len())
+            }
         }
     }
 
     /// Raises `block`, which was not split a moment ago, after what is above it.
-    fn raise_idle(&self, block: Block) -> bool {
+    fn raise_idle(&self, block: Block, children: u64) -> bool {
         if let Some(parent) = block.parent()
-            && let Raise::Refused = self.word(parent).raise()
+            && let Raise::Refused = self.word(parent).raise(1)
         {
             return false;
         }
-        match self.word(block).raise() {
+        match self.word(block).raise(children) {
             Raise::First => true,
             Raise::Again => {
-                self.lower_above(block);
+                self.lower_above(block, 1);
                 true
             }
             Raise::Refused => {
-                self.lower_above(block);
+                self.lower_above(block, 1);
                 false
             }
         }
     }
 
-    fn retire_leaf(&self, block: Block) {
-        let word = self.word(block);
-        let retire =
-            if block.order() == Order::Base { word.retire_page() } else { word.retire_block() };
-        match retire {
-            Retire::Idle => self.lower_above(block),
-            Retire::Poisoned if block.order() == Order::Base => (),
+    /// Gives up the claim of single pages. Returns where they end.
+    fn retire_pages(&self, run: Run) -> PgmapOff {
+        let is_idle = |word: &&PageWord| matches!(word.retire_page(), Retire::Idle);
+        let idle = self.words(run).iter().filter(is_idle).count();
+        self.lower_above(run.first(), number(idle));
+        run.end()
+    }
+
+    /// Gives up the claim of a block. Returns where it ends.
+    fn retire_block(&self, block: Block) -> PgmapOff {
+        match self.word(block).retire_block() {
+            Retire::Idle => self.lower_above(block, 1),
             Retire::Poisoned => {
                 self.split_leaf(block);
                 self.retire(block.pages());
             }
         }
+        block.end()
     }
 
     /// Divides a claimed leaf into the leaves one level below.
@@ -319,6 +361,12 @@ fn index(number: u64) -> usize {
     usize::try_from(number).expect("page words are addressed with 64 bits")
 }
 
+/// A count of words in the type of page numbers.
+#[inline]
+fn number(count: usize) -> u64 {
+    u64::try_from(count).expect("usize has at most 64 bits")
+}
+
 /// Block words that change while somebody is refused, in every order that threads can take.
 #[cfg(all(test, loom))]
 mod races {
@@ -338,7 +386,7 @@ mod races {
         builder.check(|| {
             let table = Arc::new(Table::new(Order::Pmd.pages(), First::FOLIO).unwrap());
             let block = Block::covering(PgmapOff(0), Order::Pmd);
-            assert!(block.children().all(|page| table.claim(page)));
+            assert!(table.claim(Run::within(&block.pages(), Order::Base)) == Order::Pmd.pages().0);
             let refused = spawn({
                 let table = Arc::clone(&table);
                 move || !table.request(Block::covering(PgmapOff(1), Order::Base))
@@ -362,7 +410,7 @@ mod tests {
     fn claimed_page_by_page() -> (Table, Block) {
         let table = Table::new(Order::Pmd.pages(), First::FOLIO).expect("memory for 513 words");
         let block = Block::covering(PgmapOff(0), Order::Pmd);
-        assert!(block.children().all(|page| table.claim(page)));
+        assert!(table.claim(Run::within(&block.pages(), Order::Base)) == Order::Pmd.pages().0);
         (table, block)
     }
 

@@ -45,8 +45,21 @@ pub(crate) enum Retire {
 pub(crate) enum Put {
     /// Others still count the folio.
     Counted,
+    /// That was the last reference, and the word is idle: lower the block above.
+    Idle,
     /// That was the last reference: [`PageWord::leave`] says what follows.
     Last(Value),
+}
+
+/// How a reference was acquired of a word that was idle, or counted already.
+#[must_use]
+pub(crate) enum Acquired {
+    /// It was idle, and the reference is the first.
+    Requested,
+    /// Somebody counts it, and the reference is one more.
+    Got,
+    /// It is neither idle nor counted.
+    Refused,
 }
 
 /// What the last put left to do.
@@ -246,6 +259,25 @@ impl PageWord {
         self.try_count(seen, REF | PIN)
     }
 
+    /// One reference, the first or one more.
+    ///
+    /// Orderings as in `request` and `try_get`.
+    #[inline]
+    pub(crate) fn acquire(&self, first: First) -> Acquired {
+        let mut seen = Value(self.0.load(Ordering::Relaxed));
+        loop {
+            let (more, acquired) = match seen {
+                seen if seen.is_idle() => (first.0, Acquired::Requested),
+                seen if seen.is_counted() => (seen.plus(REF), Acquired::Got),
+                _ => return Acquired::Refused,
+            };
+            match self.0.compare_exchange_weak(seen.0, more, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return acquired,
+                Err(found) => seen = Value(found),
+            }
+        }
+    }
+
     /// Makes a reference that the caller holds a pin.
     pub(crate) fn pin_reference(&self) {
         self.count_more(PIN);
@@ -276,10 +308,15 @@ impl PageWord {
     ///
     /// Subtracts at once, because a compare-exchange would fail where many threads count one folio.
     ///
-    /// Release pairs with the Acquire in `claim` and with the fence in `leave`.
+    /// Release pairs with the Acquire in `claim`, and with the Acquire fences here and in `leave`:
+    /// what is done after the last put comes after every use of the folio.
     #[inline]
     pub(crate) fn put(&self) -> Put {
         let before = Value(self.0.fetch_sub(REF, Ordering::Release));
+        if before.0 == REF {
+            fence(Ordering::Acquire);
+            return Put::Idle;
+        }
         if before.refs() <= 1 {
             return Put::Last(before);
         }
@@ -288,7 +325,7 @@ impl PageWord {
     }
 
     /// left -> idle, or claimed if somebody deferred the pages or one of them is poisoned; after
-    /// the last put, which met `before`.
+    /// the last put, which met `before`, with flags.
     ///
     /// Nobody can count, claim or split what the last put leaves behind with a flag, hence the
     /// second step. Who meets another value in it was overtaken: the poison was cleared between the
@@ -296,15 +333,11 @@ impl PageWord {
     /// The page may be poisoned again by then; without DRIVER, if it was to go to the driver, that
     /// is no left word but an idle page that failed.
     ///
-    /// The Acquire fence pairs with the Release of the puts before: what is done after the last put
-    /// comes after every use of the folio.
+    /// The Acquire fence as in `put`.
     pub(crate) fn leave(&self, before: Value) -> Left {
         assert!(before.is_counted(), "I-11: a put has a reference");
         assert!(before.pins() == 0, "I-12: a folio that nobody counts is not pinned");
         fence(Ordering::Acquire);
-        if before.0 == REF {
-            return Left::Idle;
-        }
         let is_ours = |v: Value| v.is_left() && (v.is_drivers() || !before.is_drivers());
         let left = self.update(Ordering::AcqRel, |v| is_ours(v).then(|| v.leave()));
         match left.map(Value::leave) {
@@ -363,17 +396,17 @@ impl PageWord {
         }
     }
 
-    /// idle or split -> split with one child more.
+    /// idle or split -> split with `children` more.
     ///
     /// Acquire pairs with the Release in `retire_block`, and in `put`, `leave` and `unpin_and_put`
     /// for the last reference: the words below are seen as the holder of the whole block left them.
     #[inline]
-    pub(crate) fn raise(&self) -> Raise {
-        let first = SPLIT | REF;
+    pub(crate) fn raise(&self, children: u64) -> Raise {
+        let first = SPLIT | (children * REF);
         if self.0.compare_exchange(0, first, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             return Raise::First;
         }
-        let next = |v: Value| (v.is_idle() || v.is_split()).then(|| (v.0 | SPLIT) + REF);
+        let next = |v: Value| (v.is_idle() || v.is_split()).then(|| (v.0 | SPLIT) + children * REF);
         match self.update(Ordering::Acquire, next) {
             Ok(before) if before.is_idle() => Raise::First,
             Ok(_) => Raise::Again,
@@ -384,21 +417,23 @@ impl PageWord {
     /// Like [`PageWord::raise`], but only of a block that is split already. Returns whether it is.
     #[inline]
     #[must_use]
-    pub(crate) fn raise_split(&self) -> bool {
-        self.update(Ordering::Acquire, |v| v.is_split().then(|| v.0 + REF)).is_ok()
+    pub(crate) fn raise_split(&self, children: u64) -> bool {
+        let next = |v: Value| v.is_split().then(|| v.0 + children * REF);
+        self.update(Ordering::Acquire, next).is_ok()
     }
 
-    /// One child fewer: split -> split, or idle with the last one.
+    /// `children` fewer: split -> split, or idle with the last one.
     ///
     /// Release pairs with the Acquire in `claim`, `request`, `raise` and `join`. Acquire pairs with
     /// the Release of the lowers before: who lowers the last child goes on to the block above, and
     /// gives on what was done under all children.
     #[inline]
-    pub(crate) fn lower(&self) -> Lower {
-        let after = |v: Value| if v.children() == 1 { 0 } else { v.0 - REF };
-        let before = self.update(Ordering::AcqRel, |v| v.is_split().then(|| after(v)));
+    pub(crate) fn lower(&self, children: u64) -> Lower {
+        let after = |v: Value| if v.children() == children { 0 } else { v.0 - children * REF };
+        let counts = |v: Value| v.children() >= children;
+        let before = self.update(Ordering::AcqRel, |v| counts(v).then(|| after(v)));
         let before = before.expect("rule 4: the block of a busy page is split");
-        if before.children() == 1 { Lower::Idle } else { Lower::Split }
+        if before.children() == children { Lower::Idle } else { Lower::Split }
     }
 
     /// claimed as a whole -> split into claimed children. Returns false if a page is poisoned.
@@ -536,6 +571,7 @@ mod tests {
         let word = counted();
         let put = || match word.put() {
             Put::Counted => Left::Done,
+            Put::Idle => Left::Idle,
             Put::Last(before) => word.leave(before),
         };
         assert!(matches!(put(), Left::Idle));

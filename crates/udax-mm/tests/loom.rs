@@ -4,6 +4,8 @@
 
 #![cfg(loom)]
 
+#[path = "loom/folio_span.rs"]
+mod folio_span;
 mod support;
 
 use loom::model;

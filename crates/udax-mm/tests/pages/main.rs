@@ -5,6 +5,7 @@ mod activation;
 mod bytes;
 mod claim;
 mod folio;
+mod folio_span;
 mod kill;
 mod limbo;
 mod memory;

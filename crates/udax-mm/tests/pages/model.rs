@@ -15,8 +15,8 @@ use std::ops::Range;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{
-    Folio, IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, PinError, PinnedFolio, PinnedSpan,
-    RequestError, Wait,
+    Folio, FolioSpan, IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, PinError, PinnedFolio,
+    PinnedSpan, RequestError, Wait,
 };
 
 /// The first medium ends inside the second block.
@@ -27,6 +27,10 @@ const SIZE: u64 = 4 * PMD;
 enum Op {
     Claim(Range<u64>),
     Request(u64, Order, u32),
+    Acquire(u64, Order, u32),
+    DivideFolios(Index, Index),
+    CloneFolios(Index),
+    PutFolios(Index),
     Activate(Index, Order),
     Split(Index, Index),
     DropSpan(Index),
@@ -65,6 +69,7 @@ struct World {
     sink: Arc<Sink>,
     spans: Vec<IdleSpan>,
     folios: Vec<Folio>,
+    folio_spans: Vec<FolioSpan>,
     pins: Vec<PinnedFolio>,
     pinned_spans: Vec<PinnedSpan>,
     poisoned: BTreeSet<u64>,
@@ -108,6 +113,12 @@ fn op() -> impl Strategy<Value = Op> {
         4 => (page(), order(), 0..5u32).prop_map(|(at, order, nr)| {
             Op::Request(PgmapOff(at).align_down(order).0, order, nr)
         }),
+        4 => (page(), order(), 0..20u32).prop_map(|(at, order, nr)| {
+            Op::Acquire(PgmapOff(at).align_down(order).0, order, nr)
+        }),
+        2 => (index(), index()).prop_map(|(span, at)| Op::DivideFolios(span, at)),
+        1 => index().prop_map(Op::CloneFolios),
+        4 => index().prop_map(Op::PutFolios),
         2 => (index(), order()).prop_map(|(span, order)| Op::Activate(span, order)),
         2 => (index(), index()).prop_map(|(span, at)| Op::Split(span, at)),
         2 => index().prop_map(Op::DropSpan),
@@ -138,6 +149,7 @@ impl World {
             sink: Arc::default(),
             spans: Vec::new(),
             folios: Vec::new(),
+            folio_spans: Vec::new(),
             pins: Vec::new(),
             pinned_spans: Vec::new(),
             poisoned: BTreeSet::new(),
@@ -154,6 +166,7 @@ impl World {
         };
         self.spans.iter().for_each(|span| mark(span.pages(), Holder::Claim));
         self.folios.iter().for_each(|folio| mark(folio.pages(), Holder::Count));
+        self.folio_spans.iter().for_each(|span| mark(span.pages(), Holder::Count));
         self.pins.iter().for_each(|pin| mark(pin.pages(), Holder::Count));
         self.pinned_spans.iter().for_each(|pin| mark(pin.pages(), Holder::Count));
         holders
@@ -181,6 +194,13 @@ impl World {
         match op {
             Op::Claim(range) => self.claim(range),
             Op::Request(at, order, nr) => self.request(at, order, nr),
+            Op::Acquire(at, order, nr) => self.acquire(at, order, nr),
+            Op::DivideFolios(span, at) => self.divide_folios(span, at),
+            Op::CloneFolios(index) => {
+                let span = pick(&mut self.folio_spans, index);
+                self.folio_spans.extend(span.into_iter().flat_map(|span| [span.clone(), span]));
+            }
+            Op::PutFolios(span) => drop(pick(&mut self.folio_spans, span)),
             Op::Activate(span, order) => self.activate(span, order),
             Op::Split(span, at) => self.split(span, at),
             Op::DropSpan(span) => drop(pick(&mut self.spans, span)),
@@ -231,7 +251,49 @@ impl World {
         } else {
             assert!(nr == 0 || requested.is_err());
         }
-        self.folios.extend(requested.into_iter().flat_map(udax_mm::FolioSpan::into_folios));
+        self.folios.extend(requested.into_iter().flat_map(FolioSpan::into_folios));
+    }
+
+    /// Only where nobody claims a page: a claim is waited for.
+    fn acquire(&mut self, at: u64, order: Order, nr: u32) {
+        let range = at..at + u64::from(nr) * order.pages().0;
+        let holders = self.holders();
+        let is_claimed = |page| page < SIZE && holders[index(page)] == Holder::Claim;
+        if range.clone().any(is_claimed) {
+            return;
+        }
+        let is_had = |head: u64| match self.pgmap.get_folio(PgmapOff(head)) {
+            Some(folio) => folio.order() == order,
+            None => self.refusal(head..head + order.pages().0).is_none(),
+        };
+        let fits = |head: u64| World::fits(&(head..head + order.pages().0), order);
+        let mut heads = range.clone().step_by(index(order.pages().0));
+        let end = if range.end > SIZE {
+            at
+        } else {
+            heads.find(|&head| !(fits(head) && is_had(head))).unwrap_or(range.end)
+        };
+        let (span, error) = match self.pgmap.acquire_folios(PgmapOff(at), order, u64::from(nr)) {
+            Ok(span) => (span, None),
+            Err((span, error)) => (span, Some(error)),
+        };
+        assert_eq!(span.pages(), pages(at..end), "{error:?}");
+        assert_eq!(error.is_some(), end < range.end);
+        self.folio_spans.push(span);
+    }
+
+    /// Divides a span, and joins the parts where others do not lie between.
+    fn divide_folios(&mut self, span: Index, at: Index) {
+        let Some(mut span) = pick(&mut self.folio_spans, span) else { return };
+        let len = index(span.pages().end.since(span.pages().start).0 / span.order().pages().0);
+        let folios = number(at.index(len + 1));
+        let rest = span.split_off(PgmapOff(span.pages().start.0 + folios * span.order().pages().0));
+        let apart = match self.folio_spans.first_mut() {
+            Some(first) => first.append(rest).err(),
+            None => Some(rest),
+        };
+        self.folio_spans.extend(apart);
+        self.folio_spans.push(span);
     }
 
     fn activate(&mut self, span: Index, order: Order) {
@@ -312,8 +374,9 @@ impl World {
 
     /// Lets go of everything: every page is idle in the end, and the page map dead.
     fn end(self) {
-        let World { pgmap, spans, folios, pins, pinned_spans, poisoned, sink, .. } = self;
-        drop((spans, folios, pins, pinned_spans));
+        let World { pgmap, spans, folios, folio_spans, pins, pinned_spans, poisoned, sink, .. } =
+            self;
+        drop((spans, folios, folio_spans, pins, pinned_spans));
         sink.0.lock().clear();
         for page in poisoned {
             pgmap.clear_poison(PgmapOff(page));
