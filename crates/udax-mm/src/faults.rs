@@ -16,10 +16,11 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
 use crate::reserve::Uffd;
+use crate::space::Space;
 use crate::sync::{Arc, Mutex, Weak, mpsc};
 use crate::uffd::{MESSAGE_SIZE, PageFault};
 use crate::units::{PAGE_SIZE, VmaOff};
-use crate::vma::{Access, Space};
+use crate::vma::Access;
 
 /// Messages that the reader takes with one call.
 const BATCH: usize = 16;

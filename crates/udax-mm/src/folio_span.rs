@@ -76,7 +76,18 @@ impl FolioSpan {
 
     /// Whether the bytes of one of them cannot change until it is idle.
     pub fn is_frozen(&self) -> bool {
-        self.runs().any(|run| self.words(run).iter().any(|word| word.load().is_frozen()))
+        self.first_frozen(&self.pages).is_some()
+    }
+
+    /// The first folio among `pages`, which are of this span, whose bytes cannot change.
+    pub(crate) fn first_frozen(&self, pages: &Range<PgmapOff>) -> Option<PgmapOff> {
+        let first = pages.start.align_down(self.order);
+        let last = PgmapOff(pages.end.0.saturating_sub(1)).align_down(self.order);
+        let folios = if pages.is_empty() { first..first } else { first..last + self.order.pages() };
+        runs(folios, self.order).find_map(|run| {
+            let frozen = (0..).zip(self.words(run)).find(|(_, word)| word.load().is_frozen());
+            frozen.map(|(nr, _)| run.nth(nr).head())
+        })
     }
 
     /// Takes in the folios of `other`, which begin where these end, or end where these begin.
@@ -130,14 +141,8 @@ impl FolioSpan {
         Some(Folio::counted(self.pgmap.clone(), block))
     }
 
-    /// The folios, as many at once as one block above counts.
     fn runs(&self) -> impl Iterator<Item = Run> + use<> {
-        let (mut rest, order) = (self.pages(), self.order);
-        std::iter::from_fn(move || {
-            let run = (!rest.is_empty()).then(|| Run::within(&rest, order))?;
-            rest.start = run.end();
-            Some(run)
-        })
+        runs(self.pages(), self.order)
     }
 
     fn words(&self, run: Run) -> &[PageWord] {
@@ -237,4 +242,14 @@ impl PgmapRef {
         }
         Ok(())
     }
+}
+
+/// The folios of `order` that fill `pages`, as many at once as one block above counts.
+fn runs(pages: Range<PgmapOff>, order: Order) -> impl Iterator<Item = Run> {
+    let mut rest = pages;
+    std::iter::from_fn(move || {
+        let run = (!rest.is_empty()).then(|| Run::within(&rest, order))?;
+        rest.start = run.end();
+        Some(run)
+    })
 }

@@ -43,8 +43,10 @@ mod range_media;
 mod ranges;
 mod recover;
 mod reserve;
+mod show;
 #[cfg(test)]
 mod skipped;
+mod space;
 mod sysfs;
 mod table;
 mod threads;
@@ -67,5 +69,5 @@ pub use pgmap::{Pgmap, PgmapError, PgmapRef, RequestError};
 pub use pin::{PinInfo, PinKind, PinOwner, PinRecord, PinTerm, PinnedFolio};
 pub use pinned_span::{PinError, PinnedSpan};
 pub use units::{DeviceOff, FileIndex, Order, PAGE_SIZE, Pages, PgmapOff, VmaOff};
-pub use vma::{Access, FaultService, FaultSink, FrozenBytes, Vma};
+pub use vma::{Access, FaultService, FaultSink, FrozenBytes, Prefault, Vma};
 pub use wait::Wait;

@@ -7,6 +7,7 @@
 use crate::folio::{Folio, FolioRef};
 use crate::idle::IdleSpan;
 use crate::media::MediaError;
+use crate::pgmap::PgmapRef;
 use crate::sync::Arc;
 use crate::units::{Order, PgmapOff};
 use std::fmt::Debug;
@@ -149,13 +150,13 @@ impl Folio {
 }
 
 /// Refuses to map what the processor must not touch: private memory, and pages that failed.
-pub(crate) fn check_mappable(folio: FolioRef<'_>, pages: &Range<PgmapOff>) -> io::Result<()> {
-    if !folio.pgmap().pgmap().kind().is_addressable() {
-        let head = folio.head();
-        let message = format!("page {head} is private to its device: map what `to_ram` gives");
+pub(crate) fn check_mappable(pgmap: &PgmapRef, pages: &Range<PgmapOff>) -> io::Result<()> {
+    if !pgmap.pgmap().kind().is_addressable() {
+        let first = pages.start;
+        let message = format!("page {first} is private to its device: map what `to_ram` gives");
         return Err(io::Error::new(io::ErrorKind::Unsupported, message));
     }
-    match folio.pgmap().first_poisoned(pages.clone()) {
+    match pgmap.first_poisoned(pages.clone()) {
         Some(page) => Err(io::Error::other(format!("page {page} is poisoned"))),
         None => Ok(()),
     }

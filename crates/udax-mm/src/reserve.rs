@@ -30,6 +30,10 @@ use crate::vma::Access;
 pub(crate) enum Sharing {
     /// `MAP_SHARED`.
     Shared,
+    /// `MAP_SHARED | MAP_POPULATE`.
+    Prefaulted,
+    /// `MAP_PRIVATE`: the host copies a page with its first store.
+    Private,
     /// `MAP_SHARED_VALIDATE | MAP_SYNC`: refused by all but persistent memory.
     Synchronous,
 }
@@ -38,6 +42,8 @@ impl Sharing {
     fn flags(self) -> MapFlags {
         match self {
             Sharing::Shared => MapFlags::SHARED,
+            Sharing::Prefaulted => MapFlags::SHARED | MapFlags::POPULATE,
+            Sharing::Private => MapFlags::PRIVATE | MapFlags::NORESERVE,
             Sharing::Synchronous => MapFlags::SHARED_VALIDATE | MapFlags::SYNC,
         }
     }
@@ -128,8 +134,8 @@ impl Reservation {
         self.map_anonymous(at, ProtFlags::READ)
     }
 
-    /// Gives a range pages of zeros that are private to this process.
-    pub(crate) fn map_own(&self, at: Range<usize>) -> io::Result<()> {
+    /// Maps zeros over a range, for loads and stores.
+    pub(crate) fn map_private_zeros(&self, at: Range<usize>) -> io::Result<()> {
         self.map_anonymous(at, ProtFlags::READ | ProtFlags::WRITE)
     }
 

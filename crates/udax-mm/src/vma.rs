@@ -1,8 +1,9 @@
 //! User mappings: real virtual memory that pages of media are mapped into.
 //!
-//! This file owns what lies at each address of a [`Vma`], and keeps rule 16 of docs/protocol.md (a
-//! zap is atomic). It does not know what belongs where: a file mapping does, and it holds the
-//! references of the folios that it maps here.
+//! This file owns what a [`Vma`] is and how pages are taken back, and keeps rule 16 of
+//! docs/protocol.md (a zap is atomic). How pages of media are shown is in [`show`](crate::show), the
+//! addresses are in [`space`](crate::space). None of them knows what belongs where: a file mapping
+//! does, and it holds the references of the folios that it maps here.
 //!
 //! A lazy vma is a range registered with a userfaultfd. A page that is missing stops the thread
 //! that touches it until the sink has mapped media over it, as a shared mapping of the medium's
@@ -18,20 +19,18 @@
 
 mod own;
 
-use std::fmt;
 use std::io;
-use std::ops::{Deref, Range};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ops::Deref;
 
 use rustix::io::Errno;
 
-use crate::folio::FolioRef;
 use crate::frozen::FrozenFolio;
 use crate::media::MediaError;
-use crate::memory::check_mappable;
 use crate::reserve::{Reservation, Sharing};
-use crate::sync::{Arc, Mutex};
-use crate::units::{PAGE_SIZE, Pages, PgmapOff, VmaOff};
+use crate::show::Shown;
+use crate::space::Space;
+use crate::sync::Arc;
+use crate::units::{Pages, VmaOff};
 
 pub use crate::faults::{FaultService, FaultSink};
 
@@ -42,6 +41,15 @@ pub enum Access {
     Read,
     /// Loads and stores.
     Write,
+}
+
+/// Whether pages are there at once, or each with its first touch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Prefault {
+    /// The host finds each page of the medium when it is first touched.
+    No,
+    /// The host finds all of them now (`MAP_POPULATE`).
+    Yes,
 }
 
 /// A range of addresses that pages are mapped into.
@@ -90,9 +98,7 @@ impl Vma {
     ///
     /// Returns the host's error if there are not that many addresses, or none were asked for.
     pub fn reserve(pages: Pages) -> io::Result<Vma> {
-        let space = Space::new(pages, None)?;
-        space.reservation.map_void(space.whole())?;
-        Ok(Vma { space: Arc::new(space) })
+        Ok(Vma { space: Arc::new(Space::eager(pages)?) })
     }
 
     /// Reserves addresses whose pages `sink` maps when they are first touched.
@@ -105,58 +111,24 @@ impl Vma {
         service: &FaultService,
         sink: Arc<dyn FaultSink>,
     ) -> io::Result<Vma> {
-        let lazy = Lazy { service: service.clone(), sink, fault: Mutex::new(None) };
-        let space = Arc::new(Space::new(pages, Some(lazy))?);
-        space.reservation.map_missing(space.whole(), service.uffd())?;
+        let space = Arc::new(Space::lazy(pages, service, sink)?);
         service.add(&space);
         Ok(Vma { space })
     }
 
     /// The number of pages.
     pub fn pages(&self) -> Pages {
-        Pages::holding(wide(self.space.whole().end))
+        self.space.pages()
     }
 
     /// Whether pages are mapped when they are touched.
     pub fn is_lazy(&self) -> bool {
-        self.space.lazy.is_some()
+        self.space.service().is_some()
     }
 
     /// The first address.
     pub fn addr(&self) -> usize {
         self.space.first_address()
-    }
-
-    /// Maps pages of a folio at `at`. They replace what was there, in one step.
-    ///
-    /// The caller keeps the folio counted until it has zapped the pages, and maps with
-    /// [`Access::Write`] where stores are permitted at all: a store through [`Access::Read`] is
-    /// SIGSEGV and does not ask the sink, because the host reports no such fault for files.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error of kind [`io::ErrorKind::PermissionDenied`] if a frozen folio would become
-    /// writable, [`io::ErrorKind::Unsupported`] if the medium has no file or the memory is private
-    /// to its device, one that names the page if it is poisoned, or the host's error.
-    ///
-    /// # Panics
-    ///
-    /// Panics if `pages` reach outside the folio.
-    pub fn map(
-        &self,
-        at: VmaOff,
-        folio: FolioRef<'_>,
-        pages: Range<PgmapOff>,
-        access: Access,
-    ) -> io::Result<()> {
-        let bytes = self.space.bytes(at, pages.end.since(pages.start));
-        if access == Access::Write && folio.is_frozen() {
-            let message = format!("page {} is frozen and cannot be mapped writable", pages.start);
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
-        }
-        map_pages(&self.space.reservation, bytes.clone(), folio, &pages, access)?;
-        self.space.answered(&bytes, |_| true);
-        Ok(())
     }
 
     /// Makes pages read as zeros. The first store asks the sink; it is SIGSEGV if the vma is not
@@ -167,15 +139,15 @@ impl Vma {
     /// Returns the host's error. Part of the range may be zapped then.
     pub fn map_hole(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
         let bytes = self.space.bytes(at, pages);
-        let reservation = &self.space.reservation;
-        let Some(lazy) = &self.space.lazy else {
+        let reservation = self.space.reservation();
+        let Some(service) = self.space.service() else {
             return reservation.map_zeros(bytes);
         };
-        match reservation.fill_hole(bytes.clone(), lazy.service.uffd()) {
+        match reservation.fill_hole(bytes.clone(), service.uffd()) {
             // Something else is mapped in the range.
             Err(Errno::NOENT) => {
                 self.zap(at, pages)?;
-                reservation.fill_hole(bytes.clone(), lazy.service.uffd())?;
+                reservation.fill_hole(bytes.clone(), service.uffd())?;
             }
             filled => filled?,
         }
@@ -190,9 +162,16 @@ impl Vma {
     /// Returns the host's error.
     pub fn map_void(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
         let bytes = self.space.bytes(at, pages);
-        self.space.reservation.map_void(bytes.clone())?;
+        self.space.reservation().map_void(bytes.clone())?;
         self.space.answered(&bytes, |_| true);
         Ok(())
+    }
+
+    /// Has threads that wait for these pages look again, whatever is mapped there. A sink whose
+    /// fault is stale says so: mapping the page again would undo a private copy of it.
+    pub fn look_again(&self, at: VmaOff, pages: Pages) {
+        let bytes = self.space.bytes(at, pages);
+        self.space.answered(&bytes, |_| true);
     }
 
     /// Takes pages back: the next touch asks the sink; it is SIGBUS if the vma is not lazy.
@@ -208,9 +187,9 @@ impl Vma {
     /// Returns the host's error; then everything is as it was.
     pub fn zap(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
         let bytes = self.space.bytes(at, pages);
-        match &self.space.lazy {
-            Some(lazy) => self.space.reservation.map_missing(bytes, lazy.service.uffd()),
-            None => self.space.reservation.map_void(bytes),
+        match self.space.service() {
+            Some(service) => self.space.reservation().map_missing(bytes, service.uffd()),
+            None => self.space.reservation().map_void(bytes),
         }
     }
 
@@ -225,7 +204,7 @@ impl Vma {
     /// Returns [`MediaError::Fault`] with the first byte that could not be loaded, or
     /// [`MediaError::OutOfRange`].
     pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), MediaError> {
-        self.space.reservation.window().read(from, into)
+        self.space.reservation().window().read(from, into)
     }
 
     /// Copies bytes in through the addresses, faulting as any store does.
@@ -238,7 +217,7 @@ impl Vma {
     ///
     /// As [`Vma::read`].
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        self.space.reservation.window().write(at, bytes)
+        self.space.reservation().window().write(at, bytes)
     }
 
     /// Loads an aligned little-endian word atomically, with acquire ordering.
@@ -251,7 +230,7 @@ impl Vma {
     ///
     /// As [`Vma::read`], and [`MediaError::Misaligned`].
     pub fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
-        self.space.reservation.window().load_u64(at)
+        self.space.reservation().window().load_u64(at)
     }
 
     /// Stores an aligned little-endian word atomically, with release ordering.
@@ -264,7 +243,7 @@ impl Vma {
     ///
     /// As [`Vma::load_u64`].
     pub fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
-        self.space.reservation.window().store_u64(at, value)
+        self.space.reservation().window().store_u64(at, value)
     }
 
     /// Stores `new` in an aligned little-endian word if it holds `current`, atomically and
@@ -283,106 +262,23 @@ impl Vma {
         current: u64,
         new: u64,
     ) -> Result<Result<u64, u64>, MediaError> {
-        self.space.reservation.window().compare_exchange_u64(at, current, new)
+        self.space.reservation().window().compare_exchange_u64(at, current, new)
+    }
+
+    /// The addresses.
+    pub(crate) fn space(&self) -> &Space {
+        &self.space
     }
 }
 
 impl Drop for Vma {
     fn drop(&mut self) {
-        if let Some(lazy) = &self.space.lazy {
-            lazy.service.remove(&self.space);
+        if let Some(service) = self.space.service() {
+            service.remove(&self.space);
         }
         // A fault that is being answered keeps the addresses reserved for a moment longer, so what
         // is mapped there goes here. If the host refuses, it goes with the addresses.
-        let _ = self.space.reservation.forbid(self.space.whole());
-    }
-}
-
-/// The addresses of a vma, and who answers their faults.
-#[derive(Debug)]
-pub(crate) struct Space {
-    reservation: Reservation,
-    lazy: Option<Lazy>,
-}
-
-/// What a lazy space has more.
-struct Lazy {
-    service: FaultService,
-    sink: Arc<dyn FaultSink>,
-    /// The fault that the service is having answered.
-    fault: Mutex<Option<PendingFault>>,
-}
-
-/// A fault whose sink has not returned.
-#[derive(Debug)]
-struct PendingFault {
-    page: Range<usize>,
-    access: Access,
-    is_answered: bool,
-}
-
-impl Space {
-    fn new(pages: Pages, lazy: Option<Lazy>) -> io::Result<Space> {
-        let len = pages.0.checked_mul(wide(PAGE_SIZE)).and_then(|len| usize::try_from(len).ok());
-        let reservation = Reservation::new(len.ok_or(io::ErrorKind::OutOfMemory)?)?;
-        Ok(Space { reservation, lazy })
-    }
-
-    /// The first address.
-    pub(crate) fn first_address(&self) -> usize {
-        self.reservation.window().start().addr().get()
-    }
-
-    /// Whether an address is one of this space.
-    pub(crate) fn holds(&self, address: usize) -> bool {
-        address.checked_sub(self.first_address()).is_some_and(|at| self.whole().contains(&at))
-    }
-
-    /// Has the sink map the page of a fault, and maps a void if it does not.
-    pub(crate) fn answer(&self, address: usize, access: Access) {
-        let lazy = self.lazy.as_ref().expect("vma: only lazy spaces are registered");
-        let at = VmaOff::of_byte(wide(address - self.first_address()));
-        let page = self.bytes(at, Pages(1));
-        *lazy.fault.lock() = Some(PendingFault { page: page.clone(), access, is_answered: false });
-        // A sink that panics has said so; the threads that wait must not pay for it.
-        let _ = catch_unwind(AssertUnwindSafe(|| lazy.sink.fault(at, access)));
-        let fault = lazy.fault.lock().take();
-        if fault.is_some_and(|fault| !fault.is_answered) {
-            // If the host refuses this too, the thread faults again, and is answered again.
-            let _ = self.reservation.map_void(page);
-        }
-    }
-
-    /// Notes that the fault being answered got what it wanted, if it is in `bytes`.
-    fn answered(&self, bytes: &Range<usize>, satisfies: impl Fn(Access) -> bool) {
-        let Some(lazy) = &self.lazy else { return };
-        if let Some(fault) = &mut *lazy.fault.lock()
-            && bytes.contains(&fault.page.start)
-            && satisfies(fault.access)
-        {
-            fault.is_answered = true;
-        }
-    }
-
-    /// All bytes.
-    fn whole(&self) -> Range<usize> {
-        0..self.reservation.window().len()
-    }
-
-    /// The bytes of `pages` pages from `at` on.
-    fn bytes(&self, at: VmaOff, pages: Pages) -> Range<usize> {
-        let end =
-            at.0.checked_add(pages.0)
-                .filter(|&end| at.0 < end && end <= Pages::holding(wide(self.whole().end)).0);
-        let end = end.expect("vma: a range of pages is not empty and lies inside the vma");
-        let byte = |page: u64| usize::try_from(page).expect("the vma has that many") * PAGE_SIZE;
-        byte(at.0)..byte(end)
-    }
-}
-
-impl fmt::Debug for Lazy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lazy").field("fault", &self.fault).finish_non_exhaustive()
+        let _ = self.space.reservation().forbid(self.space.whole());
     }
 }
 
@@ -435,7 +331,13 @@ impl FrozenBytes {
         let mut at = 0;
         for (folio, size) in frozen.iter().zip(sizes) {
             let bytes = at..at + size;
-            map_pages(&mapping, bytes, folio.borrow(), &folio.pages(), Access::Read)?;
+            let shown = Shown {
+                pgmap: folio.pgmap(),
+                pages: folio.pages(),
+                access: Access::Read,
+                sharing: Sharing::Shared,
+            };
+            shown.map(&mapping, bytes)?;
             at += size;
         }
         // INVARIANT: 1 by the loop, 2 by the type of `frozen`.
@@ -466,44 +368,11 @@ impl AsRef<[u8]> for FrozenBytes {
     }
 }
 
-/// Maps pages of a folio over a range of reserved bytes.
-fn map_pages(
-    reservation: &Reservation,
-    bytes: Range<usize>,
-    folio: FolioRef<'_>,
-    pages: &Range<PgmapOff>,
-    access: Access,
-) -> io::Result<()> {
-    let inside = folio.pages();
-    assert!(inside.start <= pages.start, "vma: the pages begin inside the folio");
-    assert!(pages.end <= inside.end, "vma: the pages end inside the folio");
-    check_mappable(folio, pages)?;
-    let (media, byte) = folio.pgmap().locate(pages.start);
-    let Some((file, first)) = media.backing() else {
-        let message = "the medium has no file that could be mapped";
-        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-    };
-    let page = media.facts().host_page;
-    let address = reservation.window().start().addr().get() + bytes.start;
-    let starts = address.is_multiple_of(page) && (first + byte).is_multiple_of(wide(page));
-    if !starts || !bytes.len().is_multiple_of(page) {
-        // The host would refuse it, or map all of a huge page, over what is beside.
-        let message = format!("the host maps this medium in whole pages of {page} bytes only");
-        return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-    }
-    reservation.map_file(bytes.clone(), file, first + byte, access, Sharing::Shared)?;
-    reservation.keep_from_children(bytes)
-}
-
-/// An address or a length in the unit of media.
-fn wide(value: usize) -> u64 {
-    u64::try_from(value).expect("usize has at most 64 bits")
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Access, FaultSink, PAGE_SIZE, Pages, Vma, VmaOff};
+    use super::{Access, FaultSink, Pages, Vma, VmaOff};
     use crate::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
+    use crate::units::PAGE_SIZE;
     use std::io;
     use std::os::fd::AsRawFd;
     use std::thread::{self, JoinHandle};

@@ -274,6 +274,23 @@ fn a_sink_may_answer_with_a_void() {
     assert_eq!(lazy.seen().len(), 1);
 }
 
+/// As one does whose fault is stale.
+#[test]
+fn a_sink_may_have_the_thread_look_again() {
+    if !lazy_is_permitted() {
+        return;
+    }
+    let pgmap = pgmap();
+    let block = folio(&pgmap, 3);
+    let was_asked = AtomicBool::new(false);
+    let lazy = Lazy::new(1, move |vma, at, _| match was_asked.swap(true, Ordering::Relaxed) {
+        false => vma.look_again(at, Pages(1)),
+        true => map(vma, at.0, &block, Access::Read),
+    });
+    assert_eq!(lazy.vma.load_u64(0).unwrap(), 4);
+    assert_eq!(lazy.seen(), [(0, Access::Read), (0, Access::Read)]);
+}
+
 #[test]
 fn a_sink_that_waits_does_not_hold_up_a_zap() {
     if !lazy_is_permitted() {

@@ -1,4 +1,4 @@
-//! What a vma shows that is no page of a medium: copies, and pages of the program's own.
+//! What a vma shows that is no page of a medium: zeros, and copies that may become the program's.
 //!
 //! Holes and the space past the end are in [`vma`](super); the decision what belongs where is that
 //! of a file mapping.
@@ -16,9 +16,9 @@ impl Vma {
     ///
     /// Returns the host's error.
     pub fn map_zeros(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
-        let bytes = self.space.bytes(at, pages);
-        self.space.reservation.map_zeros(bytes.clone())?;
-        self.space.answered(&bytes, |wanted| wanted == Access::Read);
+        let bytes = self.space().bytes(at, pages);
+        self.space().reservation().map_zeros(bytes.clone())?;
+        self.space().answered(&bytes, |wanted| wanted == Access::Read);
         Ok(())
     }
 
@@ -35,30 +35,19 @@ impl Vma {
     /// Panics if `bytes` are not whole pages.
     pub fn map_copy(&self, at: VmaOff, bytes: &[u8]) -> io::Result<()> {
         assert!(bytes.len().is_multiple_of(PAGE_SIZE), "vma: a copy is made of whole pages");
-        let pages = Pages::holding(super::wide(bytes.len()));
-        let range = self.space.bytes(at, pages);
+        let pages =
+            Pages(bytes.len().div_ceil(PAGE_SIZE).try_into().expect("memory of this process"));
+        let range = self.space().bytes(at, pages);
         let uffd = self.uffd()?;
-        match self.space.reservation.fill_copy(range.clone(), bytes, uffd) {
+        match self.space().reservation().fill_copy(range.clone(), bytes, uffd) {
             // Something else is mapped in the range.
             Err(Errno::NOENT | Errno::EXIST) => {
                 self.zap(at, pages)?;
-                self.space.reservation.fill_copy(range.clone(), bytes, uffd)?;
+                self.space().reservation().fill_copy(range.clone(), bytes, uffd)?;
             }
             filled => filled?,
         }
-        self.space.answered(&range, |wanted| wanted == Access::Read);
-        Ok(())
-    }
-
-    /// Gives the program pages of its own, of zeros, to load and store.
-    ///
-    /// # Errors
-    ///
-    /// Returns the host's error.
-    pub fn map_own(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
-        let bytes = self.space.bytes(at, pages);
-        self.space.reservation.map_own(bytes.clone())?;
-        self.space.answered(&bytes, |_| true);
+        self.space().answered(&range, |wanted| wanted == Access::Read);
         Ok(())
     }
 
@@ -70,20 +59,20 @@ impl Vma {
     /// Returns an error of kind [`io::ErrorKind::Unsupported`] if the vma is not lazy, or the
     /// host's.
     pub fn unprotect(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
-        let bytes = self.space.bytes(at, pages);
-        self.space.reservation.unprotect(bytes.clone(), self.uffd()?)?;
-        self.space.answered(&bytes, |_| true);
+        let bytes = self.space().bytes(at, pages);
+        self.space().reservation().unprotect(bytes.clone(), self.uffd()?)?;
+        self.space().answered(&bytes, |_| true);
         Ok(())
     }
 
     /// Says that page `at` shows already what the fault wants: the thread looks again.
     pub fn answer(&self, at: VmaOff) {
-        self.space.answered(&self.space.bytes(at, Pages(1)), |_| true);
+        self.space().answered(&self.space().bytes(at, Pages(1)), |_| true);
     }
 
     fn uffd(&self) -> io::Result<&crate::reserve::Uffd> {
-        let lazy = self.space.lazy.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        Ok(lazy.service.uffd())
+        let service = self.space().service().ok_or(io::ErrorKind::Unsupported)?;
+        Ok(service.uffd())
     }
 }
 
@@ -122,7 +111,7 @@ mod tests {
         *sink.0.lock() = Some(vma);
         let space = sink.0.lock().as_ref().map(|vma| Arc::clone(&vma.space)).unwrap();
         assert_eq!(space.first_address(), window);
-        let bytes = space.reservation.window();
+        let bytes = space.reservation().window();
 
         let mut byte = [0];
         bytes.read(5, &mut byte).unwrap();
