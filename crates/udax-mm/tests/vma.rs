@@ -283,9 +283,12 @@ fn a_sink_may_have_the_thread_look_again() {
     let pgmap = pgmap();
     let block = folio(&pgmap, 3);
     let was_asked = AtomicBool::new(false);
-    let lazy = Lazy::new(1, move |vma, at, _| match was_asked.swap(true, Ordering::Relaxed) {
-        false => vma.look_again(at, Pages(1)),
-        true => map(vma, at.0, &block, Access::Read),
+    let lazy = Lazy::new(1, move |vma, at, _| {
+        if was_asked.swap(true, Ordering::Relaxed) {
+            map(vma, at.0, &block, Access::Read);
+        } else {
+            vma.look_again(at, Pages(1));
+        }
     });
     assert_eq!(lazy.vma.load_u64(0).unwrap(), 4);
     assert_eq!(lazy.seen(), [(0, Access::Read), (0, Access::Read)]);
