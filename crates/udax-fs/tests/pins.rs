@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, unlink};
 use udax_fs::{Filesystem, FreePolicy, FsError, Inode};
-use udax_mapping::{BreakError, PinnedRange, Populate};
+use udax_mapping::{BreakError, MapMode, PinnedFolios, Populate};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FaultService, FileIndex, Pages, PinKind, Wait};
 
@@ -18,7 +18,7 @@ fn pages(from: u64, to: u64) -> std::ops::Range<FileIndex> {
     FileIndex(from)..FileIndex(to)
 }
 
-fn pinned(file: &Inode, from: u64, to: u64, kind: PinKind) -> PinnedRange {
+fn pinned(file: &Inode, from: u64, to: u64, kind: PinKind) -> PinnedFolios {
     file.pin(pages(from, to), pin_info("the device", kind)).unwrap()
 }
 
@@ -242,6 +242,10 @@ fn a_pinned_hole_is_allocated() {
 }
 
 /// Runs with eager mappings, and with lazy ones where the host permits them.
+fn mode(access: Access, populate: Populate) -> MapMode {
+    MapMode { access, populate, ..MapMode::default() }
+}
+
 fn with_and_without_service(test: impl Fn(Arc<Filesystem>, Populate)) {
     let pool = Pool::new(16 * MIB);
     test(pool.mount(), Populate::Eager);
@@ -261,7 +265,7 @@ fn a_mapping_shows_the_file_and_the_file_what_was_stored() {
     with_and_without_service(|fs, populate| {
         let bytes = pattern(1, 3 * MIB);
         let file = file_of(&fs, "a", &bytes);
-        let map = file.map(FileIndex(0), Pages(768), Access::Write, populate).unwrap();
+        let map = file.map(FileIndex(0), Pages(768), mode(Access::Write, populate)).unwrap();
         let mut seen = vec![0; bytes.len()];
         map.vma().read(0, &mut seen).unwrap();
         assert!(seen == bytes);
@@ -283,7 +287,7 @@ fn what_a_write_allocates_or_a_truncate_adds_is_seen_by_mappings() {
     with_and_without_service(|fs, populate| {
         let file = create(&fs, "a");
         file.truncate(4 * 4096, NEVER).unwrap();
-        let map = file.map(FileIndex(0), Pages(16), Access::Read, populate).unwrap();
+        let map = file.map(FileIndex(0), Pages(16), mode(Access::Read, populate)).unwrap();
         let at = |page: u64| {
             let mut byte = [0xaa];
             map.vma().read(page * 4096, &mut byte).map(|()| byte[0])
@@ -309,7 +313,7 @@ fn a_store_to_a_hole_allocates_it() {
     with_and_without_service(|fs, populate| {
         let file = create(&fs, "a");
         file.truncate(8 * 4096, NEVER).unwrap();
-        let map = file.map(FileIndex(0), Pages(8), Access::Write, populate).unwrap();
+        let map = file.map(FileIndex(0), Pages(8), mode(Access::Write, populate)).unwrap();
         map.vma().write(3 * 4096 + 5, b"x").unwrap();
         let mut read = [0; 2];
         file.read_at(&mut read, 3 * 4096 + 4).unwrap();
@@ -322,7 +326,7 @@ fn a_store_to_a_hole_allocates_it() {
 fn growing_does_not_show_what_was_stored_past_the_end() {
     with_and_without_service(|fs, populate| {
         let file = file_of(&fs, "a", b"short");
-        let map = file.map(FileIndex(0), Pages(1), Access::Write, populate).unwrap();
+        let map = file.map(FileIndex(0), Pages(1), mode(Access::Write, populate)).unwrap();
         map.vma().write(0, &[7; 4096]).unwrap();
         file.truncate(100, NEVER).unwrap();
         let mut expected = vec![7; 5];
@@ -341,7 +345,7 @@ fn a_mapping_keeps_a_removed_file() {
         create(&fs, "first");
         let free = fs.usage().free;
         let file = file_of(&fs, "a", &pattern(1, 40 * KIB));
-        let map = file.map(FileIndex(0), Pages(10), Access::Write, populate).unwrap();
+        let map = file.map(FileIndex(0), Pages(10), mode(Access::Write, populate)).unwrap();
         drop(file);
         unlink(&fs, "a");
         let mut seen = vec![0; 40 * 1024];
@@ -369,7 +373,7 @@ fn a_frozen_file_refuses_every_change_of_its_bytes() {
     frozen(file.truncate(1 << 20, FreePolicy::Defer));
     frozen(file.punch(0..4096, FreePolicy::Defer));
     frozen(file.allocate(0..1 << 20));
-    frozen(file.map(FileIndex(0), Pages(1), Access::Write, Populate::Eager).map(drop));
+    frozen(file.map(FileIndex(0), Pages(1), mode(Access::Write, Populate::Eager)).map(drop));
     frozen(file.pin(pages(0, 1), pin_info("w", PinKind::Write)).map(drop));
     file.set_attr(&udax_fs::SetAttr { mode: Some(0o400), ..Default::default() }).unwrap();
     drop(file);
@@ -387,7 +391,7 @@ fn a_frozen_file_refuses_every_change_of_its_bytes() {
 fn a_mapping_that_is_older_than_a_freeze_stores_nothing() {
     with_and_without_service(|fs, populate| {
         let file = file_of(&fs, "a", &pattern(1, 40 * KIB));
-        let map = file.map(FileIndex(0), Pages(10), Access::Write, populate).unwrap();
+        let map = file.map(FileIndex(0), Pages(10), mode(Access::Write, populate)).unwrap();
         file.freeze(Wait::Never).unwrap();
         let mut seen = [0; 64];
         let read = map.vma().read(0, &mut seen);
@@ -443,7 +447,7 @@ fn a_device_that_is_killed_refuses_at_once_and_drains_pins() {
     let pool = Pool::new(8 * MIB);
     let fs = pool.mount();
     let file = file_of(&fs, "a", &pattern(1, 40 * KIB));
-    let map = file.map(FileIndex(0), Pages(10), Access::Read, Populate::Eager).unwrap();
+    let map = file.map(FileIndex(0), Pages(10), mode(Access::Read, Populate::Eager)).unwrap();
     let pin = pinned(&file, 0, 3, PinKind::Read);
     let busy = fs.kill_device(Wait::Never).unwrap_err();
     assert_eq!(&*busy.pins[0].info.owner.label, "the device");

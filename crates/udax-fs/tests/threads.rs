@@ -8,7 +8,7 @@ use std::thread;
 
 use common::{KIB, MIB, Pool, name, pattern, pin_info};
 use udax_fs::{Filesystem, FreePolicy, FsError, Inode, Kind, RenameMode};
-use udax_mapping::Populate;
+use udax_mapping::{MapMode, Populate};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
 
@@ -55,7 +55,9 @@ fn use_file(file: &Arc<Inode>, numbers: &mut Numbers) -> Result<(), FsError> {
         5 => file.read_at(&mut [0; 8192], at).map(drop),
         6 => file.pin(FileIndex(0)..FileIndex(3), pin_info("thread", PinKind::Read)).map(drop),
         7 => {
-            let map = file.map(FileIndex(1), Pages(20), Access::Write, Populate::Eager)?;
+            let (access, populate) = (Access::Write, Populate::Eager);
+            let mode = MapMode { access, populate, ..MapMode::default() };
+            let map = file.map(FileIndex(1), Pages(20), mode)?;
             // Refused past the end, wherever that is by now.
             let _ = map.vma().write(5000, b"stored");
             file.sync()

@@ -1,26 +1,19 @@
 //! The locked entry of one block of a file: the only way to insert, map or pin.
 //!
-//! Owns the entry lock while it exists, and one transient folio reference after a fault (I-13).
-//! Which order to ask for, and what to do about holes, is decided in [`crate::fault`].
+//! Owns the entry lock while it exists, and the reference of a folio between its fault and its
+//! mapping (I-13). Which order to ask for, and what to do about holes, is decided in
+//! [`crate::fault`].
 
-use crate::fallback::Counters;
 use crate::fault::{FaultError, FaultGuard};
-use crate::index::{Block, Entry, Index};
+use crate::index::{Block, Entry, Index, Place};
 use crate::iomap::Iomap;
+use crate::table::{Sharing, Shown};
 use crate::user::{User, UserMapping};
 use std::fmt;
 use std::ops::Range;
 use udax_dev::DaxSpan;
-use udax_mm::{
-    Access, FileIndex, Folio, FolioRef, Order, Pages, PgmapOff, PgmapRef, PinInfo, PinKind,
-    PinnedFolio, RequestError,
-};
-
-/// How often a page that looks busy is looked at again. A page of a file is busy without being
-/// counted only for the moment of a last put.
-const TRIES: u32 = 1 << 20;
-/// The same for a block of order 9, where giving up only means a smaller folio.
-const BLOCK_TRIES: u32 = 16;
+use udax_mm::vma::Prefault;
+use udax_mm::{Access, FileIndex, FolioSpan, Order, Pages, PgmapOff, RequestError};
 
 /// The locked entry of one index.
 ///
@@ -41,7 +34,7 @@ const BLOCK_TRIES: u32 = 16;
 /// if let Iomap::Data { span, start, .. } = entry.iomap(Access::Read)? {
 ///     let page = span.slice(FileIndex(7).since(start), Pages(1));
 ///     let folio = entry.fault(&page, Order::Base)?;
-///     assert_eq!(folio.head(), page.at());
+///     assert_eq!(folio.pages().start, page.at());
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -50,8 +43,8 @@ pub struct EntryGuard<'g, 'm> {
     /// The index that was asked for.
     index: FileIndex,
     block: Block,
-    /// Counted while the entry is locked, so that it can be mapped or pinned.
-    folio: Option<Folio>,
+    /// Counted while the entry is locked, until it is mapped or pinned.
+    folio: Option<FolioSpan>,
 }
 
 impl<'g, 'm> EntryGuard<'g, 'm> {
@@ -74,11 +67,6 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         self.block.order
     }
 
-    /// Whether the block has a folio.
-    pub(crate) fn is_real(&self) -> bool {
-        self.block.entry.is_some()
-    }
-
     /// Asks the owner what lies behind the index.
     ///
     /// # Errors
@@ -89,12 +77,18 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         Ok(self.faults.owner()?.iomap(self.index, access)?)
     }
 
-    /// Brings in the folio at `at`: for order 9 the first page of the block, for order 0 the page
-    /// of the index that was locked.
+    /// Whether the owner has a hole in all of the block.
+    pub(crate) fn is_hole(&self) -> Result<bool, FaultError> {
+        let found = self.faults.owner()?.iomap(self.block.head, Access::Read)?;
+        Ok(matches!(found, Iomap::Hole { pages } if pages >= self.block.order.pages()))
+    }
+
+    /// Brings in the folio at `at`: for order 9 and 18 the first page of the block, for order 0 the
+    /// page of the index that was locked.
     ///
     /// If the entry has a folio, of whatever order, this is it. Otherwise the entry gets one of
-    /// `order`; an empty block that is larger shrinks to the page. The folio stays counted while
-    /// the entry is locked.
+    /// `order`; an empty block that is larger shrinks to it. The folio stays counted while the
+    /// entry is locked.
     ///
     /// # Errors
     ///
@@ -106,29 +100,44 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// Panics if the span is shorter than `order`, if `order` is larger than the locked block, or
     /// if the entry has a folio that is elsewhere: the owner has moved data without
     /// [`break_layout`](crate::Mapping::break_layout).
-    pub fn fault(&mut self, at: &DaxSpan, order: Order) -> Result<FolioRef<'_>, FaultError> {
+    pub fn fault(&mut self, at: &DaxSpan, order: Order) -> Result<&FolioSpan, FaultError> {
+        self.bring_in(at, order, false)?;
+        Ok(self.folio.as_ref().expect("it was brought in"))
+    }
+
+    /// As [`fault`](EntryGuard::fault); `is_shared` says whether the owner shares the data. What
+    /// was shared may have moved: a store gave the file a copy of its own.
+    pub(crate) fn bring_in(
+        &mut self,
+        at: &DaxSpan,
+        order: Order,
+        is_shared: bool,
+    ) -> Result<(), FaultError> {
         assert!(at.pages() >= order.pages(), "I-62: a folio lies inside its span");
         assert!(order <= self.block.order, "I-22: a folio is not larger than its locked block");
-        let target = if order == Order::Base { self.index } else { self.block.head };
-        let folio = if let Some(entry) = &self.block.entry {
+        let target = self.index.align_down(order);
+        if let Some(place) = self.block.place() {
             let within = target.since(self.block.head);
-            let is_same = entry.first + within == at.at();
-            assert!(is_same && entry.pgmap == *at.pgmap().pgmap(), "I-20: an entry stays put");
-            acquire(at.pgmap(), entry.first, self.block.order)?
-        } else {
-            let folio = acquire(at.pgmap(), at.at(), order)?;
-            self.insert(target, order, at);
-            folio
-        };
-        Ok(self.folio.insert(folio).borrow())
+            if place.first + within == at.at() && place.pgmap == *at.pgmap().pgmap() {
+                return self.acquire_again(at, is_shared);
+            }
+            assert!(place.is_shared, "I-20: only what is shared moves, and only for a store");
+        }
+        let folio = acquire(at, at.at(), order)?;
+        self.make_room(order);
+        let pgmap = at.pgmap().pgmap().clone();
+        let place = Place { pgmap, first: at.at(), is_dirty: false, is_shared };
+        self.block = self.index().insert(self.block.head, &place);
+        self.folio = Some(folio);
+        Ok(())
     }
 
     /// Shows the folio in a user mapping, as much of it as lies in the block and the mapping, and
     /// returns how many pages from the index on that are.
     ///
-    /// A mapping for writing shows it writable whatever the fault was, because no second fault
-    /// tells of the first store; the entry is dirty from then on (I-34). A file whose owner does
-    /// not [permit stores](crate::IomapOps::permits_stores) is shown for reading only.
+    /// A shared mapping for writing shows it writable whatever the fault was, because no second
+    /// fault tells of the first store; the entry is dirty from then on (I-34). A file whose owner
+    /// does not [permit stores](crate::IomapOps::permits_stores) is shown for reading only.
     ///
     /// # Errors
     ///
@@ -138,43 +147,89 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// # Panics
     ///
     /// Panics if nothing was faulted in, or if `user` does not show the index.
-    pub fn map(&self, user: &UserMapping) -> Result<Pages, FaultError> {
-        self.map_user(user.user())
+    pub fn map(&mut self, user: &UserMapping) -> Result<Pages, FaultError> {
+        let user = user.user();
+        let (start, pages, shown) = self.take_shown(user)?;
+        user.table().map_folios(user.at(start), pages, shown, Prefault::No)?;
+        Ok((start + pages).since(self.index))
     }
 
-    pub(crate) fn map_user(&self, user: &User) -> Result<Pages, FaultError> {
-        let folio = self.folio.as_ref().expect("I-13: only a folio that is counted is mapped");
-        let first = self.first().expect("a fault inserts the entry");
-        let (block, shown) = (self.block.range(), user.range());
-        let start = block.start.max(shown.start);
-        let end = block.end.min(shown.end);
-        let pages = (first + start.since(block.start)).span(end.since(start));
-        let permits_stores = self.faults.owner()?.permits_stores();
-        let access = if permits_stores { user.access() } else { Access::Read };
+    /// Takes the folio to show it in `user`: from which index on, how many pages, and how. The
+    /// entry is dirty from here on if that can be stored to.
+    pub(crate) fn take_shown(
+        &mut self,
+        user: &User,
+    ) -> Result<(FileIndex, Pages, Shown), FaultError> {
+        let place = self.block.place().expect("a fault inserts the entry");
+        let (block, mapped) = (self.block.range(), user.range());
+        let start = block.start.max(mapped.start);
+        let pages = block.end.min(mapped.end).since(start);
+        let first = place.first + start.since(block.start);
+        let access = self.access_of(user, place.is_shared)?;
+        if access == Access::Write && user.sharing() == Sharing::Shared {
+            self.mark_dirty();
+        }
+        let folios = self.folio.take().expect("I-13: only a folio that is counted is mapped");
+        Ok((start, pages, Shown { folios, first, access, sharing: user.sharing() }))
+    }
+
+    /// Takes the folio to pin it. If a device will write the entry is dirty from here on, and stays
+    /// so: nobody tells when it stores. Writeback has to find the pin listed before.
+    pub(crate) fn take_pinned(&mut self, access: Access) -> FolioSpan {
         if access == Access::Write {
             self.mark_dirty();
         }
-        let at = user.part(&(start..end)).start;
-        user.table().map_folio(at, folio, pages, access)?;
-        Ok(end.since(self.index))
+        self.folio.take().expect("I-13: only a folio that is counted is pinned")
     }
 
-    /// Pins the folio, or returns `None` if nothing was faulted in.
-    ///
-    /// A pin for writing makes the entry dirty, and keeps it so: nobody tells when a device stores.
-    ///
-    /// Only [`Mapping::pin`](crate::Mapping::pin) calls it: writeback has to find the pin listed.
-    pub(crate) fn pin(&self, info: PinInfo) -> Option<PinnedFolio> {
-        let folio = self.folio.as_ref()?;
-        if info.kind == PinKind::Write {
-            self.mark_dirty();
+    /// What `user` may do with the folio.
+    fn access_of(&self, user: &User, is_shared: bool) -> Result<Access, FaultError> {
+        let can_store = match user.sharing() {
+            Sharing::Shared => !is_shared && self.faults.owner()?.permits_stores(),
+            Sharing::Private => true,
+        };
+        Ok(if can_store { user.access() } else { Access::Read })
+    }
+
+    /// Notes that the block shows a hole.
+    pub(crate) fn insert_zero(&mut self) {
+        self.block = self.index().insert_zero(self.block.head);
+    }
+
+    /// Exchanges a block without a folio for the smaller one of `order` around the index. Nothing
+    /// of it is shown any more.
+    pub(crate) fn shrink(&mut self, order: Order) {
+        if order < self.block.order {
+            self.make_room(order);
         }
-        Some(folio.pin(info))
+    }
+
+    /// Takes back what the entry shows, which is not so any more, and leaves a block of `order`.
+    fn make_room(&mut self, order: Order) {
+        match &self.block.entry {
+            None => (),
+            Some(Entry::Zero) => self.faults.outdate_absent(&self.block.range()),
+            Some(Entry::Real(_)) => self.faults.outdate(&self.block.range()),
+        }
+        if order < self.block.order {
+            self.block = self.index().shrink(self.block.head, self.index, order);
+        }
+    }
+
+    /// Counts the folio of the entry, which is where `at` says.
+    fn acquire_again(&mut self, at: &DaxSpan, is_shared: bool) -> Result<(), FaultError> {
+        let place = self.block.place().expect("the entry has a folio").clone();
+        self.folio = Some(acquire(at, place.first, self.block.order)?);
+        if place.is_shared != is_shared {
+            let place = Place { is_shared, ..place };
+            self.block = self.index().insert(self.block.head, &place);
+        }
+        Ok(())
     }
 
     /// The block and its entry.
-    pub(crate) fn block(&self) -> Block {
-        self.block.clone()
+    pub(crate) fn block(&self) -> &Block {
+        &self.block
     }
 
     /// The index that was asked for.
@@ -182,43 +237,28 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         self.index
     }
 
-    pub(crate) fn counters(&self) -> &'m Counters {
-        self.faults.mapping().counters()
+    pub(crate) fn faults(&self) -> &'g FaultGuard<'m> {
+        self.faults
+    }
+
+    /// Where the page of the index lies.
+    pub(crate) fn page(&self) -> Option<PgmapOff> {
+        let place = self.block.place()?;
+        Some(place.first + self.index.since(self.block.head))
     }
 
     /// Takes the DIRTY mark off: every store was flushed, and none can come without a fault.
     pub(crate) fn mark_clean(&self) {
-        self.index().update(self.block.head, |entry| {
-            entry.as_mut().expect("a dirty block has an entry").is_dirty = false;
-        });
+        self.index().set_dirty(self.block.head, false);
     }
 
-    /// Where the first page of the block lies.
-    fn first(&self) -> Option<PgmapOff> {
-        self.block.entry.as_ref().map(|entry| entry.first)
-    }
-
-    /// Exchanges an empty larger block for the page that was asked for.
-    pub(crate) fn shrink(&mut self) {
-        if self.block.order != Order::Base {
-            self.block = self.index().shrink(self.block.head, self.index);
-        }
-    }
-
-    fn insert(&mut self, target: FileIndex, order: Order, at: &DaxSpan) {
-        if order < self.block.order {
-            self.shrink();
-        }
-        assert!(self.block.head == target, "I-22: an entry starts where its block does");
-        let entry = Entry { pgmap: at.pgmap().pgmap().clone(), first: at.at(), is_dirty: false };
-        self.block.entry = Some(entry.clone());
-        self.index().update(self.block.head, |slot| *slot = Some(entry));
+    /// Takes the TOWRITE tag off.
+    pub(crate) fn untag(&self) {
+        self.index().untag(self.block.head);
     }
 
     fn mark_dirty(&self) {
-        self.index().update(self.block.head, |entry| {
-            entry.as_mut().expect("a fault inserts the entry").is_dirty = true;
-        });
+        self.index().set_dirty(self.block.head, true);
     }
 
     fn index(&self) -> &'m Index {
@@ -228,7 +268,7 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
 
 impl Drop for EntryGuard<'_, '_> {
     fn drop(&mut self) {
-        // The transient reference is put under the entry lock (I-13).
+        // A reference that nobody took is put under the entry lock (I-13).
         self.folio = None;
         self.index().unlock(self.block.head);
     }
@@ -244,20 +284,21 @@ impl fmt::Debug for EntryGuard<'_, '_> {
     }
 }
 
-/// Gets a reference of the folio at `at` if somebody counts it already, and requests it if not.
-///
-/// A folio that is larger than asked for is as good: somebody still counts it as a whole.
-fn acquire(pgmap: &PgmapRef, at: PgmapOff, order: Order) -> Result<Folio, RequestError> {
-    let tries = if order == Order::Base { TRIES } else { BLOCK_TRIES };
-    for _ in 0..tries {
-        if let Some(folio) = pgmap.get_folio(at) {
-            let is_large_enough = folio.order() >= order;
-            return if is_large_enough { Ok(folio) } else { Err(RequestError::Busy(at)) };
-        }
-        match pgmap.request_folio(at, order) {
-            Err(RequestError::Busy(_)) => std::thread::yield_now(),
-            other => return other,
+/// A reference of the folio of `order` at `first`, on the page map of `span`; or of a larger one
+/// that covers it, if that is what somebody counts: it is as good.
+fn acquire(span: &DaxSpan, first: PgmapOff, order: Order) -> Result<FolioSpan, FaultError> {
+    let pgmap = span.pgmap();
+    loop {
+        let busy = match pgmap.acquire_folios(first, order, 1) {
+            Err((_, RequestError::Busy(page))) => RequestError::Busy(page),
+            other => return other.map_err(|(_, error)| error.into()),
+        };
+        // Counted for as long as it is looked at, so that its order stays.
+        let Some(larger) = pgmap.get_folio(first).filter(|folio| folio.order() > order) else {
+            return Err(busy.into());
+        };
+        if let Ok(folio) = pgmap.acquire_folios(larger.head(), larger.order(), 1) {
+            return Ok(folio);
         }
     }
-    Err(RequestError::Busy(at))
 }

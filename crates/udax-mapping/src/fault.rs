@@ -1,25 +1,22 @@
 //! Faults: from an index of the file to a translation, in the largest order that fits.
 //!
-//! Owns the shared side of the layout lock and the choice of order. A fault locks the entry, asks
-//! the owner, brings in the folio and maps it; each of these is a method of
-//! [`EntryGuard`](crate::EntryGuard).
+//! Owns the shared side of the layout lock and the way of a fault: lock the entry, ask the owner,
+//! bring in the folio, show it. Each step is a method of [`EntryGuard`](crate::EntryGuard); which
+//! order a block can have is in [`crate::run`].
 
 use crate::entry::EntryGuard;
-use crate::fallback::Fallback;
 use crate::iomap::{Iomap, IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
-use crate::table::{Leaf, Target};
+use crate::run::{Bounds, Run};
+use crate::stats::{Event, Fallback};
+use crate::table::{Absent, Sharing, Shown};
 use crate::user::User;
+use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
-use udax_dev::DaxSpan;
 use udax_mm::sync::{Arc, RwLockReadGuard};
-use udax_mm::{Access, FileIndex, Order, Pages, RequestError, VmaOff};
-
-/// The window of fault-around: 64 KiB, as in the kernel.
-const FAULT_AROUND: Pages = Pages(16);
-/// The most that one fault of an eager mapping brings in beyond the first folio.
-const EAGER_BATCH: Pages = Pages(512);
+use udax_mm::vma::Prefault;
+use udax_mm::{Access, FileIndex, Order, PAGE_SIZE, Pages, RequestError, VmaOff};
 
 /// Why a page could not be faulted in, mapped or pinned.
 #[derive(Debug, thiserror::Error)]
@@ -44,9 +41,20 @@ pub enum FaultError {
     #[error("the file was closed")]
     Closed,
 
-    /// The owner answered a fault for writing with a hole.
-    #[error("page {0} is a hole that was not allocated for a store")]
+    /// The owner answered a fault for writing with a hole, or with shared data.
+    #[error("page {0} was not made the file's own for a store")]
     NotAllocated(FileIndex),
+
+    /// The mapping was made with a floor, and this block cannot be had in that order.
+    #[error("page {index} cannot be mapped in order {floor}: {reason}")]
+    BelowFloor {
+        /// The page that was touched.
+        index: FileIndex,
+        /// What the mapping promises.
+        floor: Order,
+        /// Why it is not so here.
+        reason: Fallback,
+    },
 
     /// The owner could not say where the page lies.
     #[error(transparent)]
@@ -64,24 +72,33 @@ pub enum FaultError {
 /// The shared side of the layout lock: while it exists, data of the file stays where it is.
 ///
 /// Not to be taken twice by one thread: a truncate that waits in between would block both.
+///
+/// Dropping it fills eager mappings with what faults under it have made outdated there.
 pub struct FaultGuard<'m> {
     layout: RwLockReadGuard<'m, Layout>,
     mapping: &'m Mapping,
+    /// Where eager mappings show what is not so any more.
+    outdated: RefCell<Vec<Range<FileIndex>>>,
+    /// What faults under this guard have allocated.
+    allocated: RefCell<Vec<Range<FileIndex>>>,
     // Put after the lock is released: the last reference of an owner may break its layout.
     owner: Option<Arc<dyn IomapOps>>,
 }
 
-/// Data around an index.
-pub(crate) struct Run {
-    span: DaxSpan,
-    start: FileIndex,
+/// A locked entry, with what the owner says lies there.
+pub(crate) struct Entered<'g, 'm> {
+    pub(crate) entry: EntryGuard<'g, 'm>,
+    pub(crate) found: Iomap,
+    /// Why the entry is not of a larger order, if it is known already.
+    pub(crate) reason: Option<Fallback>,
 }
 
 impl<'m> FaultGuard<'m> {
     pub(crate) fn new(mapping: &'m Mapping) -> FaultGuard<'m> {
         // Before the lock, for the same reason that it is dropped after.
         let owner = mapping.owner();
-        FaultGuard { layout: mapping.layout().read(), mapping, owner }
+        let (outdated, allocated) = (RefCell::default(), RefCell::default());
+        FaultGuard { layout: mapping.layout().read(), mapping, outdated, allocated, owner }
     }
 
     pub(crate) fn mapping(&self) -> &'m Mapping {
@@ -105,191 +122,262 @@ impl<'m> FaultGuard<'m> {
         EntryGuard::new(self, index, self.mapping.index().lock_page(index))
     }
 
-    /// Locks the block of 2 MiB around `index` if `wanted` says that it is of use and no smaller
-    /// entries exist; else the entry that covers `index`. Says why a block was not locked.
-    pub(crate) fn lock_largest<'g>(
+    /// Locks the block of `order` around `index` if `bounds` have it and no smaller entries exist;
+    /// else the entry that covers `index`. Says why a block was not locked.
+    pub(crate) fn lock_block<'g>(
         &'g self,
         index: FileIndex,
-        wanted: Result<FileIndex, Fallback>,
+        order: Order,
+        bounds: &dyn Bounds,
     ) -> (EntryGuard<'g, 'm>, Option<Fallback>) {
-        let reason = match wanted {
-            Ok(_) => match self.mapping.index().lock(index, Order::Pmd) {
+        let reason = match bounds.block_around(index, order) {
+            Ok(_) => match self.mapping.index().lock(index, order) {
                 Ok(block) => return (EntryGuard::new(self, index, block), None),
-                Err(_conflict) => Fallback::SmallerEntries,
+                Err(_conflict) => Fallback::Conflict,
             },
             Err(reason) => reason,
         };
         (self.lock_entry(index), Some(reason))
     }
 
-    /// Locks the first dirty entry in `range`.
-    pub(crate) fn lock_dirty<'g>(&'g self, range: Range<FileIndex>) -> Option<EntryGuard<'g, 'm>> {
-        let block =
-            self.mapping.index().lock_next(range.start, range.end, |entry| entry.is_dirty)?;
-        Some(EntryGuard::new(self, block.head, block))
+    /// Locks the entry of `index` and asks the owner, in this order (rule 12). The block is of
+    /// 1 GiB if there is one to be had, which only the answer tells.
+    pub(crate) fn enter<'g>(
+        &'g self,
+        index: FileIndex,
+        access: Access,
+        bounds: &dyn Bounds,
+    ) -> Result<Entered<'g, 'm>, FaultError> {
+        let (entry, reason) = self.lock_block(index, Order::Pmd, bounds);
+        let found = entry.iomap(access)?;
+        let is_candidate = entry.block().entry.is_none()
+            && found.may_fill(index, Order::Pud)
+            && bounds.block_around(index, Order::Pud).is_ok();
+        if !is_candidate {
+            return Ok(Entered { entry, found, reason });
+        }
+        drop(entry);
+        let (entry, reason) = match self.mapping.index().lock(index, Order::Pud) {
+            Ok(block) => (EntryGuard::new(self, index, block), None),
+            Err(_conflict) => self.lock_block(index, Order::Pmd, bounds),
+        };
+        let found = entry.iomap(access)?;
+        Ok(Entered { entry, found, reason })
     }
 
     /// Serves a touch of page `at` of a user mapping. Returns how many pages from there on show
     /// something.
-    ///
-    /// Adds to `outdated`, whether it fails or not, what may have been a hole before and is still
-    /// shown as one by an eager mapping. The caller refills it.
     pub(crate) fn fault_in(
         &self,
         user: &Arc<User>,
         at: VmaOff,
         access: Access,
-        outdated: &mut Vec<Range<FileIndex>>,
     ) -> Result<Pages, FaultError> {
         let index = user.index(at);
         if access == Access::Write && user.access() == Access::Read {
             return Err(FaultError::ReadOnly(index));
         }
-        loop {
-            let seen = self.mapping.holes().current();
-            let (mut entry, reason) = self.lock_largest(index, user.block_around(index));
-            let absent = match entry.iomap(access)? {
-                Iomap::Data { span, start, .. } => {
-                    let run = Run::new(span, start);
-                    // First: what was allocated stays so whatever fails below (B-12).
-                    if access == Access::Write && self.mapping.forget_holes(&run.range()) {
-                        outdated.push(run.range());
-                    }
-                    entry.fault_run(&run, reason)?;
-                    let mapped = index + entry.map_user(user)?;
-                    drop(entry);
-                    return Ok(self.map_behind(user, &run, mapped).since(index));
+        // A private store changes the program's copy, and nothing of the file (I-39).
+        let of_file = match user.sharing() {
+            Sharing::Shared => access,
+            Sharing::Private => Access::Read,
+        };
+        let Entered { mut entry, found, reason } = self.enter(index, of_file, user.as_ref())?;
+        match found {
+            Iomap::Data { span, start, is_shared, new } => {
+                let run = Run::new(span, start, is_shared);
+                if is_shared && user.stores_to_file() {
+                    return self.show_snapshot(&entry, user, at, &run, of_file);
                 }
-                Iomap::Hole { .. } if access == Access::Write => {
-                    return Err(FaultError::NotAllocated(index));
-                }
-                Iomap::Hole { pages } => (pages, Target::Hole),
-                Iomap::PastEnd => (user.pages_from(at), Target::PastEnd),
-            };
-            let pages = shown_at_once(user, at, absent.0);
-            let leaf = Leaf { at, pages, target: absent.1 };
-            let is_true = || self.mapping.holes().current() == seen;
-            if let Some(pages) = user.table().map_absent(leaf, is_true)? {
-                return Ok(pages);
+                // First: what was allocated stays so whatever fails below (B-12).
+                self.note_new(new);
+                entry.fault_run(&run, reason, user.floor())?;
+                self.show_run(entry, user, &run)
+            }
+            Iomap::Hole { .. } if of_file == Access::Write => Err(FaultError::NotAllocated(index)),
+            Iomap::Hole { pages } => self.show_hole(entry, user, at, pages, access),
+            Iomap::PastEnd => {
+                let pages = if user.is_lazy() { Pages(1) } else { user.pages_from(at) };
+                Ok(user.table().map_absent(at, pages, Absent::PastEnd)?)
             }
         }
     }
 
-    /// Maps what follows in a run of data, from `index` on, without asking the owner again: data
-    /// stays where it is while this guard exists. Returns where it ended.
+    /// Shows the folio of the entry, and what follows in the run for as far as one fault goes,
+    /// without asking the owner again: data stays where it is while this guard exists. Returns how
+    /// many pages from the index on show something.
     ///
-    /// A page that cannot be had ends it, and its own fault says why.
-    fn map_behind(&self, user: &User, run: &Run, mut index: FileIndex) -> FileIndex {
-        let end = fault_around_end(user, index).min(run.range().end);
-        while index < end && !user.shows_folio(index) {
-            let (mut entry, reason) = self.lock_largest(index, user.block_around(index));
-            let mapped = entry.fault_run(run, reason).and_then(|()| entry.map_user(user));
-            let Ok(pages) = mapped else { break };
-            index = index + pages;
+    /// What cannot be had at once ends it, and its own fault says why.
+    fn show_run(
+        &self,
+        mut entry: EntryGuard<'_, '_>,
+        user: &User,
+        run: &Run,
+    ) -> Result<Pages, FaultError> {
+        let (index, order) = (entry.asked(), entry.order());
+        let (start, mut pages, mut shown) = entry.take_shown(user)?;
+        let limit = user.fault_around(index, order).min(run.range().end);
+        // Locked until all is mapped.
+        let mut locked = vec![entry];
+        while start + pages < limit {
+            let Some(mut next) = self.next_of_run(user, start + pages, order, run) else { break };
+            let (_, more, Shown { folios, access, .. }) = next.take_shown(user)?;
+            let is_next = shown.folios.pages().end == folios.pages().start;
+            if access != shown.access || !is_next || shown.folios.append(folios).is_err() {
+                break;
+            }
+            pages = pages + more;
+            locked.push(next);
         }
-        index
+        let prefault = if locked.len() > 1 { Prefault::Yes } else { Prefault::No };
+        user.table().map_folios(user.at(start), pages, shown, prefault)?;
+        drop(locked);
+        Ok((start + pages).since(index))
     }
 
-    /// Fills every page of `range` that shows no folio, in every user mapping that cannot fault
-    /// for itself. What fails is SIGBUS, and remembered there.
-    pub(crate) fn refill(&self, range: Range<FileIndex>) {
-        let mut work = vec![range];
-        while let Some(range) = work.pop() {
-            for user in self.mapping.eager_users(&range) {
-                let part = user.part(&range);
-                let mut at = part.start;
-                while let Some(next) = user.table().next_absent(&(at..part.end)) {
-                    let served = self.fault_in(&user, next, user.access(), &mut work);
-                    let pages = served.unwrap_or_else(|why| {
-                        user.fail(next, why);
-                        Pages(1)
-                    });
-                    at = next + pages;
-                }
-            }
+    /// The next block of a run, with its folio, if it has the same order and nobody is in the way.
+    fn next_of_run<'g>(
+        &'g self,
+        user: &User,
+        index: FileIndex,
+        order: Order,
+        run: &Run,
+    ) -> Option<EntryGuard<'g, 'm>> {
+        let block = run.block(index, order, self.owner().ok()?.end()).ok()?;
+        let is_inside = order == Order::Base || user.block_around(index, order).is_ok();
+        if !is_inside || user.shows(&index.span(order.pages())) {
+            return None;
+        }
+        let locked = self.mapping.index().try_lock(index, order)?;
+        let mut next = EntryGuard::new(self, index, locked);
+        next.bring_in(&block, order, run.is_shared()).ok()?;
+        self.mapping.counters().fault(order);
+        Some(next)
+    }
+
+    /// Shows zeros for as much of a hole as one fault covers.
+    fn show_hole(
+        &self,
+        mut entry: EntryGuard<'_, '_>,
+        user: &User,
+        at: VmaOff,
+        hole: Pages,
+        access: Access,
+    ) -> Result<Pages, FaultError> {
+        self.mapping.counters().event(Event::Hole);
+        // Zeros that can be stored to are paid for page by page.
+        let is_cheap = user.access() == Access::Read || !user.is_lazy();
+        if !is_cheap || !entry.is_hole()? {
+            entry.shrink(Order::Base);
+        }
+        if user.sharing() == Sharing::Shared || access == Access::Read {
+            entry.insert_zero();
+        }
+        let block = user.part(&entry.range());
+        let (start, pages) = if entry.order() == Order::Base {
+            (at, Pages(1).min(hole))
+        } else {
+            (block.start, block.end.since(block.start))
+        };
+        let absent = match user.access() {
+            Access::Read => Absent::ReadOnlyHole,
+            Access::Write if user.is_lazy() => Absent::Hole,
+            Access::Write => Absent::Own,
+        };
+        let shown = user.table().map_absent(start, pages, absent)?;
+        if access == Access::Write {
+            user.table().own(at)?;
+        }
+        Ok((start + shown).since(at))
+    }
+
+    /// Shows a protected copy of shared data where the program may store: no second fault would
+    /// tell of the store if the pages themselves were shown.
+    fn show_snapshot(
+        &self,
+        entry: &EntryGuard<'_, '_>,
+        user: &User,
+        at: VmaOff,
+        run: &Run,
+        access: Access,
+    ) -> Result<Pages, FaultError> {
+        if access == Access::Write || !user.is_lazy() {
+            return Err(FaultError::NotAllocated(entry.asked()));
+        }
+        let page = run.page(entry.asked());
+        let mut bytes = [0; PAGE_SIZE];
+        page.pgmap().read(page.at().byte(), &mut bytes).map_err(std::io::Error::other)?;
+        Ok(user.table().map_absent(at, Pages(1), Absent::Snapshot(&bytes))?)
+    }
+
+    /// Takes back every translation of `range`, because the data moves. Eager mappings get the new
+    /// place when this guard is dropped.
+    pub(crate) fn outdate(&self, range: &Range<FileIndex>) {
+        self.mapping.zap(range);
+        self.note_outdated(range);
+    }
+
+    /// Takes back what shows nothing of the file in `range`.
+    pub(crate) fn outdate_absent(&self, range: &Range<FileIndex>) {
+        if self.mapping.zap_absent(range) {
+            self.note_outdated(range);
+        }
+    }
+
+    /// Remembers that `range` is not a hole any more, until no entry is locked.
+    pub(crate) fn note_new(&self, range: Range<FileIndex>) {
+        if !range.is_empty() {
+            self.allocated.borrow_mut().push(range);
         }
     }
 
     /// Makes what became data since it was mapped as a hole, or as the space past the end, visible
-    /// in every user mapping. See [`Mapping::invalidate_holes`].
+    /// in every user mapping. See [`Mapping::invalidate_holes`]. Not to be called with an entry
+    /// locked.
     pub fn invalidate_holes(&self, range: Range<FileIndex>) {
-        if self.mapping.forget_holes(&range) {
-            self.refill(range);
-        }
-    }
-}
-
-impl EntryGuard<'_, '_> {
-    /// Brings in the folio of the index out of a run of data around it, in order 9 if the locked
-    /// block and the run allow it. `reason` says why the block was not locked.
-    pub(crate) fn fault_run(
-        &mut self,
-        run: &Run,
-        reason: Option<Fallback>,
-    ) -> Result<(), FaultError> {
-        let counters = self.counters();
-        let reason = match reason {
-            None if self.order() == Order::Pmd => match self.fault_block(run)? {
-                None => {
-                    counters.count_huge();
-                    return Ok(());
-                }
-                reason => reason,
-            },
-            reason => reason,
-        };
-        self.fault(&run.page(self.asked()), Order::Base)?;
-        if let Some(reason) = reason {
-            counters.count(reason);
-        }
-        Ok(())
+        // Who asked the owner before the allocation shows its answer while it has the entry locked;
+        // who locks it later asks later (B-12).
+        self.mapping.index().settle(&range);
+        let shown = self.mapping.index().remove_zeros(&range);
+        self.outdate_absent(&shown);
     }
 
-    /// Tries order 9. On a fallback the block is locked as before.
-    fn fault_block(&mut self, run: &Run) -> Result<Option<Fallback>, FaultError> {
-        let head = self.range().start;
-        let block = match run.block(head) {
-            Ok(block) => block,
-            Err(reason) => return Ok(Some(reason)),
-        };
-        let faulted = self.fault(&block, Order::Pmd).map(|_counted| ());
-        match faulted {
-            Ok(()) => Ok(None),
-            Err(FaultError::Request(RequestError::Busy(_) | RequestError::Poisoned(_)))
-                if !self.is_real() =>
-            {
-                Ok(Some(Fallback::PagesBusy))
+    fn note_outdated(&self, range: &Range<FileIndex>) {
+        if !self.mapping.eager_users(range).is_empty() {
+            self.outdated.borrow_mut().push(range.clone());
+        }
+    }
+
+    /// Fills every page of `range` that shows no folio, in every user mapping that cannot fault
+    /// for itself. What fails is SIGBUS, and remembered there.
+    pub(crate) fn refill(&self, range: &Range<FileIndex>) {
+        for user in self.mapping.eager_users(range) {
+            let part = user.part(range);
+            let mut at = part.start;
+            while let Some(next) = user.table().next_absent(&(at..part.end)) {
+                let served = self.fault_in(&user, next, user.populating());
+                let pages = served.unwrap_or_else(|why| {
+                    user.fail(next, why);
+                    Pages(1)
+                });
+                at = next + pages;
             }
-            Err(other) => Err(other),
         }
     }
 }
 
-impl Run {
-    pub(crate) fn new(span: DaxSpan, start: FileIndex) -> Run {
-        Run { span, start }
-    }
-
-    /// The pages of the file that it covers.
-    pub(crate) fn range(&self) -> Range<FileIndex> {
-        self.start.span(self.span.pages())
-    }
-
-    fn page(&self, index: FileIndex) -> DaxSpan {
-        self.span.slice(index.since(self.start), Pages(1))
-    }
-
-    /// The block of 2 MiB at `head`, if the run covers it and is aligned as it is (I-37).
-    fn block(&self, head: FileIndex) -> Result<DaxSpan, Fallback> {
-        let pages = Order::Pmd.pages();
-        if head < self.start || (head + pages) > self.start + self.span.pages() {
-            return Err(Fallback::ExtentTooShort);
+impl Drop for FaultGuard<'_> {
+    fn drop(&mut self) {
+        loop {
+            for range in self.allocated.take() {
+                self.invalidate_holes(range);
+            }
+            let outdated = self.outdated.take();
+            if outdated.is_empty() {
+                return;
+            }
+            outdated.iter().for_each(|range| self.refill(range));
         }
-        let block = self.span.slice(head.since(self.start), pages);
-        if !block.at().is_aligned(Order::Pmd) {
-            return Err(Fallback::DeviceMisaligned);
-        }
-        Ok(block)
     }
 }
 
@@ -297,23 +385,4 @@ impl fmt::Debug for FaultGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultGuard").field("layout", &self.layout).finish_non_exhaustive()
     }
-}
-
-/// Up to where one fault at `index` may map data.
-///
-/// A lazy mapping for reading gets the rest of an aligned window, as `fault_around_bytes` gives in
-/// the kernel. One for writing does not, because each page would be dirty.
-fn fault_around_end(user: &User, index: FileIndex) -> FileIndex {
-    let end = match (user.is_lazy(), user.access()) {
-        (false, _) => index + EAGER_BATCH,
-        (true, Access::Read) => FileIndex(index.0.next_multiple_of(FAULT_AROUND.0)),
-        (true, Access::Write) => index,
-    };
-    end.min(user.range().end)
-}
-
-/// How much of a hole is shown by one fault. A lazy mapping pays for each page, and the next touch
-/// asks again; an eager one has to show all of it.
-fn shown_at_once(user: &User, at: VmaOff, pages: Pages) -> Pages {
-    if user.is_lazy() { Pages(1) } else { pages.min(user.pages_from(at)) }
 }

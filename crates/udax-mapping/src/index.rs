@@ -1,26 +1,42 @@
 //! The index of a file: which entries it has, which are locked, and who waits for them.
 //!
-//! An entry says which folio belongs to a block of the file; it holds no reference of it (I-15).
-//! Its lock bit serialises faults, pins and writeback of the block. The index knows nothing of
-//! folios and translations.
-//!
-//! Every unlock wakes every waiter, and a waiter looks again from scratch. The kernel wakes one and
-//! lost wakeups that way four times (I-25); waiters of one entry are few.
+//! An entry says which folio belongs to a block of the file, or that a hole is shown there; it
+//! holds no reference (I-15). Its lock serialises faults, pins and writeback of the block, and is
+//! handed from one to the next. The index knows nothing of folios and translations.
 
-use std::collections::BTreeMap;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod waiters;
+mod word;
+
+use self::slots::Slots;
+use self::waiters::{Turn, Waiters, Woken};
+use self::word::{Kind, Word};
 use std::ops::Range;
-use udax_mm::sync::{Condvar, Mutex, MutexGuard};
-use udax_mm::{FileIndex, Order, Pgmap, PgmapOff};
+use udax_mm::sync::{Mutex, MutexGuard};
+use udax_mm::{FileIndex, Order, Pages, Pgmap, PgmapOff};
 
-/// The association of a block of the file with a folio.
+/// What an entry associates a block of the file with.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub(crate) enum Entry {
+    /// A hole, shown as zeros.
+    Zero,
+    /// A folio.
+    Real(Place),
+}
+
+/// Where the folio of an entry lies.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
     /// Keeps the media mapped, and nothing else: no folio reference and no live reference.
     pub(crate) pgmap: Pgmap,
-    /// Where the first page of the block lies.
+    /// The first page of the block.
     pub(crate) first: PgmapOff,
     /// Whether there may be stores that no writeback has flushed.
     pub(crate) is_dirty: bool,
+    /// Whether another file may have the folio too, so that nobody stores to it.
+    pub(crate) is_shared: bool,
 }
 
 /// A block of the file, with its entry if it has one.
@@ -31,7 +47,7 @@ pub(crate) struct Block {
     pub(crate) entry: Option<Entry>,
 }
 
-/// An order-9 block was asked for where smaller entries exist.
+/// A block was asked for where smaller entries exist.
 #[derive(Debug, Eq, PartialEq)]
 pub(crate) struct Conflict;
 
@@ -39,59 +55,79 @@ pub(crate) struct Conflict;
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     state: Mutex<State>,
-    unlocked: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// By first index. Aligned, and none inside another (I-22). A slot without an entry is locked.
-    slots: BTreeMap<FileIndex, Slot>,
-    waiters: usize,
+    slots: Slots,
+    /// By their number in the entries. Few, and kept until all entries are forgotten.
+    pgmaps: Vec<Pgmap>,
+    waiters: Waiters,
+    /// Entries that somebody has locked.
+    locked: usize,
 }
 
-#[derive(Debug)]
-struct Slot {
-    order: Order,
-    is_locked: bool,
-    entry: Option<Entry>,
-}
+type Guard<'a> = MutexGuard<'a, State>;
 
 impl Block {
     /// The indices it covers.
     pub(crate) fn range(&self) -> Range<FileIndex> {
         self.head.span(self.order.pages())
     }
+
+    /// Where its folio lies, if it has one.
+    pub(crate) fn place(&self) -> Option<&Place> {
+        match &self.entry {
+            Some(Entry::Real(place)) => Some(place),
+            _ => None,
+        }
+    }
 }
 
 impl Index {
-    /// Locks the block of `order` around `index`, or a larger entry that covers it, waiting for
-    /// its owner. Where there is none, an empty locked block is made.
+    /// Locks the block of `order` around `index`, or a larger entry that covers it, waiting for its
+    /// turn. Where there is none, an empty locked block is made.
     ///
     /// # Errors
     ///
-    /// [`Conflict`] if there are smaller entries, locked or not. They are not waited for.
+    /// [`Conflict`] if there are smaller entries, locked or not. They are not waited for, and never
+    /// make room (I-31).
     pub(crate) fn lock(&self, index: FileIndex, order: Order) -> Result<Block, Conflict> {
         let head = index.align_down(order);
         let mut state = self.state.lock();
         loop {
-            let found = state.covering(index);
-            if found.is_none() && state.has_slot_in(head.span(order.pages())) {
-                return Err(Conflict);
-            }
-            let Some(found) = found else {
-                state.slots.insert(head, Slot { order, is_locked: true, entry: None });
-                return Ok(Block { head, order, entry: None });
+            let Some((found, word)) = state.slots.covering(index) else {
+                if state.slots.first(&head.span(order.pages())).is_some() {
+                    return Err(Conflict);
+                }
+                let word = Word::locked(order);
+                state.slots.set(head, word);
+                state.locked += 1;
+                return Ok(state.block(head, word));
             };
-            let slot = state.slots.get_mut(&found).expect("the slot was just found");
-            if slot.order < order {
+            if word.order() < order {
                 return Err(Conflict);
             }
-            if !slot.is_locked {
-                slot.is_locked = true;
-                return Ok(slot.to_block(found));
+            match Index::lock_found(state, found, word) {
+                Ok(block) => return Ok(block),
+                Err(again) => state = again,
             }
-            state = self.wait(state);
         }
+    }
+
+    /// Like [`lock`](Index::lock), but does not wait: `None` if that is what it would take, or if
+    /// there is a larger or smaller entry.
+    pub(crate) fn try_lock(&self, index: FileIndex, order: Order) -> Option<Block> {
+        let head = index.align_down(order);
+        let mut state = self.state.lock();
+        let word = match state.slots.first(&head.span(order.pages())) {
+            None => Word::locked(order),
+            Some((_, word)) if word.order() == order && !word.is_locked() => word.with_lock(true),
+            Some(_) => return None,
+        };
+        state.slots.set(head, word);
+        state.locked += 1;
+        Some(state.block(head, word))
     }
 
     /// Locks the entry that covers `index`, or makes an empty one of order 0.
@@ -100,161 +136,307 @@ impl Index {
         locked.expect("I-31: no entry is smaller than order 0")
     }
 
-    /// Locks the first entry at or after `from` for which `wanted` holds, and that starts before
-    /// `end`. A locked entry is waited for, and looked at again after (I-27).
-    pub(crate) fn lock_next(
-        &self,
-        from: FileIndex,
-        end: FileIndex,
-        wanted: impl Fn(&Entry) -> bool,
-    ) -> Option<Block> {
-        let mut state = self.state.lock();
-        loop {
-            let from = state.covering(from).unwrap_or(from);
-            if from >= end {
-                return None;
-            }
-            let is_wanted =
-                |slot: &Slot| slot.is_locked || slot.entry.as_ref().is_some_and(&wanted);
-            let (&head, slot) =
-                state.slots.range_mut(from..end).find(|(_, slot)| is_wanted(slot))?;
-            if !slot.is_locked {
-                slot.is_locked = true;
-                return Some(slot.to_block(head));
-            }
-            state = self.wait(state);
-        }
+    /// Locks the first entry of `range` that a writeback has tagged.
+    pub(crate) fn lock_tagged(&self, range: &Range<FileIndex>) -> Option<Block> {
+        self.lock_first(range, Word::is_to_write)
     }
 
-    /// Unlocks a block, and forgets it if nothing was inserted.
+    /// Locks the first dirty entry of `range`.
+    pub(crate) fn lock_dirty(&self, range: &Range<FileIndex>) -> Option<Block> {
+        self.lock_first(range, Word::is_dirty)
+    }
+
+    /// Locks the first entry of `range` that has the mark. A locked one is waited for, and looked
+    /// at again after (I-27). What gets the mark meanwhile is not meant.
+    fn lock_first(&self, range: &Range<FileIndex>, has_mark: fn(Word) -> bool) -> Option<Block> {
+        let mut state = self.state.lock();
+        let mut at = range.start;
+        while at < range.end {
+            let (head, word) = state.slots.first(&(at..range.end))?;
+            if !has_mark(word) {
+                at = head + word.order().pages();
+                continue;
+            }
+            match Index::lock_found(state, head, word) {
+                Ok(block) if self.has_mark(&block, has_mark) => return Some(block),
+                Ok(block) => {
+                    self.unlock(block.head);
+                    state = self.state.lock();
+                }
+                Err(again) => state = again,
+            }
+        }
+        None
+    }
+
+    /// Unlocks a block: the next in the queue owns it, or it is free. An empty one is forgotten.
     pub(crate) fn unlock(&self, head: FileIndex) {
         let mut state = self.state.lock();
-        let slot = state.locked_mut(head);
-        slot.is_locked = false;
-        if slot.entry.is_none() {
-            state.slots.remove(&head);
+        let word = state.locked(head);
+        if word.kind() == Kind::Empty {
+            state.slots.remove(head, word.order());
+            state.waiters.dismiss(head);
+        } else if state.waiters.hand_on(head) {
+            return;
+        } else {
+            state.slots.set(head, word.with_lock(false));
         }
-        self.wake(&state);
+        state.locked -= 1;
     }
 
-    /// Exchanges a locked, empty block for the locked, empty page `index` in it.
-    pub(crate) fn shrink(&self, head: FileIndex, index: FileIndex) -> Block {
+    /// Exchanges a locked block for the locked, empty, smaller block of `order` around `index` in
+    /// it. Nothing shows the block any more.
+    pub(crate) fn shrink(&self, head: FileIndex, index: FileIndex, order: Order) -> Block {
         let mut state = self.state.lock();
-        let slot = state.locked_mut(head);
-        assert!(slot.entry.is_none(), "I-31: only an empty block is replaced by a smaller one");
-        state.slots.remove(&head);
-        let order = Order::Base;
-        state.slots.insert(index, Slot { order, is_locked: true, entry: None });
-        self.wake(&state);
-        Block { head: index, order, entry: None }
+        let word = state.locked(head);
+        state.slots.remove(head, word.order());
+        state.waiters.dismiss(head);
+        let (head, word) = (index.align_down(order), Word::locked(order));
+        state.slots.set(head, word);
+        state.block(head, word)
     }
 
-    /// Changes the entry of a locked block.
-    pub(crate) fn update(&self, head: FileIndex, change: impl FnOnce(&mut Option<Entry>)) {
-        change(&mut self.state.lock().locked_mut(head).entry);
+    /// Gives a locked block the folio at `place`, instead of whatever it had.
+    pub(crate) fn insert(&self, head: FileIndex, place: &Place) -> Block {
+        let mut state = self.state.lock();
+        let order = state.locked(head).order();
+        let number = state.number(&place.pgmap);
+        let word = Word::real(order, number, place.first).with_lock(true);
+        let word = word.with_shared(place.is_shared).with_dirty(place.is_dirty);
+        state.slots.set(head, word);
+        state.block(head, word)
+    }
+
+    /// Notes that a locked block without a folio shows a hole.
+    pub(crate) fn insert_zero(&self, head: FileIndex) -> Block {
+        let mut state = self.state.lock();
+        let was = state.locked(head);
+        assert!(was.kind() != Kind::Real, "I-33: a folio does not turn into a hole");
+        let word = Word::zero(was.order()).with_lock(true);
+        state.slots.set(head, word);
+        state.block(head, word)
+    }
+
+    /// Marks a locked entry dirty, or takes the mark off.
+    pub(crate) fn set_dirty(&self, head: FileIndex, is_dirty: bool) {
+        let mut state = self.state.lock();
+        let word = state.locked(head);
+        state.slots.set(head, word.with_dirty(is_dirty));
+    }
+
+    /// Tags every dirty entry of `range` for a writeback: what becomes dirty later is the next
+    /// one's, so that this one ends.
+    pub(crate) fn tag(&self, range: &Range<FileIndex>) {
+        self.state.lock().slots.update_range(range, |_, word| word.with_to_write(word.is_dirty()));
+    }
+
+    /// Takes the tag off a locked entry.
+    pub(crate) fn untag(&self, head: FileIndex) {
+        let mut state = self.state.lock();
+        let word = state.locked(head);
+        state.slots.set(head, word.with_to_write(false));
     }
 
     /// Marks entries dirty again, locked or not, if they are still there.
     pub(crate) fn redirty(&self, heads: &[FileIndex]) {
         let mut state = self.state.lock();
-        for head in heads {
-            if let Some(entry) = state.slots.get_mut(head).and_then(|slot| slot.entry.as_mut()) {
-                entry.is_dirty = true;
+        for &head in heads {
+            if let Some((found, word)) = state.slots.covering(head)
+                && word.kind() == Kind::Real
+            {
+                state.slots.set(found, word.with_dirty(true));
             }
         }
     }
 
+    /// Whether the block of `order` around `index` has entries that are smaller.
+    pub(crate) fn has_smaller(&self, index: FileIndex, order: Order) -> bool {
+        let block = index.align_down(order).span(order.pages());
+        let first = self.state.lock().slots.first(&block);
+        first.is_some_and(|(_, word)| word.order() < order)
+    }
+
+    /// Waits until each entry of `range` that is locked at this moment was unlocked once. Does not
+    /// lock any.
+    pub(crate) fn settle(&self, range: &Range<FileIndex>) {
+        let mut state = self.state.lock();
+        let mut locked = Vec::new();
+        state.slots.update_range(range, |head, word| {
+            if word.is_locked() {
+                locked.push(head);
+            }
+            word
+        });
+        for head in locked {
+            let is_locked = |(found, word): (FileIndex, Word)| found == head && word.is_locked();
+            if state.slots.covering(head).is_some_and(is_locked) {
+                state = Index::wait(state, head, Turn::Look).0;
+            }
+        }
+    }
+
+    /// Forgets the holes shown in `range`, but for those that somebody has locked: they asked the
+    /// owner, or will. Returns the range with all of the blocks that went.
+    pub(crate) fn remove_zeros(&self, range: &Range<FileIndex>) -> Range<FileIndex> {
+        let mut state = self.state.lock();
+        let mut zeros = Vec::new();
+        state.slots.update_range(range, |head, word| {
+            if word.kind() == Kind::Zero && !word.is_locked() {
+                zeros.push((head, word.order()));
+            }
+            word
+        });
+        let mut all = range.clone();
+        for (head, order) in zeros {
+            state.slots.remove(head, order);
+            all = all.start.min(head)..all.end.max(head + order.pages());
+        }
+        all
+    }
+
     /// Removes every entry that overlaps `range`. Of a dirty one that reaches outside, the pages
-    /// outside stay behind as dirty entries of order 0, so that their stores are still flushed.
+    /// outside stay behind as smaller dirty entries, so that their stores are still flushed; of a
+    /// hole as smaller holes, which are still shown.
     ///
     /// The caller holds the layout lock exclusively, so none is locked.
     pub(crate) fn remove(&self, range: &Range<FileIndex>) {
         let mut state = self.state.lock();
-        for head in state.overlapping(range) {
-            let slot = state.slots.remove(&head).expect("the slot was just found");
-            assert!(!slot.is_locked, "I-28: nobody locks an entry without the layout lock");
-            let entry = slot.entry.expect("I-28: an unlocked slot has an entry");
-            if entry.is_dirty {
-                let outside = |index: &FileIndex| !range.contains(index);
-                for index in indices(&head.span(slot.order.pages())).filter(outside) {
-                    let first = entry.first + index.since(head);
-                    let entry = Some(Entry { first, ..entry.clone() });
-                    let (order, is_locked) = (Order::Base, false);
-                    state.slots.insert(index, Slot { order, is_locked, entry });
-                }
+        let mut cut = Vec::new();
+        state.slots.remove_range(range, |head, word| {
+            assert!(!word.is_locked(), "I-28: nobody locks an entry without the layout lock");
+            let block = head.span(word.order().pages());
+            let is_cut = block.start < range.start || range.end < block.end;
+            if is_cut && (word.is_dirty() || word.kind() == Kind::Zero) {
+                cut.push((block, word));
             }
+        });
+        for (block, word) in cut {
+            let outside = [block.start..range.start, range.end..block.end];
+            outside.iter().for_each(|part| state.keep(part, &block, word));
         }
     }
 
     /// Forgets every entry, because the device is gone. The caller holds the layout lock
     /// exclusively.
     pub(crate) fn forget_all(&self) {
-        self.state.lock().slots.clear();
+        let mut state = self.state.lock();
+        state.slots.clear();
+        state.pgmaps.clear();
     }
 
-    /// A copy of every block, for checks.
+    /// The pages that entries cover (`nrpages`, I-29).
+    pub(crate) fn pages(&self) -> Pages {
+        let mut pages = 0;
+        let all = FileIndex(0)..FileIndex(u64::MAX);
+        self.state.lock().slots.update_range(&all, |_, word| {
+            pages += word.order().pages().0;
+            word
+        });
+        Pages(pages)
+    }
+
+    /// A copy of every block in the order of the file, for checks.
     pub(crate) fn blocks(&self) -> Vec<Block> {
-        self.state.lock().slots.iter().map(|(&head, slot)| slot.to_block(head)).collect()
-    }
-
-    /// The first locked block, for checks.
-    pub(crate) fn first_locked(&self) -> Option<FileIndex> {
         let state = self.state.lock();
-        state.slots.iter().find_map(|(&head, slot)| slot.is_locked.then_some(head))
-    }
-
-    /// Sleeps until some block is unlocked. Testing the lock and going to sleep are one step,
-    /// because both happen under the mutex (I-24).
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        state.waiters += 1;
-        let mut state = self.unlocked.wait(state);
-        state.waiters -= 1;
-        state
-    }
-
-    fn wake(&self, state: &State) {
-        if state.waiters > 0 {
-            self.unlocked.notify_all();
+        let (mut at, mut blocks) = (FileIndex(0), Vec::new());
+        while let Some((head, word)) = state.slots.first(&(at..FileIndex(u64::MAX))) {
+            at = head + word.order().pages();
+            blocks.push(state.block(head, word));
         }
+        blocks
+    }
+
+    /// Whether anybody has an entry locked.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.state.lock().locked > 0
+    }
+
+    /// Locks the entry at `head` if it is free; else waits, and gives it to the caller if it was
+    /// handed over, or the guard to look again.
+    fn lock_found(mut state: Guard<'_>, head: FileIndex, word: Word) -> Result<Block, Guard<'_>> {
+        if !word.is_locked() {
+            let word = word.with_lock(true);
+            state.slots.set(head, word);
+            state.locked += 1;
+            return Ok(state.block(head, word));
+        }
+        match Index::wait(state, head, Turn::Own) {
+            (state, Woken::Owner) => {
+                let word = state.locked(head);
+                Ok(state.block(head, word))
+            }
+            (state, Woken::Again) => Err(state),
+        }
+    }
+
+    /// Sleeps until the wait for the locked entry at `head` is over.
+    fn wait(mut state: Guard<'_>, head: FileIndex, turn: Turn) -> (Guard<'_>, Woken) {
+        let ticket = state.waiters.enqueue(head, turn);
+        loop {
+            state = ticket.bell.wait(state);
+            if let Some(woken) = state.waiters.outcome(&ticket) {
+                return (state, woken);
+            }
+        }
+    }
+
+    fn has_mark(&self, block: &Block, has_mark: fn(Word) -> bool) -> bool {
+        has_mark(self.state.lock().locked(block.head))
     }
 }
 
 impl State {
-    /// The head of the slot that covers `index`.
-    fn covering(&self, index: FileIndex) -> Option<FileIndex> {
-        let (&head, slot) = self.slots.range(..=index).next_back()?;
-        head.span(slot.order.pages()).contains(&index).then_some(head)
+    /// The locked entry at `head`.
+    fn locked(&self, head: FileIndex) -> Word {
+        let (found, word) = self.slots.covering(head).expect("I-23: a locked entry is not removed");
+        let is_owned = found == head && word.is_locked();
+        assert!(is_owned, "I-23: only the owner of the lock changes an entry");
+        word
     }
 
-    fn has_slot_in(&self, range: Range<FileIndex>) -> bool {
-        self.slots.range(range).next().is_some()
+    fn block(&self, head: FileIndex, word: Word) -> Block {
+        let place = |(number, first)| Place {
+            pgmap: self.pgmap(number).clone(),
+            first,
+            is_dirty: word.is_dirty(),
+            is_shared: word.is_shared(),
+        };
+        let entry = match word.kind() {
+            Kind::Empty => None,
+            Kind::Zero => Some(Entry::Zero),
+            Kind::Real => word.place().map(place).map(Entry::Real),
+        };
+        Block { head, order: word.order(), entry }
     }
 
-    fn overlapping(&self, range: &Range<FileIndex>) -> Vec<FileIndex> {
-        if range.is_empty() {
-            return Vec::new();
+    fn pgmap(&self, number: u64) -> &Pgmap {
+        let at = usize::try_from(number).expect("few page maps");
+        &self.pgmaps[at]
+    }
+
+    fn number(&mut self, pgmap: &Pgmap) -> u64 {
+        let known = self.pgmaps.iter().position(|other| other == pgmap);
+        let at = known.unwrap_or_else(|| {
+            self.pgmaps.push(pgmap.clone());
+            self.pgmaps.len() - 1
+        });
+        u64::try_from(at).expect("few page maps")
+    }
+
+    /// Keeps `part` of a block that was removed, in blocks as large as its alignment gives.
+    fn keep(&mut self, part: &Range<FileIndex>, block: &Range<FileIndex>, word: Word) {
+        let mut at = part.start;
+        while at < part.end {
+            let fits = |order: &Order| at.is_aligned(*order) && at + order.pages() <= part.end;
+            let smaller = [Order::Pmd, Order::Base].into_iter();
+            let order = smaller.filter(|&order| order < word.order()).find(fits);
+            let order = order.expect("a page fits everywhere");
+            let kept = match word.place() {
+                Some((pgmap, first)) => Word::real(order, pgmap, first + at.since(block.start)),
+                None => Word::zero(order),
+            };
+            self.slots.set(at, kept.with_dirty(word.is_dirty()));
+            at = at + order.pages();
         }
-        let start = self.covering(range.start).unwrap_or(range.start);
-        self.slots.range(start..range.end).map(|(&head, _)| head).collect()
-    }
-
-    fn locked_mut(&mut self, head: FileIndex) -> &mut Slot {
-        let slot = self.slots.get_mut(&head).expect("I-23: a locked slot is not removed");
-        assert!(slot.is_locked, "I-23: only the owner of the lock changes a slot");
-        slot
     }
 }
-
-impl Slot {
-    fn to_block(&self, head: FileIndex) -> Block {
-        Block { head, order: self.order, entry: self.entry.clone() }
-    }
-}
-
-/// Every index of a range, in order.
-pub(crate) fn indices(range: &Range<FileIndex>) -> impl Iterator<Item = FileIndex> + use<> {
-    (range.start.0..range.end.0).map(FileIndex)
-}
-
-#[cfg(test)]
-mod tests;

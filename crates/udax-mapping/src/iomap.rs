@@ -16,6 +16,8 @@ pub enum Iomap {
         /// Another file, or another place of this one, has these pages too (`IOMAP_F_SHARED`).
         /// They are shown for reading only (I-36).
         is_shared: bool,
+        /// What this call allocated or gave the file a copy of (`IOMAP_F_NEW`); mostly nothing.
+        new: Range<FileIndex>,
     },
 
     /// A hole, which reads as zeros.
@@ -52,9 +54,10 @@ pub enum Iomap {
 pub trait IomapOps: Send + Sync {
     /// Says what lies behind `index`.
     ///
-    /// [`Access::Write`] allocates a hole, durably and zeroed, and gives the file a copy of its own
-    /// of what is shared, before it returns; then the answer is [`Iomap::Data`], not shared, and
-    /// covers all that was allocated. If the copy fails, nothing has changed. Data of a file that is mapped for
+    /// [`Access::Write`] allocates a hole, durably and zeroed, before it returns: the page, or what
+    /// is a hole of the 2 MiB around it. Of what is shared it gives the file a copy of its own,
+    /// durably: of this one page, because the folios around it may be shown. Then the answer is
+    /// [`Iomap::Data`], new and not shared. If the copy fails, nothing has changed. Data of a file that is mapped for
     /// writing may be stored to whatever access was asked for, if the file
     /// [permits stores](IomapOps::permits_stores).
     ///

@@ -6,6 +6,8 @@
 use crate::iomap::{IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
 use crate::pins::FilePin;
+use crate::stats::Event;
+use crate::table::Spare;
 use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -187,11 +189,8 @@ impl<'m> LayoutBroken<'m> {
     ) -> LayoutBroken<'m> {
         let layout = Some(mapping.layout().write());
         // An entry that is still locked would be a guard that outlived its layout guard.
-        assert_eq!(
-            mapping.index().first_locked(),
-            None,
-            "I-28: an entry lock needs the layout lock"
-        );
+        assert!(!mapping.index().is_locked(), "I-28: an entry lock needs the layout lock");
+        mapping.counters().event(Event::Break);
         mapping.zap(&range);
         let (idle, limbo) = (Vec::new(), Vec::new());
         LayoutBroken { mapping, range, idle, limbo, layout, _owner: owner }
@@ -207,6 +206,12 @@ impl<'m> LayoutBroken<'m> {
         std::mem::take(&mut self.idle)
     }
 
+    /// Takes back what private mappings have stored to the range, too: the file ends before it. A
+    /// hole that is punched spares it.
+    pub fn discard_private(&self) {
+        self.mapping.zap_sparing(&self.range, Spare::Nothing);
+    }
+
     /// The pages behind the range that are still in use, and go to the sink later.
     pub fn limbo(&self) -> &[(PgmapRef, Range<PgmapOff>)] {
         &self.limbo
@@ -217,12 +222,12 @@ impl Drop for LayoutBroken<'_> {
     fn drop(&mut self) {
         self.idle.clear();
         self.layout = None;
-        // The blocks that the range cuts were taken back as a whole.
-        let block = Order::Pmd.pages();
+        // The folios that the range cuts were taken back as a whole.
+        let block = Order::Pud.pages();
         let end = FileIndex(self.range.end.0.saturating_add(block.0));
-        let around = self.range.start.align_down(Order::Pmd)..end.align_down(Order::Pmd);
+        let around = self.range.start.align_down(Order::Pud)..end.align_down(Order::Pud);
         if !self.mapping.eager_users(&around).is_empty() {
-            self.mapping.faults().refill(around);
+            self.mapping.faults().refill(&around);
         }
     }
 }
@@ -250,6 +255,7 @@ impl Obstacle {
         let page = self.page.span(Pages(1));
         if self.pgmap.first_pinned(page.clone()).is_some() {
             *busy_since = None;
+            mapping.counters().event(Event::Wait);
             return self.pgmap.wait_unpinned(page, wait).map_err(|_| self.to_error(mapping));
         }
         let now = Instant::now();

@@ -13,23 +13,29 @@
 #![forbid(unsafe_code)]
 
 mod entry;
-mod fallback;
 mod fault;
+mod floor;
 mod index;
 mod iomap;
 mod layout;
 mod mapping;
+mod pinned;
 mod pins;
+mod run;
+mod stats;
+mod stream;
 mod table;
 mod user;
 mod verify;
 mod writeback;
 
 pub use entry::EntryGuard;
-pub use fallback::{Fallback, Fallbacks};
 pub use fault::{FaultError, FaultGuard};
 pub use iomap::{Iomap, IomapError, IomapOps};
 pub use layout::{BreakError, LayoutBroken};
 pub use mapping::Mapping;
-pub use pins::{FilePin, PinnedRange};
-pub use user::{Populate, UserMapping};
+pub use pinned::PinnedFolios;
+pub use pins::FilePin;
+pub use stats::{Fallback, Stats};
+pub use table::Sharing;
+pub use user::{MapMode, Populate, UserMapping};

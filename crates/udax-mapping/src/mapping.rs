@@ -3,19 +3,19 @@
 //! Owns who is mapped and the layout lock. Faults, breaks, pins and writeback are in the files of
 //! those names.
 
-use crate::fallback::{Counters, Fallbacks};
 use crate::fault::{FaultError, FaultGuard};
 use crate::index::Index;
 use crate::iomap::IomapOps;
 use crate::pins::{FilePin, Pins};
-use crate::user::{Populate, User, UserMapping};
+use crate::stats::{Counters, Stats};
+use crate::table::Spare;
+use crate::user::{MapMode, Populate, User, UserMapping};
 use std::ops::Range;
-use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
-use udax_mm::{Access, FaultService, FileIndex, Pages, VmaOff};
+use udax_mm::{FaultService, FileIndex, Pages, VmaOff};
 
 /// Pages that one round of populating holds the layout lock for.
-const ROUND: Pages = Pages(512);
+const ROUND: Pages = Pages(1 << 18);
 
 /// The address space of one file (`struct address_space`).
 ///
@@ -27,11 +27,12 @@ const ROUND: Pages = Pages(512);
 /// ```
 /// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.inc")); }
 /// # use owner::WholeDevice;
-/// # use udax_mapping::Populate;
+/// # use udax_mapping::MapMode;
 /// # use udax_mm::{Access, FileIndex, Pages, Wait};
 /// // The owner of this file is the one in the example of `IomapOps`.
 /// let file = WholeDevice::new(Pages(4))?;
-/// let mapped = file.mapping.map(FileIndex(0), Pages(4), Access::Write, Populate::Lazy)?;
+/// let mode = MapMode { access: Access::Write, ..MapMode::default() };
+/// let mapped = file.mapping.map(FileIndex(0), Pages(4), mode)?;
 /// mapped.vma().write(0x2000, b"stored")?;
 ///
 /// // Nobody pins the pages, so they can be taken back, mapped or not.
@@ -47,8 +48,7 @@ pub struct Mapping {
     index: Index,
     users: Mutex<Vec<Arc<User>>>,
     pins: Arc<Pins>,
-    holes: Holes,
-    fallbacks: Counters,
+    counters: Counters,
     writeback: Mutex<()>,
 }
 
@@ -57,26 +57,6 @@ pub struct Mapping {
 pub(crate) struct Layout {
     /// The device was taken away: nothing is mapped or pinned again.
     pub(crate) is_removed: bool,
-}
-
-/// A number that changes whenever a hole may have become data.
-///
-/// A fault reads it, asks the owner, and shows zeros only if it is still the same under the lock of
-/// the translations. Who allocated changes it first, and then takes back what shows zeros. One of
-/// the two always sees the other (B-12).
-#[derive(Debug, Default)]
-pub(crate) struct Holes(AtomicU64);
-
-impl Holes {
-    pub(crate) fn current(&self) -> u64 {
-        // Pairs with the Release in `change`: who reads the later number asks the owner later.
-        self.0.load(Ordering::Acquire)
-    }
-
-    pub(crate) fn change(&self) {
-        // Pairs with the Acquire in `current`: the allocation is visible with the number.
-        self.0.fetch_add(1, Ordering::Release);
-    }
 }
 
 impl Mapping {
@@ -92,8 +72,7 @@ impl Mapping {
             index: Index::default(),
             users: Mutex::default(),
             pins: Arc::default(),
-            holes: Holes::default(),
-            fallbacks: Counters::default(),
+            counters: Counters::default(),
             writeback: Mutex::default(),
         })
     }
@@ -118,19 +97,21 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`FaultError`]; for an eager mapping also that of any page, and nothing stays mapped.
+    /// [`FaultError`]; for an eager mapping also that of any page, and nothing stays mapped. A lazy
+    /// one with a floor fails with [`FaultError::BelowFloor`] if data that the file has cannot be
+    /// mapped so.
     pub fn map(
         self: &Arc<Self>,
         start: FileIndex,
         pages: Pages,
-        access: Access,
-        populate: Populate,
+        mode: MapMode,
     ) -> Result<UserMapping, FaultError> {
         if pages.is_empty() {
             return Err(FaultError::Empty);
         }
         self.faults().owner()?;
-        let mapped = UserMapping::new(self, start.span(pages), access, populate)?;
+        let mapped = UserMapping::new(self, start.span(pages), mode)?;
+        self.faults().check_floor(mapped.user())?;
         if mapped.populate() == Populate::Eager {
             self.populate(mapped.user())?;
         }
@@ -145,9 +126,14 @@ impl Mapping {
         self.pins.list()
     }
 
-    /// How many faults were served in 2 MiB, and how many were not, by reason.
-    pub fn fallbacks(&self) -> Fallbacks {
-        self.fallbacks.snapshot()
+    /// What happened in the file so far: faults by size, fallbacks by reason, waits.
+    pub fn stats(&self) -> Stats {
+        self.counters.snapshot()
+    }
+
+    /// The pages that entries cover (`nrpages`).
+    pub fn entry_pages(&self) -> Pages {
+        self.index.pages()
     }
 
     /// Makes what became data in `range`, or came into the file because it grew, visible in every
@@ -176,20 +162,8 @@ impl Mapping {
         let mut layout = self.layout.write();
         layout.is_removed = true;
         let all = FileIndex(0)..FileIndex(u64::MAX);
-        self.zap(&all);
+        self.zap_sparing(&all, Spare::Own);
         self.index.forget_all();
-    }
-
-    /// Serves a touch of a lazy mapping. What fails is SIGBUS, and remembered there.
-    pub(crate) fn fault_user(&self, user: &Arc<User>, at: VmaOff, access: Access) {
-        let faults = self.faults();
-        let mut outdated = Vec::new();
-        if let Err(why) = faults.fault_in(user, at, access, &mut outdated) {
-            user.fail(at, why);
-        }
-        for range in outdated {
-            faults.refill(range);
-        }
     }
 
     /// Brings in every page of an eager mapping. Stops at the first that fails.
@@ -200,12 +174,7 @@ impl Mapping {
             let faults = self.faults();
             let round_end = end.min(at + ROUND);
             while let Some(next) = user.table().next_absent(&(at..round_end)) {
-                let mut outdated = Vec::new();
-                let served = faults.fault_in(user, next, user.access(), &mut outdated);
-                for range in outdated {
-                    faults.refill(range);
-                }
-                at = next + served?;
+                at = next + faults.fault_in(user, next, user.populating())?;
                 if at >= round_end {
                     break;
                 }
@@ -215,24 +184,29 @@ impl Mapping {
         Ok(())
     }
 
-    /// Takes back every translation of pages in `range`.
+    /// Takes back every translation of pages in `range`, but not what private mappings have stored.
     pub(crate) fn zap(&self, range: &Range<FileIndex>) {
+        self.zap_sparing(range, Spare::Own);
+    }
+
+    /// The same, and what private mappings have stored if nothing is spared.
+    pub(crate) fn zap_sparing(&self, range: &Range<FileIndex>, spare: Spare) {
         for user in self.users.lock().iter() {
-            user.zap(range);
+            user.zap(range, spare);
         }
     }
 
-    /// Says that holes in `range` may be data, and takes back what lazy mappings show there as a
-    /// hole. Returns whether an eager mapping shows one, which the caller has to fill.
-    pub(crate) fn forget_holes(&self, range: &Range<FileIndex>) -> bool {
-        self.holes.change();
+    /// Takes back what shows nothing of the file in `range`. Returns whether an eager mapping did,
+    /// which has to be filled.
+    pub(crate) fn zap_absent(&self, range: &Range<FileIndex>) -> bool {
         let mut is_outdated = false;
         for user in self.users.lock().iter() {
             let part = user.part(range);
             if user.is_lazy() {
                 user.table().zap_absent(&part);
-            } else {
-                is_outdated |= user.table().has_absent(&part);
+            } else if user.table().has_absent(&part) {
+                user.table().zap_absent(&part);
+                is_outdated = true;
             }
         }
         is_outdated
@@ -288,12 +262,8 @@ impl Mapping {
         &self.pins
     }
 
-    pub(crate) fn holes(&self) -> &Holes {
-        &self.holes
-    }
-
     pub(crate) fn counters(&self) -> &Counters {
-        &self.fallbacks
+        &self.counters
     }
 
     /// Held by the one writeback that runs.

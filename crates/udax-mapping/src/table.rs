@@ -1,35 +1,23 @@
 //! The translations of one user mapping: which of its addresses show which pages.
 //!
-//! The counterpart of a page table. Each leaf that shows a folio holds one reference of it, which
-//! is put only after the addresses were unmapped (I-12). Leaves never overlap (I-38). The table
-//! does not know files; the entry lock of the caller makes what it maps true.
+//! The counterpart of a page table. Each leaf that shows folios holds one reference of each, which
+//! is put only after the addresses were unmapped (I-12). Leaves never overlap (I-38), and those
+//! that show one thing in a row are one. The table does not know files; the entry lock of the
+//! caller makes what it maps true.
+
+mod leaf;
+#[cfg(test)]
+mod tests;
+
+pub use self::leaf::Sharing;
+pub(crate) use self::leaf::{Leaf, Shown, Target};
 
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use udax_mm::sync::Mutex;
-use udax_mm::{Access, Folio, Pages, PgmapOff, Vma, VmaOff};
-
-/// What a leaf shows.
-#[derive(Clone, Debug)]
-pub(crate) enum Target {
-    /// Pages of a folio, from `first` on. Counted by this leaf.
-    Folio { folio: Folio, first: PgmapOff, access: Access },
-    /// Zeros, until the hole is allocated.
-    Hole,
-    /// SIGBUS, because the file has no such page.
-    PastEnd,
-    /// SIGBUS, because the fault failed.
-    Failed,
-}
-
-/// A run of addresses that show one thing.
-#[derive(Clone, Debug)]
-pub(crate) struct Leaf {
-    pub(crate) at: VmaOff,
-    pub(crate) pages: Pages,
-    pub(crate) target: Target,
-}
+use udax_mm::vma::Prefault;
+use udax_mm::{FileIndex, Pages, Vma, VmaOff};
 
 /// Reserved addresses and what they show.
 #[derive(Debug)]
@@ -39,21 +27,39 @@ pub(crate) struct Table {
     leaves: Mutex<Leaves>,
 }
 
+/// What is shown where the file has no page to show.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Absent<'a> {
+    /// Zeros; a store faults.
+    Hole,
+    /// Zeros that nobody may store to.
+    ReadOnlyHole,
+    /// These bytes; a store faults.
+    Snapshot(&'a [u8]),
+    /// Zeros that the program may store to: they are its own.
+    Own,
+    /// SIGBUS.
+    PastEnd,
+    /// SIGBUS.
+    Failed,
+    /// SIGBUS that says the memory failed.
+    Poisoned,
+}
+
+/// What a zap spares.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Spare {
+    /// What private mappings have stored, as a punched hole does (`even_cows` unset).
+    Own,
+    /// Nothing.
+    Nothing,
+}
+
 #[derive(Debug, Default)]
 struct Leaves {
     by_start: BTreeMap<VmaOff, Leaf>,
     /// Nothing is mapped any more: the user mapping is being dropped.
     is_closed: bool,
-}
-
-impl Leaf {
-    pub(crate) fn range(&self) -> Range<VmaOff> {
-        self.at.span(self.pages)
-    }
-
-    fn is_folio(&self) -> bool {
-        matches!(self.target, Target::Folio { .. })
-    }
 }
 
 impl Table {
@@ -65,136 +71,218 @@ impl Table {
         &self.vma
     }
 
-    /// Shows pages of a folio at `at`, on top of what was there. They are mapped again if they are
-    /// shown already: a fault that came late has to be answered too.
-    pub(crate) fn map_folio(
+    /// Shows `pages` pages of folios at `at`, on top of what was there.
+    ///
+    /// If a folio is shown there already the fault came late: another thread's was served in
+    /// between. What is shown stays, with what a private mapping has stored.
+    pub(crate) fn map_folios(
         &self,
         at: VmaOff,
-        folio: &Folio,
-        pages: Range<PgmapOff>,
-        access: Access,
+        pages: Pages,
+        shown: Shown,
+        prefault: Prefault,
     ) -> io::Result<()> {
         let mut leaves = self.leaves.lock();
         if leaves.is_closed {
             return Ok(());
         }
-        self.vma.map(at, folio.borrow(), pages.clone(), access)?;
-        let target = Target::Folio { folio: folio.clone(), first: pages.start, access };
-        let hidden = leaves.replace(Leaf { at, pages: pages.end.since(pages.start), target });
+        if leaves.covering(at).is_some_and(|leaf| !leaf.is_absent()) {
+            self.vma.answer(at);
+            return Ok(());
+        }
+        let range = shown.first.span(pages);
+        match shown.sharing {
+            Sharing::Shared => {
+                self.vma.map_span(at, &shown.folios, range, shown.access, prefault)?;
+            }
+            Sharing::Private => {
+                self.vma.map_private(at, &shown.folios, range, shown.access)?;
+            }
+        }
+        let hidden = leaves.put(Leaf { at, pages, target: Target::Folios(shown) });
         drop(leaves);
         drop(hidden);
         Ok(())
     }
 
-    /// Shows nothing of a folio, if `is_true` still says so under the lock of the table. Returns
-    /// how many pages from its start on show something then, or `None` if it is not true.
-    ///
-    /// A folio is never hidden: what is known of the leaf may be older than the folio. The leaf
-    /// ends before it; where it starts with one the folio is mapped again, so that the fault is
-    /// answered and the thread looks again.
+    /// Shows what is there instead of pages of the file. Returns how many pages from `at` on show
+    /// something then: it ends before a folio, which is never hidden.
     pub(crate) fn map_absent(
         &self,
-        mut leaf: Leaf,
-        is_true: impl FnOnce() -> bool,
-    ) -> io::Result<Option<Pages>> {
+        at: VmaOff,
+        mut pages: Pages,
+        absent: Absent<'_>,
+    ) -> io::Result<Pages> {
         let mut leaves = self.leaves.lock();
         if leaves.is_closed {
-            return Ok(Some(leaf.pages));
+            return Ok(pages);
         }
-        if !is_true() {
-            return Ok(None);
-        }
-        if let Some(shown) = leaves.overlapping(&leaf.range()).into_iter().find(Leaf::is_folio) {
-            if shown.at <= leaf.at {
-                self.map_again(&shown)?;
-                return Ok(Some(shown.range().end.since(leaf.at)));
+        if let Some(there) = leaves.first_that(&at.span(pages), |leaf| !leaf.is_absent()) {
+            if there.start <= at {
+                self.vma.answer(at);
+                return Ok(there.end.since(at));
             }
-            leaf.pages = shown.at.since(leaf.at);
+            pages = there.start.since(at);
         }
-        let pages = leaf.pages;
-        match leaf.target {
-            Target::Hole => self.vma.map_hole(leaf.at, leaf.pages)?,
-            Target::PastEnd | Target::Failed => self.vma.map_void(leaf.at, leaf.pages)?,
-            Target::Folio { .. } => unreachable!("a folio is mapped by map_folio"),
-        }
-        let hidden = leaves.replace(leaf);
+        let target = self.show(at, pages, absent)?;
+        let hidden = leaves.put(Leaf { at, pages, target });
         drop(leaves);
         drop(hidden);
-        Ok(Some(pages))
+        Ok(pages)
     }
 
-    /// Maps the folio of a leaf where it is shown already.
-    fn map_again(&self, leaf: &Leaf) -> io::Result<()> {
-        let Target::Folio { folio, first, access } = &leaf.target else {
-            unreachable!("only a folio is mapped again")
-        };
-        self.vma.map(leaf.at, folio.borrow(), first.span(leaf.pages), *access)
+    fn show(&self, at: VmaOff, pages: Pages, absent: Absent<'_>) -> io::Result<Target> {
+        match absent {
+            Absent::Hole => self.vma.map_hole(at, pages).map(|()| Target::Hole),
+            Absent::ReadOnlyHole => self.vma.map_zeros(at, pages).map(|()| Target::Hole),
+            Absent::Snapshot(bytes) => self.vma.map_copy(at, bytes).map(|()| Target::Snapshot),
+            Absent::Own => self.vma.map_private_hole(at, pages).map(|()| Target::Own),
+            Absent::PastEnd => self.vma.map_void(at, pages).map(|()| Target::PastEnd),
+            Absent::Failed => self.vma.map_void(at, pages).map(|()| Target::Failed),
+            Absent::Poisoned => self.vma.map_void(at, pages).map(|()| Target::Poisoned),
+        }
     }
 
-    /// Takes back what `part` shows of no folio, and every leaf in `around` of a folio that is
-    /// `counted_in` what has to become idle.
+    /// Makes the zeros that a private mapping shows at `at` its own page, so that it can be stored
+    /// to. False if no hole is shown there.
+    pub(crate) fn own(&self, at: VmaOff) -> io::Result<bool> {
+        let mut leaves = self.leaves.lock();
+        match leaves.covering(at).map(|leaf| &leaf.target) {
+            Some(Target::Hole) if !leaves.is_closed => (),
+            Some(Target::Own) => {
+                self.vma.answer(at);
+                return Ok(true);
+            }
+            _ => return Ok(leaves.is_closed),
+        }
+        self.vma.unprotect(at, Pages(1))?;
+        drop(leaves.put(Leaf { at, pages: Pages(1), target: Target::Own }));
+        Ok(true)
+    }
+
+    /// Takes back every folio of which a page of `range` of the file is counted, and all else that
+    /// is shown of it. `index` says which page of the file an address shows.
     pub(crate) fn zap(
         &self,
-        part: &Range<VmaOff>,
-        around: &Range<VmaOff>,
-        counted_in: impl Fn(&Leaf) -> bool,
+        range: &Range<FileIndex>,
+        index: impl Fn(VmaOff) -> FileIndex,
+        spare: Spare,
     ) {
         let mut leaves = self.leaves.lock();
-        let Some(hull) = leaves.hull(part, around, counted_in) else { return };
-        let zapped = self.unmap(&mut leaves, &hull);
+        let part = part_of(range, index(VmaOff(0)), self.vma.pages());
+        let Some(hull) = leaves.hull(&part, range, index) else { return };
+        let zapped = match spare {
+            Spare::Nothing => self.unmap(&mut leaves, &hull),
+            Spare::Own => self.unmap_but_own(&mut leaves, &hull),
+        };
         drop(leaves);
         drop(zapped);
     }
 
     /// Takes back everything, for good.
     pub(crate) fn close(&self) {
-        self.leaves.lock().is_closed = true;
-        let all = VmaOff(0).span(self.vma.pages());
-        self.zap(&all, &all, |_| true);
-    }
-
-    /// Takes back translations in `range` that show nothing of a folio.
-    pub(crate) fn zap_absent(&self, range: &Range<VmaOff>) {
         let mut leaves = self.leaves.lock();
-        for leaf in leaves.overlapping(range) {
-            if !leaf.is_folio() {
-                let part = leaf.at.max(range.start)..leaf.range().end.min(range.end);
-                drop(self.unmap(&mut leaves, &part));
-            }
-        }
+        leaves.is_closed = true;
+        let zapped = match leaves.by_start.is_empty() {
+            true => Vec::new(),
+            false => self.unmap(&mut leaves, &VmaOff(0).span(self.vma.pages())),
+        };
+        drop(leaves);
+        drop(zapped);
     }
 
-    /// The first page of `range` that shows no folio.
-    pub(crate) fn next_absent(&self, range: &Range<VmaOff>) -> Option<VmaOff> {
+    /// Takes back what shows nothing of the file in `range`.
+    pub(crate) fn zap_absent(&self, range: &Range<VmaOff>) {
+        self.zap_that(range, Leaf::is_absent);
+    }
+
+    fn zap_that(&self, range: &Range<VmaOff>, is_meant: impl Fn(&Leaf) -> bool) {
+        let mut leaves = self.leaves.lock();
         let mut at = range.start;
-        for leaf in self.leaves.lock().overlapping(range) {
-            if at < leaf.at || !leaf.is_folio() {
-                return Some(at);
-            }
-            at = leaf.range().end;
+        while let Some(found) = leaves.first_that(&(at..range.end), &is_meant) {
+            let part = found.start.max(at)..found.end.min(range.end);
+            at = part.end;
+            drop(self.unmap(&mut leaves, &part));
         }
-        (at < range.end).then_some(at)
     }
 
-    /// Whether a page in `range` shows a hole or the space past the end.
+    /// The first page of `range` that an eager mapping would have to fill.
+    pub(crate) fn next_absent(&self, range: &Range<VmaOff>) -> Option<VmaOff> {
+        let leaves = self.leaves.lock();
+        let mut at = range.start;
+        while at < range.end {
+            match leaves.covering(at) {
+                Some(leaf) if !leaf.is_absent() => at = leaf.range().end,
+                _ => return Some(at),
+            }
+        }
+        None
+    }
+
+    /// Whether a page in `range` shows a hole, a copy or the space past the end.
     pub(crate) fn has_absent(&self, range: &Range<VmaOff>) -> bool {
-        self.leaves.lock().overlapping(range).iter().any(|leaf| !leaf.is_folio())
+        self.leaves.lock().first_that(range, Leaf::is_absent).is_some()
     }
 
     /// Whether a page in `range` can be stored to.
     pub(crate) fn has_writable(&self, range: &Range<VmaOff>) -> bool {
-        let is_writable =
-            |leaf: &Leaf| matches!(leaf.target, Target::Folio { access: Access::Write, .. });
-        self.leaves.lock().overlapping(range).iter().any(is_writable)
+        self.leaves.lock().first_that(range, Leaf::is_writable).is_some()
     }
 
-    /// A copy of every leaf, for checks.
-    pub(crate) fn leaves(&self) -> Vec<Leaf> {
-        self.leaves.lock().by_start.values().cloned().collect()
+    /// Where the first run in `range` begins that shows something.
+    pub(crate) fn next_shown(&self, range: &Range<VmaOff>) -> Option<VmaOff> {
+        let found = self.leaves.lock().first_that(range, |leaf| !leaf.is_absent());
+        found.map(|found| found.start.max(range.start))
+    }
+
+    /// Calls `each` for every leaf, for checks.
+    pub(crate) fn for_each(&self, each: impl FnMut(&Leaf)) {
+        self.leaves.lock().by_start.values().for_each(each);
     }
 
     /// Unmaps `range` and returns what it showed, to be put when the lock is released.
     fn unmap(&self, leaves: &mut Leaves, range: &Range<VmaOff>) -> Vec<Leaf> {
+        self.take_back(range);
+        leaves.carve(range)
+    }
+
+    /// The same, but leaves what a private mapping has stored.
+    fn unmap_but_own(&self, leaves: &mut Leaves, range: &Range<VmaOff>) -> Vec<Leaf> {
+        let own = self.own_in(leaves, range);
+        let mut at = range.start;
+        for kept in own.iter().cloned().chain([range.end..range.end]) {
+            if at < kept.start {
+                self.take_back(&(at..kept.start));
+            }
+            at = kept.end;
+        }
+        // The pages stay, and the references of the folios that they were copied from go.
+        let mut zapped = leaves.carve(range);
+        for kept in own {
+            let pages = kept.end.since(kept.start);
+            zapped.extend(leaves.put(Leaf { at: kept.start, pages, target: Target::Own }));
+        }
+        zapped
+    }
+
+    /// What a private mapping has stored to in `range`, in order.
+    fn own_in(&self, leaves: &Leaves, range: &Range<VmaOff>) -> Vec<Range<VmaOff>> {
+        let mut own = Vec::new();
+        for leaf in leaves.overlapping(range) {
+            let part = leaf.at.max(range.start)..leaf.range().end.min(range.end);
+            match &leaf.target {
+                Target::Own => own.push(part),
+                Target::Folios(shown) if shown.sharing == Sharing::Private => {
+                    let copied = self.vma.copied_pages(part);
+                    own.extend(copied.expect("a process may ask the host about its own pages"));
+                }
+                _ => (),
+            }
+        }
+        own
+    }
+
+    fn take_back(&self, range: &Range<VmaOff>) {
         let pages = range.end.since(range.start);
         if self.vma.zap(range.start, pages).is_err() {
             // A process with too many mappings cannot be given a fresh range, but SIGBUS also
@@ -202,7 +290,6 @@ impl Table {
             let voided = self.vma.map_void(range.start, pages);
             voided.expect("I-50: a translation can be taken back; raise vm.max_map_count");
         }
-        leaves.carve(range)
     }
 }
 
@@ -212,117 +299,82 @@ impl Leaves {
         leaf.range().contains(&at).then_some(leaf)
     }
 
-    fn overlapping(&self, range: &Range<VmaOff>) -> Vec<Leaf> {
-        if range.is_empty() {
-            return Vec::new();
-        }
-        let start = self.covering(range.start).map_or(range.start, |leaf| leaf.at);
-        self.by_start.range(start..range.end).map(|(_, leaf)| leaf.clone()).collect()
+    /// The range of the first leaf that overlaps `range` and is meant.
+    fn first_that(
+        &self,
+        range: &Range<VmaOff>,
+        is_meant: impl Fn(&Leaf) -> bool,
+    ) -> Option<Range<VmaOff>> {
+        self.overlapping(range).find(|leaf| is_meant(leaf)).map(Leaf::range)
     }
 
-    /// One range that holds all that has to be unmapped.
+    fn overlapping(&self, range: &Range<VmaOff>) -> impl Iterator<Item = &Leaf> {
+        let start = self.covering(range.start).map_or(range.start, |leaf| leaf.at);
+        let end = if range.is_empty() { start } else { range.end };
+        self.by_start.range(start..end).map(|(_, leaf)| leaf)
+    }
+
+    /// One range that holds all that has to be unmapped. Of folios larger than a page it may reach
+    /// outside `part`, and nothing but theirs lies between.
     fn hull(
         &self,
         part: &Range<VmaOff>,
-        around: &Range<VmaOff>,
-        counted_in: impl Fn(&Leaf) -> bool,
+        range: &Range<FileIndex>,
+        index: impl Fn(VmaOff) -> FileIndex,
     ) -> Option<Range<VmaOff>> {
-        let taken = self.overlapping(around).into_iter().filter_map(|leaf| {
-            let whole = leaf.range();
-            if leaf.is_folio() {
-                return counted_in(&leaf).then_some(whole);
-            }
-            let inside = whole.start.max(part.start)..whole.end.min(part.end);
-            (inside.start < inside.end).then_some(inside)
-        });
-        taken.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
+        let inside = self
+            .overlapping(part)
+            .map(|leaf| leaf.range().start.max(part.start)..leaf.range().end.min(part.end));
+        // The folio that the range cuts may be shown before and behind it only.
+        let before = self.by_start.range(..part.start).next_back();
+        let behind = self.by_start.range(part.end..).next();
+        let near = [before, behind].into_iter().flatten().map(|(_, leaf)| leaf);
+        let counted = self.overlapping(part).chain(near);
+        let counted = counted.filter_map(|leaf| leaf.counted_in(index(leaf.at), range));
+        inside
+            .chain(counted)
+            .reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
     }
 
-    /// Puts a leaf in the place of others. A folio is hidden only by itself.
-    fn replace(&mut self, leaf: Leaf) -> Vec<Leaf> {
-        let is_fine = |old: &Leaf| !old.is_folio() || (old.at, old.pages) == (leaf.at, leaf.pages);
-        let is_zapped = self.overlapping(&leaf.range()).iter().all(is_fine);
-        assert!(is_zapped, "I-38: a leaf of a folio is zapped first");
+    /// Puts a leaf in the place of what it covers, and joins it to its neighbours. Returns what was
+    /// covered.
+    fn put(&mut self, leaf: Leaf) -> Vec<Leaf> {
         let hidden = self.carve(&leaf.range());
-        self.by_start.insert(leaf.at, leaf);
+        let mut leaf = leaf;
+        let follows = self.by_start.remove(&leaf.range().end);
+        if let Some(refused) = follows.and_then(|follows| leaf.join(follows)) {
+            self.by_start.insert(refused.at, refused);
+        }
+        let before = self.by_start.range_mut(..leaf.at).next_back();
+        let apart = match before {
+            Some((_, before)) => before.join(leaf),
+            None => Some(leaf),
+        };
+        if let Some(leaf) = apart {
+            self.by_start.insert(leaf.at, leaf);
+        }
         hidden
     }
 
-    /// Removes `range` from every leaf. A leaf of a folio lies in the range as a whole.
+    /// Takes `range` out of every leaf.
     fn carve(&mut self, range: &Range<VmaOff>) -> Vec<Leaf> {
-        let taken = self.overlapping(range);
-        let lies_within = |leaf: &Leaf| range.start <= leaf.at && leaf.range().end <= range.end;
-        let is_whole = taken.iter().all(|leaf| !leaf.is_folio() || lies_within(leaf));
-        // Before anything is removed: a leaf that went would let go of pages that are mapped.
-        assert!(is_whole, "I-38: a leaf of a folio is unmapped as a whole");
-        for leaf in &taken {
-            self.by_start.remove(&leaf.at);
-            let before = leaf.at..range.start;
-            let after = range.end..leaf.range().end;
-            for rest in [before, after] {
-                if rest.start < rest.end {
-                    let pages = rest.end.since(rest.start);
-                    let rest = Leaf { at: rest.start, pages, target: leaf.target.clone() };
-                    self.by_start.insert(rest.at, rest);
-                }
-            }
+        self.cut(range.start);
+        self.cut(range.end);
+        self.by_start.extract_if(range.clone(), |_, _| true).map(|(_, leaf)| leaf).collect()
+    }
+
+    /// Makes `at` the start of a leaf if it lies inside one.
+    fn cut(&mut self, at: VmaOff) {
+        let Some((_, leaf)) = self.by_start.range_mut(..at).next_back() else { return };
+        if leaf.range().end > at {
+            let rest = leaf.split_off(at);
+            self.by_start.insert(at, rest);
         }
-        taken
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
-
-    use super::{Leaf, Table, Target};
-    use udax_mm::media::FileMedia;
-    use udax_mm::sync::Arc;
-    use udax_mm::{Access, MediaRange, MemoryType, Order, PAGE_SIZE, Pages, Pgmap, PgmapOff};
-    use udax_mm::{PgmapRef, Vma, VmaOff};
-
-    fn pgmap() -> PgmapRef {
-        let media = Arc::new(FileMedia::memfd("table", 4 * 4096).unwrap());
-        let range = MediaRange { media, start: 0, pages: Pages(4) };
-        let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).unwrap().try_get_live().unwrap();
-        pgmap.write(0, &[7; PAGE_SIZE]).unwrap();
-        pgmap
-    }
-
-    /// Four addresses, of which the third shows page 0.
-    fn table() -> Table {
-        let table = Table::new(Vma::reserve(Pages(4)).unwrap());
-        let folio = pgmap().request_folio(PgmapOff(0), Order::Base).unwrap();
-        table.map_folio(VmaOff(2), &folio, folio.pages(), Access::Read).unwrap();
-        table
-    }
-
-    fn absent(at: u64, pages: u64, target: Target) -> Leaf {
-        Leaf { at: VmaOff(at), pages: Pages(pages), target }
-    }
-
-    #[test]
-    fn a_late_failure_does_not_hide_a_folio() {
-        let table = table();
-
-        let shown = table.map_absent(absent(2, 1, Target::Failed), || true).unwrap();
-
-        assert_eq!(shown, Some(Pages(1)));
-        let mut byte = [0];
-        table.vma().read(2 * 4096, &mut byte).unwrap();
-        assert_eq!(byte, [7]);
-        assert!(table.leaves().iter().all(Leaf::is_folio));
-    }
-
-    #[test]
-    fn an_old_hole_ends_before_a_folio() {
-        let table = table();
-
-        let shown = table.map_absent(absent(0, 4, Target::Hole), || true).unwrap();
-
-        assert_eq!(shown, Some(Pages(2)));
-        let shown: Vec<_> =
-            table.leaves().iter().map(|leaf| (leaf.range(), leaf.is_folio())).collect();
-        assert_eq!(shown, [(VmaOff(0)..VmaOff(2), false), (VmaOff(2)..VmaOff(3), true)]);
-    }
+/// Where a table of `pages` pages that begins with page `first` of the file shows `range`.
+fn part_of(range: &Range<FileIndex>, first: FileIndex, pages: Pages) -> Range<VmaOff> {
+    let clip = |index: FileIndex| VmaOff(index.0.saturating_sub(first.0).min(pages.0));
+    clip(range.start)..clip(range.end)
 }

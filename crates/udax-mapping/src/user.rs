@@ -3,24 +3,57 @@
 //! Owns the life of one mapping from `map` to drop, and the way from a touched address to the
 //! fault engine. What the addresses show is in [`Table`](crate::table::Table).
 
-use crate::fallback::Fallback;
 use crate::fault::FaultError;
 use crate::mapping::Mapping;
-use crate::table::{Leaf, Table, Target};
+use crate::run::Bounds;
+use crate::stats::{Event, Fallback};
+use crate::stream::Stream;
+use crate::table::{Absent, Sharing, Spare, Table};
 use std::ops::Range;
-use udax_mm::sync::{Arc, Mutex, Weak};
+use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
 use udax_mm::units::PAGE_BYTES;
-use udax_mm::{Access, FaultSink, FileIndex, Order, Pages, Vma, VmaOff};
+use udax_mm::{Access, FaultSink, FileIndex, Order, Pages, RequestError, Vma, VmaOff};
 
 /// How a user mapping is filled.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Populate {
     /// Each page at its first touch. Where userfaultfd is not permitted the mapping is eager, and
     /// [`UserMapping::populate`] says so.
+    #[default]
     Lazy,
-    /// Every page at once. Holes of a writable mapping are allocated; a read-only mapping shows
-    /// them as zeros.
+    /// Every page at once. Holes of a shared, writable mapping are allocated; any other shows them
+    /// as zeros.
     Eager,
+}
+
+/// How a file is mapped: `mmap`'s protection and flags.
+///
+/// ```
+/// use udax_mapping::{MapMode, Sharing};
+/// use udax_mm::{Access, Order};
+///
+/// let private = MapMode { access: Access::Write, sharing: Sharing::Private, ..MapMode::default() };
+/// assert_eq!(private.floor, Order::Base);
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct MapMode {
+    /// What the program may do.
+    pub access: Access,
+    /// When pages are mapped.
+    pub populate: Populate,
+    /// What a store changes.
+    pub sharing: Sharing,
+    /// The smallest folio that may be mapped: an order above 0 is a promise, and what cannot keep
+    /// it fails with the reason instead of falling back.
+    pub floor: Order,
+}
+
+impl Default for MapMode {
+    /// Shared, for reading, filled at the first touch, in any order.
+    fn default() -> MapMode {
+        let (populate, sharing) = (Populate::Lazy, Sharing::Shared);
+        MapMode { access: Access::Read, populate, sharing, floor: Order::Base }
+    }
 }
 
 /// A range of a file, mapped at real addresses. Dropping it unmaps them.
@@ -30,9 +63,9 @@ pub enum Populate {
 /// through [`vma`](UserMapping::vma) return an error instead.
 ///
 /// An eager mapping cannot wait for a fault. Where a layout change takes pages back from it, and
-/// in the 2 MiB block around, a touch may be SIGBUS until the change is done.
+/// in the block around that is one folio, a touch may be SIGBUS until the change is done.
 ///
-/// Dropping it waits for a fault that is being served, so a thread does not drop it while it has
+/// Dropping it waits for faults that are being served, so a thread does not drop it while it has
 /// the layout lock of the file.
 ///
 /// # Examples
@@ -40,11 +73,12 @@ pub enum Populate {
 /// ```
 /// # mod owner { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/doc/owner.inc")); }
 /// # use owner::WholeDevice;
-/// # use udax_mapping::Populate;
+/// # use udax_mapping::MapMode;
 /// # use udax_mm::{Access, FileIndex, Pages};
 /// let file = WholeDevice::new(Pages(4))?;
-/// let stores = file.mapping.map(FileIndex(0), Pages(4), Access::Write, Populate::Lazy)?;
-/// let loads = file.mapping.map(FileIndex(1), Pages(2), Access::Read, Populate::Lazy)?;
+/// let for_stores = MapMode { access: Access::Write, ..MapMode::default() };
+/// let stores = file.mapping.map(FileIndex(0), Pages(4), for_stores)?;
+/// let loads = file.mapping.map(FileIndex(1), Pages(2), MapMode::default())?;
 ///
 /// stores.vma().store_u64(0x1000, 42)?;
 /// assert_eq!(loads.vma().load_u64(0)?, 42);
@@ -61,17 +95,18 @@ pub struct UserMapping {
 #[derive(Debug)]
 pub(crate) struct User {
     range: Range<FileIndex>,
-    access: Access,
+    mode: MapMode,
     table: Table,
+    stream: Stream,
     last_error: Mutex<Option<Arc<FaultError>>>,
 }
 
-/// Where faults of a lazy mapping arrive. Empty before the mapping is made and while it is dropped.
+/// Where faults of a lazy mapping arrive. Empty before the mapping is made and when it is dropped.
 ///
-/// Its lock is held during a fault, so that dropping the mapping waits for the fault to end.
+/// Faults hold its lock shared, so that dropping the mapping waits for them to end.
 #[derive(Debug, Default)]
 struct Sink {
-    target: Mutex<Option<(Weak<Mapping>, Weak<User>)>>,
+    target: RwLock<Option<(Weak<Mapping>, Weak<User>)>>,
 }
 
 impl UserMapping {
@@ -79,21 +114,20 @@ impl UserMapping {
     pub(crate) fn new(
         mapping: &Arc<Mapping>,
         range: Range<FileIndex>,
-        access: Access,
-        populate: Populate,
+        mode: MapMode,
     ) -> Result<UserMapping, FaultError> {
         let pages = range.end.since(range.start);
         let sink = Arc::new(Sink::default());
-        let vma = match (populate, mapping.service()) {
+        let vma = match (mode.populate, mapping.service()) {
             (Populate::Lazy, Some(service)) => {
                 let sink: Arc<dyn FaultSink> = sink.clone();
                 Vma::reserve_lazy(pages, service, sink)?
             }
             _ => Vma::reserve(pages)?,
         };
-        let last_error = Mutex::new(None);
-        let user = Arc::new(User { range, access, table: Table::new(vma), last_error });
-        *sink.target.lock() = Some((Arc::downgrade(mapping), Arc::downgrade(&user)));
+        let (table, stream, last_error) = (Table::new(vma), Stream::default(), Mutex::new(None));
+        let user = Arc::new(User { range, mode, table, stream, last_error });
+        *sink.target.write() = Some((Arc::downgrade(mapping), Arc::downgrade(&user)));
         mapping.add_user(&user);
         Ok(UserMapping { mapping: Arc::clone(mapping), user, sink })
     }
@@ -112,9 +146,14 @@ impl UserMapping {
         self.user.range.clone()
     }
 
+    /// How it was asked to be mapped.
+    pub fn mode(&self) -> MapMode {
+        self.user.mode
+    }
+
     /// Whether the program may store through it.
     pub fn access(&self) -> Access {
-        self.user.access
+        self.user.mode.access
     }
 
     /// How it is filled, which may differ from what was asked for.
@@ -130,16 +169,34 @@ impl UserMapping {
 
 impl Drop for UserMapping {
     fn drop(&mut self) {
-        // Waits for a fault that is being served, so that the last reference is never dropped by
-        // the thread that serves faults.
-        *self.sink.target.lock() = None;
+        // Waits for faults that are being served, so that the last reference is never dropped by
+        // a thread that serves faults.
+        *self.sink.target.write() = None;
         self.mapping.remove_user(&self.user);
     }
 }
 
 impl User {
     pub(crate) fn access(&self) -> Access {
-        self.access
+        self.mode.access
+    }
+
+    pub(crate) fn sharing(&self) -> Sharing {
+        self.mode.sharing
+    }
+
+    pub(crate) fn floor(&self) -> Order {
+        self.mode.floor
+    }
+
+    /// Whether the program may change the file through it.
+    pub(crate) fn stores_to_file(&self) -> bool {
+        (self.access(), self.sharing()) == (Access::Write, Sharing::Shared)
+    }
+
+    /// What an eager mapping asks for when it is filled.
+    pub(crate) fn populating(&self) -> Access {
+        if self.stores_to_file() { Access::Write } else { Access::Read }
     }
 
     pub(crate) fn table(&self) -> &Table {
@@ -159,37 +216,22 @@ impl User {
         self.range.start + at.since(VmaOff(0))
     }
 
+    /// Where it shows page `index`, which it does.
+    pub(crate) fn at(&self, index: FileIndex) -> VmaOff {
+        VmaOff(index.since(self.range.start).0)
+    }
+
     /// Where it shows the pages of `range`; empty if it does not.
     pub(crate) fn part(&self, range: &Range<FileIndex>) -> Range<VmaOff> {
         let start = range.start.max(self.range.start);
-        let end = range.end.min(self.range.end).max(start);
-        let off = |index: FileIndex| VmaOff(index.since(self.range.start).0);
-        if start > self.range.end { VmaOff(0)..VmaOff(0) } else { off(start)..off(end) }
+        let end = range.end.min(self.range.end);
+        if start < end { self.at(start)..self.at(end) } else { VmaOff(0)..VmaOff(0) }
     }
 
     /// Takes back every translation of pages in `range`, and of a larger folio that covers any of
-    /// them all translations in its block: it is counted as a whole.
-    pub(crate) fn zap(&self, range: &Range<FileIndex>) {
-        let near = Order::Pmd.pages().0;
-        let around = FileIndex(range.start.0.saturating_sub(near))
-            ..FileIndex(range.end.0.saturating_add(near));
-        self.table.zap(&self.part(range), &self.part(&around), |leaf| {
-            let counted = self.counted(leaf);
-            counted.start < range.end && range.start < counted.end
-        });
-    }
-
-    /// The pages of the file that a leaf keeps counted.
-    fn counted(&self, leaf: &Leaf) -> Range<FileIndex> {
-        let index = self.index(leaf.at);
-        match &leaf.target {
-            Target::Folio { folio, first, .. } => {
-                let before = first.since(folio.head());
-                let end = index + (folio.order().pages() - before);
-                FileIndex(index.0.saturating_sub(before.0))..end
-            }
-            _ => index.span(leaf.pages),
-        }
+    /// them all of it: it is counted as a whole.
+    pub(crate) fn zap(&self, range: &Range<FileIndex>, spare: Spare) {
+        self.table.zap(range, |at| self.index(at), spare);
     }
 
     /// The pages from `at` to the end of the mapping.
@@ -197,43 +239,68 @@ impl User {
         self.table.vma().pages() - at.since(VmaOff(0))
     }
 
-    /// Whether page `index` of the file shows a folio.
-    pub(crate) fn shows_folio(&self, index: FileIndex) -> bool {
-        let part = self.part(&index.span(Pages(1)));
-        self.table.next_absent(&part).is_none()
+    /// Whether any page of `range` shows a folio, or what stands for one.
+    pub(crate) fn shows(&self, range: &Range<FileIndex>) -> bool {
+        self.table.next_shown(&self.part(range)).is_some()
     }
 
-    /// The 2 MiB block of the file around `index`, if one huge translation can show it (I-37).
-    pub(crate) fn block_around(&self, index: FileIndex) -> Result<FileIndex, Fallback> {
-        let head = index.align_down(Order::Pmd);
-        let block = head.span(Order::Pmd.pages());
-        if block.start < self.range.start || block.end > self.range.end {
-            return Err(Fallback::RangeTooShort);
-        }
-        let addr = u64::try_from(self.table.vma().addr()).expect("an address has at most 64 bits");
-        let head_addr = addr + head.since(self.range.start).bytes();
-        if !(head_addr / PAGE_BYTES).is_multiple_of(Order::Pmd.pages().0) {
-            return Err(Fallback::AddressMisaligned);
-        }
-        Ok(head)
+    /// Up to where one fault at `index`, served by a folio of `order`, maps data: never into the
+    /// next block that could be a larger folio.
+    pub(crate) fn fault_around(&self, index: FileIndex, order: Order) -> FileIndex {
+        let end = if self.is_lazy() {
+            self.stream.fault_around(index, order, self.stores_to_file())
+        } else {
+            let larger = order.larger().unwrap_or(order);
+            index.align_down(larger) + larger.pages()
+        };
+        end.min(self.range.end)
     }
 
     /// Makes a touch of the page SIGBUS, and remembers why. A page that shows a folio keeps it: the
     /// fault came late, and the thread looks again.
     pub(crate) fn fail(&self, at: VmaOff, why: FaultError) {
+        let absent = match &why {
+            FaultError::Request(RequestError::Poisoned(_)) => Absent::Poisoned,
+            _ => Absent::Failed,
+        };
         *self.last_error.lock() = Some(Arc::new(why));
-        let leaf = Leaf { at, pages: Pages(1), target: Target::Failed };
-        let mapped = self.table.map_absent(leaf, || true);
+        let mapped = self.table.map_absent(at, Pages(1), absent);
         mapped.expect("a page that cannot be mapped can be SIGBUS; raise vm.max_map_count");
+    }
+}
+
+impl Bounds for User {
+    fn block_around(&self, index: FileIndex, order: Order) -> Result<FileIndex, Fallback> {
+        let head = index.align_down(order);
+        if head < self.range.start || head + order.pages() > self.range.end {
+            return Err(Fallback::Bounds);
+        }
+        let addr = u64::try_from(self.table.vma().addr()).expect("an address has at most 64 bits");
+        let head_addr = addr + self.at(head).byte();
+        if !(head_addr / PAGE_BYTES).is_multiple_of(order.pages().0) {
+            return Err(Fallback::Colour);
+        }
+        Ok(head)
     }
 }
 
 impl FaultSink for Sink {
     fn fault(&self, at: VmaOff, access: Access) {
-        let target = self.target.lock();
+        let target = self.target.read();
         let Some((mapping, user)) = target.as_ref() else { return };
         if let (Some(mapping), Some(user)) = (mapping.upgrade(), user.upgrade()) {
             mapping.fault_user(&user, at, access);
+        }
+    }
+}
+
+impl Mapping {
+    /// Serves a touch of a lazy mapping. What fails is SIGBUS, and remembered there.
+    fn fault_user(&self, user: &Arc<User>, at: VmaOff, access: Access) {
+        let faults = self.faults();
+        if let Err(why) = faults.fault_in(user, at, access) {
+            self.counters().event(Event::Failure);
+            user.fail(at, why);
         }
     }
 }

@@ -3,7 +3,7 @@
 use crate::index::{Block, Entry};
 use crate::iomap::IomapOps;
 use crate::mapping::Mapping;
-use crate::table::{Leaf, Target};
+use crate::table::{Leaf, Sharing, Shown, Target};
 use crate::user::User;
 use std::ops::Range;
 use udax_dev::DaxSpan;
@@ -36,17 +36,23 @@ impl Mapping {
         for block in &blocks {
             check_block(block, &spans)?;
         }
+        let pages: u64 = blocks.iter().map(|block| block.order.pages().0).sum();
+        ensure(pages == self.entry_pages().0, || "I-29: pages of entries miscounted".into())?;
         for user in self.users() {
-            for leaf in user.table().leaves() {
-                check_leaf(&user, &leaf, &blocks, &spans)?;
-            }
+            let mut checked = Ok(());
+            user.table().for_each(|leaf| {
+                if checked.is_ok() {
+                    checked = check_leaf(&user, leaf, &blocks, &spans);
+                }
+            });
+            checked?;
         }
         self.check_pins(&spans)
     }
 
     fn check_pins(&self, spans: &Spans) -> Result<(), String> {
         for pin in self.pins() {
-            for index in crate::index::indices(&pin.range) {
+            for index in (pin.range.start.0..pin.range.end.0).map(FileIndex) {
                 let Some((span, page)) = locate(spans, index) else {
                     return Err(format!("I-50: page {index} is pinned and has no block"));
                 };
@@ -78,13 +84,22 @@ fn check_shape(blocks: &[Block]) -> Result<(), String> {
     Ok(())
 }
 
-/// Every page of the entry lies where the owner says.
+/// Every page of a folio lies where the owner says, and a hole is one.
 fn check_block(block: &Block, spans: &Spans) -> Result<(), String> {
-    let entry = real(block);
+    let Some(place) = block.place() else {
+        let at = block.head;
+        return ensure(!has_data(spans, &block.range()), || {
+            format!("I-33: the entry of page {at} is a hole where there is data")
+        });
+    };
+    // What is shared is not listed by the owner: its pages are not this file's to take.
+    if place.is_shared {
+        return Ok(());
+    }
     for index in [block.head, FileIndex(block.range().end.0 - 1)] {
-        let expected = entry.first + index.since(block.head);
+        let expected = place.first + index.since(block.head);
         let is_there = locate(spans, index)
-            .is_some_and(|(span, page)| page == expected && *span.pgmap().pgmap() == entry.pgmap);
+            .is_some_and(|(span, page)| page == expected && *span.pgmap().pgmap() == place.pgmap);
         ensure(is_there, || format!("I-20: the entry of page {index} is not where its data is"))?;
     }
     Ok(())
@@ -94,38 +109,77 @@ fn check_leaf(user: &User, leaf: &Leaf, blocks: &[Block], spans: &Spans) -> Resu
     let index = user.index(leaf.at);
     let range = index.span(leaf.pages);
     match &leaf.target {
-        Target::Folio { folio, first, access } => {
-            let block = blocks.iter().find(|block| block.range().contains(&index));
-            let Some(block) = block else {
-                return Err(format!("I-33: page {index} is mapped and has no entry"));
-            };
-            let entry = real(block);
-            let is_same = entry.first + index.since(block.head) == *first;
-            ensure(is_same, || format!("I-33: page {index} shows another page than its entry"))?;
-            let is_marked = entry.is_dirty || *access == Access::Read;
-            ensure(is_marked, || format!("I-34: page {index} is writable and clean"))?;
-            let counted = folio.pgmap().get_folio(*first).map(|folio| folio.head());
-            ensure(counted == Some(folio.head()), || {
-                format!("I-12: page {index} is mapped and not counted")
-            })
+        Target::Folios(shown) => check_shown(&range, shown, blocks),
+        Target::Hole => {
+            ensure(!has_data(spans, &range), || {
+                format!("I-44: pages from {index} on show a hole where there is data")
+            })?;
+            let is_zero = |block: &Block| matches!(block.entry, Some(Entry::Zero));
+            let covered = covering(blocks, &range).filter(|block| is_zero(block));
+            let pages: u64 = covered.map(|block| overlap(&block.range(), &range)).sum();
+            ensure(pages == leaf.pages.0, || format!("I-33: no entry for the hole at {index}"))
         }
-        Target::Hole => ensure(!has_data(spans, &range), || {
-            format!("I-44: pages from {index} on show a hole where there is data")
-        }),
         Target::PastEnd => ensure(!has_data(spans, &range), || {
             format!("I-32: pages from {index} on show the end where there is data")
         }),
-        Target::Failed => Ok(()),
+        Target::Snapshot => ensure(user.stores_to_file(), || {
+            format!("I-36: page {index} is a copy for a mapping that does not store")
+        }),
+        Target::Own => ensure(user.sharing() == Sharing::Private, || {
+            format!("I-39: page {index} is private in a shared mapping")
+        }),
+        Target::Failed | Target::Poisoned => Ok(()),
     }
 }
 
-fn shows_folio(user: &User) -> bool {
-    let is_folio = |leaf: &Leaf| matches!(leaf.target, Target::Folio { .. });
-    user.table().leaves().iter().any(is_folio)
+/// Each page is the one of its entry, counted, and marked if it can be stored to.
+fn check_shown(range: &Range<FileIndex>, shown: &Shown, blocks: &[Block]) -> Result<(), String> {
+    let mut checked = 0;
+    let can_store = (shown.access, shown.sharing) == (Access::Write, Sharing::Shared);
+    for block in covering(blocks, range) {
+        let index = block.head.max(range.start);
+        checked += overlap(&block.range(), range);
+        let Some(place) = block.place() else {
+            return Err(format!("I-33: page {index} is mapped and its entry is a hole"));
+        };
+        let page = shown.first + index.since(range.start);
+        let is_same = place.first + index.since(block.head) == page;
+        ensure(is_same, || format!("I-33: page {index} shows another page than its entry"))?;
+        ensure(place.is_dirty || !can_store, || {
+            format!("I-34: page {index} is writable and clean")
+        })?;
+        ensure(!place.is_shared || !can_store, || {
+            format!("I-36: page {index} is writable and shared")
+        })?;
+        let counted = shown.folios.pgmap().get_folio(page).map(|folio| folio.order());
+        ensure(counted == Some(shown.order()), || {
+            format!("I-12: page {index} is mapped and not counted in its order")
+        })?;
+    }
+    let pages = range.end.since(range.start).0;
+    ensure(checked == pages, || {
+        format!("I-33: pages from {} are mapped without entry", range.start)
+    })
 }
 
-fn real(block: &Block) -> &Entry {
-    block.entry.as_ref().expect("the shape was checked")
+/// The blocks that overlap `range`.
+fn covering<'b>(
+    blocks: &'b [Block],
+    range: &'b Range<FileIndex>,
+) -> impl Iterator<Item = &'b Block> {
+    let first = blocks.partition_point(|block| block.range().end <= range.start);
+    blocks[first..].iter().take_while(|block| block.head < range.end)
+}
+
+fn overlap(one: &Range<FileIndex>, other: &Range<FileIndex>) -> u64 {
+    let end = one.end.min(other.end).0;
+    end.saturating_sub(one.start.max(other.start).0)
+}
+
+fn shows_folio(user: &User) -> bool {
+    let mut shows = false;
+    user.table().for_each(|leaf| shows |= leaf.shown().is_some());
+    shows
 }
 
 fn locate(spans: &Spans, index: FileIndex) -> Option<(&DaxSpan, PgmapOff)> {

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{PAGE, TestFile, data, info, range};
+use common::{PAGE, TestFile, data, folios, info, mode, range};
 use udax_mapping::{FaultError, Populate};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Wait};
@@ -60,7 +60,7 @@ fn a_hole_is_allocated_even_for_a_pin_that_reads() {
     let pin = file.mapping.pin(range(0, 2), info("test", PinKind::Read)).unwrap();
 
     let block = file.blocks()[1].expect("the hole got a block");
-    assert_eq!(pin.folios()[1].head(), PgmapOff(block));
+    assert_eq!(folios(&pin)[1].0, PgmapOff(block));
     file.verify();
 }
 
@@ -102,9 +102,8 @@ fn a_whole_block_is_one_folio() {
 
     let pin = file.mapping.pin(range(0, 1024), info("test", PinKind::Read)).unwrap();
 
-    let folios: Vec<_> = pin.folios().iter().map(|folio| (folio.head(), folio.order())).collect();
-    assert_eq!(folios, [(PgmapOff(512), Order::Pmd), (PgmapOff(1024), Order::Pmd)]);
-    assert_eq!(file.mapping.fallbacks().huge, 2);
+    assert_eq!(folios(&pin), [(PgmapOff(512), Order::Pmd), (PgmapOff(1024), Order::Pmd)]);
+    assert_eq!(file.mapping.stats().faults(Order::Pmd), 2);
     file.verify();
 }
 
@@ -116,8 +115,8 @@ fn a_part_of_a_block_that_is_counted_as_a_whole_shares_its_folio() {
 
     let part = file.mapping.pin(range(7, 9), info("part", PinKind::Read)).unwrap();
 
-    assert_eq!(part.folios().len(), 1);
-    assert_eq!(part.folios()[0].head(), PgmapOff(512));
+    assert_eq!(folios(&part).len(), 1);
+    assert_eq!(folios(&part)[0].0, PgmapOff(512));
     let mut byte = [0];
     part.read(0, &mut byte).unwrap();
     assert_eq!(byte, [77]);
@@ -152,7 +151,8 @@ fn a_pin_for_reading_refuses_stores() {
 #[test]
 fn what_a_failed_pin_allocated_is_no_hole_any_more() {
     let file = TestFile::new(4, &[None]);
-    let shows = file.mapping.map(FileIndex(0), Pages(1), Access::Read, Populate::Eager).unwrap();
+    let shows =
+        file.mapping.map(FileIndex(0), Pages(1), mode(Access::Read, Populate::Eager)).unwrap();
     // Somebody holds every block, so that the folio cannot be had.
     let live = file.pgmap().try_get_live().unwrap();
     let held = Arc::new(Mutex::new(None));

@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::{PAGE, TestFile, info, range};
-use udax_mapping::{PinnedRange, Populate, UserMapping};
+use common::{PAGE, TestFile, info, mode, range};
+use udax_mapping::{PinnedFolios, Populate, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
 
@@ -26,7 +26,7 @@ struct Run {
 }
 
 struct Pinned {
-    pin: PinnedRange,
+    pin: PinnedFolios,
     /// The block of each page when it was pinned.
     blocks: Vec<Option<u64>>,
     /// What each page held when it was pinned or last stored to.
@@ -90,7 +90,7 @@ impl Run {
         // An eager mapping for writing would allocate every hole.
         let writes = self.how == Populate::Lazy && self.random.below(2) == 0;
         let access = if writes { Access::Write } else { Access::Read };
-        let mapped = self.file.mapping.map(FileIndex(from), Pages(pages), access, self.how);
+        let mapped = self.file.mapping.map(FileIndex(from), Pages(pages), mode(access, self.how));
         self.mapped.push(mapped.expect("mapping does not fail"));
         "map"
     }

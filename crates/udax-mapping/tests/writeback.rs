@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{TestFile, data, info, range};
+use common::{TestFile, data, info, mode, range};
 use std::os::fd::BorrowedFd;
 use std::panic::Location;
 use udax_mapping::{Populate, UserMapping};
@@ -108,7 +108,7 @@ fn file(pages: &[Option<u64>]) -> (Arc<Witness>, Arc<TestFile>) {
 }
 
 fn map(file: &TestFile, from: u64, pages: u64, access: Access) -> UserMapping {
-    let mapped = file.mapping.map(FileIndex(from), Pages(pages), access, Populate::Eager);
+    let mapped = file.mapping.map(FileIndex(from), Pages(pages), mode(access, Populate::Eager));
     mapped.expect("the file can be mapped")
 }
 

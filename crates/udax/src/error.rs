@@ -70,6 +70,12 @@ pub(crate) enum Cause {
          tmpfs or on a DAX device"
     )]
     NotRegistrable,
+
+    #[error(
+        "stores to this memory are not durable without a call, so it cannot be mapped with sync; \
+         use a pool on persistent memory, or flush"
+    )]
+    NotSynchronous,
 }
 
 /// Adds the path a call was about to its error.
@@ -117,6 +123,7 @@ impl Cause {
             Cause::BadHandle(_) => ErrorKind::BadHandle,
             Cause::OutOfRange { .. } => ErrorKind::OutOfRange,
             Cause::NotRegistrable => ErrorKind::NotRegistrable,
+            Cause::NotSynchronous => ErrorKind::NotSynchronous,
         }
     }
 }

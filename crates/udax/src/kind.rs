@@ -76,6 +76,10 @@ pub enum ErrorKind {
     StillOpen,
     /// The host kernel cannot register this memory for input and output.
     NotRegistrable,
+    /// Stores to this memory are not durable without a call.
+    NotSynchronous,
+    /// The range cannot be mapped by folios as large as was asked; the message says why.
+    TooFragmented,
     /// The device was taken away.
     DeviceGone,
     /// The medium failed.
@@ -139,6 +143,7 @@ fn of_fault(error: &FaultError) -> ErrorKind {
         FaultError::Removed => ErrorKind::DeviceGone,
         FaultError::Closed => ErrorKind::Closed,
         FaultError::NotAllocated(_) => ErrorKind::Full,
+        FaultError::BelowFloor { .. } => ErrorKind::TooFragmented,
         FaultError::Iomap(error) => of_owner(error),
         FaultError::Request(error) => of_request(error),
         FaultError::Io(error) => of_host(error),

@@ -46,10 +46,10 @@ pub use udax_fs as fs;
 pub use udax_fs::{
     CheckReport, FileExtent, FreePolicy, Ino, Kind, Problem, Recovered, RenameMode, Usage,
 };
-pub use udax_mapping::Populate;
+pub use udax_mapping::{Fallback, Populate, Stats};
 pub use udax_mm::media::{Durability, Persistence};
 pub use udax_mm::{
-    Access, FileIndex, MediaFacts, Order, PAGE_SIZE, Pages, PinKind, PinOwner, PinTerm, Wait,
+    Access, FileIndex, Iovec, MediaFacts, Order, PAGE_SIZE, Pages, PinKind, PinOwner, PinTerm, Wait,
 };
 
 pub use dir::{DirEntry, ReadDir};

@@ -6,9 +6,9 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use udax_fs::{FileMapping, Inode};
-use udax_mapping::Populate;
-use udax_mm::Access;
+use udax_mapping::{MapMode, Populate, Sharing, Stats};
 use udax_mm::sync::Arc;
+use udax_mm::{Access, Order};
 
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
@@ -21,10 +21,10 @@ use crate::range::{byte_count, check, to_pages};
 /// let options = MapOptions::new().access(Access::Write).populate(Populate::Eager);
 /// # let _ = options;
 /// ```
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct MapOptions {
-    access: Access,
-    populate: Populate,
+    mode: MapMode,
+    is_sync: bool,
 }
 
 /// A range of a file, mapped. Dropping it unmaps.
@@ -61,33 +61,52 @@ pub struct Mapping {
 }
 
 impl MapOptions {
-    /// For reading, filled at the first touch.
+    /// For reading, shared, filled at the first touch, in folios of any size.
     pub fn new() -> MapOptions {
-        MapOptions { access: Access::Read, populate: Populate::Lazy }
+        MapOptions::default()
     }
 
     /// Sets what the mapping is for.
     #[must_use]
     pub fn access(mut self, access: Access) -> MapOptions {
-        self.access = access;
+        self.mode.access = access;
         self
     }
 
     /// Sets when pages are mapped.
     #[must_use]
     pub fn populate(mut self, populate: Populate) -> MapOptions {
-        self.populate = populate;
+        self.mode.populate = populate;
+        self
+    }
+
+    /// Makes stores change a copy that only this mapping sees (`MAP_PRIVATE`). The file need not be
+    /// open for writing, and may be frozen.
+    #[must_use]
+    pub fn private(mut self) -> MapOptions {
+        self.mode.sharing = Sharing::Private;
+        self
+    }
+
+    /// Sets the smallest folio that the range may be mapped by. With [`Order::Pmd`] it is mapped by
+    /// 2 MiB or not at all: mapping, or a touch of what is allocated later, fails with the reason.
+    #[must_use]
+    pub fn floor(mut self, order: Order) -> MapOptions {
+        self.mode.floor = order;
+        self
+    }
+
+    /// Asks for a mapping whose stores are durable when the program has flushed its caches, without
+    /// a call (`MAP_SYNC`): refused where the medium cannot do that. A page appears in any mapping
+    /// only after its place in the file is durable.
+    #[must_use]
+    pub fn sync(mut self) -> MapOptions {
+        self.is_sync = true;
         self
     }
 
     pub(crate) fn is_write(&self) -> bool {
-        self.access == Access::Write
-    }
-}
-
-impl Default for MapOptions {
-    fn default() -> MapOptions {
-        MapOptions::new()
+        (self.mode.access, self.mode.sharing) == (Access::Write, Sharing::Shared)
     }
 }
 
@@ -112,10 +131,21 @@ impl Mapping {
         std::ptr::with_exposed_provenance_mut(self.addr())
     }
 
-    /// Whether pages are mapped at their first touch; otherwise they were when the mapping was
-    /// made.
-    pub fn is_lazy(&self) -> bool {
-        self.user.vma().is_lazy()
+    /// How pages are mapped: at their first touch, or all of them when the mapping was made. It is
+    /// [`Populate::Eager`] also where the host permits no userfaultfd.
+    pub fn faulting(&self) -> Populate {
+        self.user.populate()
+    }
+
+    /// What happened to the pages of the file since it was opened: faults by size, and for what
+    /// reasons others were not larger.
+    pub fn stats(&self) -> Stats {
+        self.inode.stats()
+    }
+
+    /// Why the last touch that became SIGBUS could not be served, if there was one.
+    pub fn last_fault_error(&self) -> Option<String> {
+        self.user.last_fault_error().map(|why| why.to_string())
     }
 
     /// Copies bytes out, from byte `from` of the mapping on.
@@ -185,8 +215,9 @@ impl Mapping {
     ///
     /// Fails if the range is not inside the mapping, or the medium fails.
     pub fn flush(&self, range: Range<u64>) -> Result<()> {
-        self.locate(range.start, range.end.saturating_sub(range.start))?;
-        self.inode.sync().at(&self.path)
+        let from = self.locate(range.start, range.end.saturating_sub(range.start))?;
+        let start = self.user.range().start.byte() + from;
+        self.inode.flush(start..start + (range.end - range.start)).at(&self.path)
     }
 
     pub(crate) fn new(
@@ -198,10 +229,13 @@ impl Mapping {
     ) -> Result<Mapping, Cause> {
         let (pages, skip) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
-        let user = inode.map(pages.start, count, options.access, options.populate)?;
+        if options.is_sync && !pool.is_synchronous() {
+            return Err(Cause::NotSynchronous);
+        }
+        let user = inode.map(pages.start, count, options.mode)?;
         let skip = usize::try_from(skip).expect("less than a page");
         let (len, path) = (range.end - range.start, path.to_owned());
-        Ok(Mapping { user, inode, skip, len, access: options.access, path, _pool: pool })
+        Ok(Mapping { user, inode, skip, len, access: options.mode.access, path, _pool: pool })
     }
 
     fn require_write(&self) -> Result<()> {

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use udax_fs::{Ino, Inode};
-use udax_mapping::{FilePin, PinnedRange};
+use udax_mapping::{FilePin, PinnedFolios};
 use udax_mm::sync::Arc;
-use udax_mm::{PinInfo, PinKind, PinOwner, PinTerm};
+use udax_mm::{Iovec, PinInfo, PinKind, PinOwner, PinTerm};
 
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
@@ -50,7 +50,7 @@ pub struct PinOptions {
 #[derive(Debug)]
 pub struct Pin {
     // Before the pool: a pin is given back before the pool may close.
-    pinned: PinnedRange,
+    pinned: PinnedFolios,
     range: Range<u64>,
     skip: u64,
     path: PathBuf,
@@ -139,6 +139,17 @@ impl Pin {
         }
         let at = self.locate(at, bytes.len())?;
         self.pinned.write(at, bytes).at(&self.path)
+    }
+
+    /// Where the bytes are in this process, in order: what a device or the kernel is told. The
+    /// addresses stay good for as long as the pin does, whatever becomes of the file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the medium is not mapped into this process, or failed.
+    pub fn iovecs(&self) -> Result<Vec<Iovec>> {
+        let len = self.range.end - self.range.start;
+        self.pinned.iovecs_of(self.skip, len).at(&self.path)
     }
 
     pub(crate) fn new(

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use udax_fs::{CheckReport, Filesystem, Ino, Kind, Recovered, Usage};
+use udax_mm::media::Persistence;
 use udax_mm::sync::Arc;
 use udax_mm::{MediaFacts, Wait};
 
@@ -248,6 +249,11 @@ impl Inner {
 
     pub(crate) fn facts(&self) -> MediaFacts {
         self.facts
+    }
+
+    /// Whether flushing the caches makes a mapped store durable.
+    pub(crate) fn is_synchronous(&self) -> bool {
+        self.facts.is_dax && self.facts.persistence == Persistence::CacheLines
     }
 }
 

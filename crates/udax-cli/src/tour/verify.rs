@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::ensure;
-use udax::{File, MapOptions, Order, Pages};
+use udax::{File, MapOptions, Order, Pages, Populate};
 use xxhash_rust::xxh3::Xxh3;
 
 use super::stage::Stage;
@@ -62,7 +62,7 @@ fn digest(file: &File, len: u64, chunk: &mut [u8]) -> anyhow::Result<(u64, bool)
         digest.update(bytes);
         at += u64::try_from(want)?;
     }
-    Ok((digest.digest(), map.is_lazy()))
+    Ok((digest.digest(), map.faulting() == Populate::Lazy))
 }
 
 /// The pages of a file that lie in entries of order 9 and above.

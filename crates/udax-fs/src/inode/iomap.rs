@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use udax_dev::DaxSpan;
 use udax_mapping::{Iomap, IomapError, IomapOps};
-use udax_mm::{Access, FileIndex, Pages};
+use udax_mm::{Access, FileIndex, Order, Pages};
 
 use super::{END, Node, State};
 use crate::FsError;
@@ -54,9 +54,43 @@ impl Node {
             Iomap::Hole { .. } => (),
             found => return Ok(found),
         }
-        self.fill(&mut state, index..index + Pages(1))?;
-        find(&self.core.store, &state, index)
+        let filled = self.fill_around(&mut state, index)?;
+        let found = find(&self.core.store, &state, index)?;
+        Ok(match found {
+            Iomap::Data { span, start, is_shared, .. } => {
+                Iomap::Data { span, start, is_shared, new: filled }
+            }
+            other => other,
+        })
     }
+
+    /// Fills the 2 MiB around `index` if the file has a hole in all of it and there is a block for
+    /// it, so that one fault maps it; else the page. Returns what was filled.
+    fn fill_around(
+        &self,
+        state: &mut State,
+        index: FileIndex,
+    ) -> Result<Range<FileIndex>, FsError> {
+        let head = index.align_down(Order::Pmd);
+        let block = head.span(Order::Pmd.pages());
+        let store = &self.core.store;
+        let is_hole = block.end <= state.end()
+            && matches!(
+                state.tree.lookup(store, head, block.clone())?,
+                Lookup::Hole(pages) if pages >= Order::Pmd.pages()
+            );
+        if is_hole && store.huge_free() > 0 {
+            self.fill(state, block.clone())?;
+            return Ok(block);
+        }
+        let page = index..index + Pages(1);
+        self.fill(state, page.clone())?;
+        Ok(page)
+    }
+}
+
+fn data(span: DaxSpan, start: FileIndex) -> Iomap {
+    Iomap::Data { span, start, is_shared: false, new: start..start }
 }
 
 /// What lies at `index`.
@@ -72,11 +106,11 @@ fn find(store: &Store, state: &State, index: FileIndex) -> Result<Iomap, FsError
             let before = index.since(run.index);
             let span = store.span(Extent { start: run.device, pages: run.pages })?;
             if before < span.pages() {
-                return Ok(Iomap::Data { span, start: run.index, is_shared: false });
+                return Ok(data(span, run.index));
             }
             // The run crosses from one medium to the next before the page that was asked for.
             let rest = Extent { start: run.device + before, pages: run.pages - before };
-            Ok(Iomap::Data { span: store.span(rest)?, start: index, is_shared: false })
+            Ok(data(store.span(rest)?, index))
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::{Deref, Range};
 
-use udax_mapping::{FilePin, PinnedRange, Populate, UserMapping};
+use udax_mapping::{FilePin, MapMode, PinnedFolios, Sharing, Stats, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord};
 
@@ -55,17 +55,21 @@ impl Inode {
     ///
     /// # Errors
     ///
-    /// Returns [`FsError::Frozen`] and [`FsError::ReadOnly`] for a mapping to write of what cannot
-    /// be written, and [`FsError::Fault`] if the host refuses the mapping.
+    /// Returns [`FsError::Frozen`] and [`FsError::ReadOnly`] for a shared mapping to write of what
+    /// cannot be written, and [`FsError::Fault`] if the host refuses the mapping or it cannot be made
+    /// of folios as large as its floor.
     pub fn map(
         self: &Arc<Inode>,
         start: FileIndex,
         pages: Pages,
-        access: Access,
-        populate: Populate,
+        mode: MapMode,
     ) -> Result<FileMapping, FsError> {
-        self.check_access(access)?;
-        let user = self.mapping.map(start, pages, access, populate)?;
+        // A private mapping stores to copies, and never to the file.
+        self.check_access(match mode.sharing {
+            Sharing::Shared => mode.access,
+            Sharing::Private => Access::Read,
+        })?;
+        let user = self.mapping.map(start, pages, mode)?;
         Ok(FileMapping { user, inode: Arc::clone(self) })
     }
 
@@ -76,7 +80,7 @@ impl Inode {
     ///
     /// Returns [`FsError::Fault`] for a range that reaches past the end, and what
     /// [`Inode::map`] returns.
-    pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<PinnedRange, FsError> {
+    pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<PinnedFolios, FsError> {
         let access = match info.kind {
             udax_mm::PinKind::Read => Access::Read,
             udax_mm::PinKind::Write => Access::Write,
@@ -120,6 +124,25 @@ impl Inode {
         if state.has_lazy_times {
             let next = state.clone();
             self.node.commit(&mut state, next, Txn::new(&core.store))?;
+        }
+        Ok(())
+    }
+
+    /// What happened to the pages of the file since it was opened: faults by size, fallbacks to
+    /// smaller ones by reason, waits for pins.
+    pub fn stats(&self) -> Stats {
+        self.mapping.stats()
+    }
+
+    /// Makes what was stored to these bytes through mappings durable, and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Device`] if the device fails.
+    pub fn flush(&self, bytes: Range<u64>) -> Result<(), FsError> {
+        self.node.core.check_open()?;
+        if self.node.core.check_writable().is_ok() {
+            self.mapping.flush(bytes)?;
         }
         Ok(())
     }

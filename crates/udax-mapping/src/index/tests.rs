@@ -1,22 +1,29 @@
 //! Entry locks: who gets them, who waits, and what is left of an entry that is cut.
 
-use super::{Block, Conflict, Entry, Index};
+use super::{Block, Conflict, Entry, Index, Place};
 use std::ops::Range;
 use std::thread;
 use udax_mm::media::FileMedia;
 use udax_mm::sync::Arc;
 use udax_mm::{FileIndex, MediaRange, MemoryType, Order, Pages, Pgmap, PgmapOff};
 
-fn entry(is_dirty: bool) -> Entry {
+/// A page map of one page. Where entries say that folios lie is nobody's business here.
+fn pgmap() -> Pgmap {
     let media = Arc::new(FileMedia::memfd("index", Pages(1).bytes()).expect("a page of memory"));
     let range = MediaRange { media, start: 0, pages: Pages(1) };
-    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).expect("one page");
-    Entry { pgmap, first: PgmapOff(1024), is_dirty }
+    Pgmap::new(vec![range], MemoryType::FsDax).expect("one page")
 }
 
-fn insert(index: &Index, at: u64, order: Order, entry: Entry) {
+fn insert(index: &Index, at: u64, order: Order, is_dirty: bool) {
     let block = index.lock(FileIndex(at), order).expect("nothing is in the way");
-    index.update(block.head, |slot| *slot = Some(entry));
+    let (first, is_shared) = (PgmapOff(1024), false);
+    index.insert(block.head, &Place { pgmap: pgmap(), first, is_dirty, is_shared });
+    index.unlock(block.head);
+}
+
+fn insert_zero(index: &Index, at: u64, order: Order) {
+    let block = index.lock(FileIndex(at), order).expect("nothing is in the way");
+    index.insert_zero(block.head);
     index.unlock(block.head);
 }
 
@@ -24,17 +31,20 @@ fn lock(index: &Index, at: u64) -> Block {
     index.lock_page(FileIndex(at))
 }
 
-/// The entries, as (head, pages, pgmap offset, dirty).
-fn entries(index: &Index) -> Vec<(u64, u64, u64, bool)> {
+/// The entries, as (head, pages, pgmap offset, dirty). A hole has no offset.
+fn entries(index: &Index) -> Vec<(u64, u64, Option<u64>, bool)> {
     let of = |block: &Block| {
-        let entry = block.entry.as_ref().expect("nothing is locked");
-        (block.head.0, block.order.pages().0, entry.first.0, entry.is_dirty)
+        let place = block.place();
+        let first = place.map(|place| place.first.0);
+        let is_dirty = place.is_some_and(|place| place.is_dirty);
+        assert!(block.entry.is_some(), "nothing is locked");
+        (block.head.0, block.order.pages().0, first, is_dirty)
     };
     index.blocks().iter().map(of).collect()
 }
 
 fn wait_for_waiters(index: &Index, count: usize) {
-    while index.state.lock().waiters < count {
+    while index.state.lock().waiters.len() < count {
         thread::yield_now();
     }
 }
@@ -73,7 +83,7 @@ fn entries_beside_a_block_do_not_conflict() {
 #[test]
 fn a_page_under_a_larger_entry_is_served_by_it() {
     let index = Index::default();
-    insert(&index, 512, Order::Pmd, entry(false));
+    insert(&index, 512, Order::Pmd, false);
 
     let block = lock(&index, 1000);
 
@@ -94,7 +104,7 @@ fn a_block_that_stays_empty_is_forgotten() {
 #[test]
 fn every_waiter_gets_the_lock_in_its_turn() {
     let index = Index::default();
-    insert(&index, 0, Order::Pmd, entry(false));
+    insert(&index, 0, Order::Pmd, false);
     let held = lock(&index, 0);
 
     thread::scope(|scope| {
@@ -109,7 +119,7 @@ fn every_waiter_gets_the_lock_in_its_turn() {
         index.unlock(held.head);
     });
 
-    assert_eq!(index.first_locked(), None, "I-24, I-25");
+    assert_eq!(index.is_locked(), false, "I-24, I-25");
 }
 
 #[test]
@@ -124,7 +134,7 @@ fn every_waiter_of_a_block_that_shrinks_finds_its_own_page() {
         });
         wait_for_waiters(&index, 2);
 
-        let page = index.shrink(block.head, FileIndex(3));
+        let page = index.shrink(block.head, FileIndex(3), Order::Base);
 
         assert_eq!(page.range(), range(3, 4));
         // Each keeps its lock, so neither wakes the other.
@@ -151,12 +161,12 @@ fn a_waiter_of_a_forgotten_block_takes_its_place() {
 #[test]
 fn a_scan_waits_for_a_locked_entry_and_does_not_skip_it() {
     let index = Index::default();
-    insert(&index, 4, Order::Base, entry(true));
-    insert(&index, 9, Order::Base, entry(true));
+    insert(&index, 4, Order::Base, true);
+    insert(&index, 9, Order::Base, true);
     let held = lock(&index, 4);
 
     thread::scope(|scope| {
-        let scan = || index.lock_next(FileIndex(0), FileIndex(20), |entry| entry.is_dirty);
+        let scan = || index.lock_dirty(&range(0, 20));
         let found = scope.spawn(scan);
         wait_for_waiters(&index, 1);
 
@@ -169,11 +179,11 @@ fn a_scan_waits_for_a_locked_entry_and_does_not_skip_it() {
 #[test]
 fn a_scan_finds_the_entry_that_covers_its_start_and_stops_at_its_end() {
     let index = Index::default();
-    insert(&index, 0, Order::Pmd, entry(true));
-    insert(&index, 600, Order::Base, entry(true));
-    insert(&index, 601, Order::Base, entry(false));
+    insert(&index, 0, Order::Pmd, true);
+    insert(&index, 600, Order::Base, true);
+    insert(&index, 601, Order::Base, false);
     let next = |from, to| {
-        let found = index.lock_next(FileIndex(from), FileIndex(to), |entry| entry.is_dirty);
+        let found = index.lock_dirty(&range(from, to));
         found.map(|block| {
             index.unlock(block.head);
             block.head.0
@@ -190,18 +200,18 @@ fn a_scan_finds_the_entry_that_covers_its_start_and_stops_at_its_end() {
 fn a_removal_takes_the_entries_of_its_range() {
     let index = Index::default();
     for at in [3, 4, 5, 6] {
-        insert(&index, at, Order::Base, entry(true));
+        insert(&index, at, Order::Base, true);
     }
 
     index.remove(&range(4, 6));
 
-    assert_eq!(entries(&index), [(3, 1, 1024, true), (6, 1, 1024, true)]);
+    assert_eq!(entries(&index), [(3, 1, Some(1024), true), (6, 1, Some(1024), true)]);
 }
 
 #[test]
 fn a_clean_entry_that_is_cut_goes_as_a_whole() {
     let index = Index::default();
-    insert(&index, 512, Order::Pmd, entry(false));
+    insert(&index, 512, Order::Pmd, false);
 
     index.remove(&range(1000, 2000));
 
@@ -211,19 +221,140 @@ fn a_clean_entry_that_is_cut_goes_as_a_whole() {
 #[test]
 fn a_dirty_entry_that_is_cut_leaves_its_dirty_pages() {
     let index = Index::default();
-    insert(&index, 512, Order::Pmd, entry(true));
+    insert(&index, 512, Order::Pmd, true);
 
     index.remove(&range(514, u64::MAX));
 
-    assert_eq!(entries(&index), [(512, 1, 1024, true), (513, 1, 1025, true)]);
+    assert_eq!(entries(&index), [(512, 1, Some(1024), true), (513, 1, Some(1025), true)]);
 }
 
 #[test]
 fn an_empty_range_removes_nothing() {
     let index = Index::default();
-    insert(&index, 512, Order::Pmd, entry(false));
+    insert(&index, 512, Order::Pmd, false);
 
     index.remove(&range(600, 600));
 
-    assert_eq!(entries(&index), [(512, 512, 1024, false)]);
+    assert_eq!(entries(&index), [(512, 512, Some(1024), false)]);
+}
+
+#[test]
+fn a_dirty_gibibyte_that_is_cut_leaves_blocks_as_large_as_fit() {
+    let index = Index::default();
+    insert(&index, 1 << 18, Order::Pud, true);
+
+    index.remove(&range((1 << 18) + 513, u64::MAX));
+
+    let first = 1 << 18;
+    let left = [(first, 512, Some(1024), true), (first + 512, 1, Some(1536), true)];
+    assert_eq!(entries(&index), left);
+}
+
+#[test]
+fn an_unlock_hands_the_lock_to_the_first_that_waits() {
+    let index = Index::default();
+    insert(&index, 4, Order::Base, false);
+    let held = lock(&index, 4);
+
+    thread::scope(|scope| {
+        let first = scope.spawn(|| lock(&index, 4).head);
+        wait_for_waiters(&index, 1);
+
+        index.unlock(held.head);
+
+        // Nobody can come between: it is locked before the waiter has woken.
+        assert!(index.try_lock(FileIndex(4), Order::Base).is_none(), "I-25");
+        assert_eq!(first.join().unwrap(), FileIndex(4));
+        index.unlock(FileIndex(4));
+        assert!(!index.is_locked());
+    });
+}
+
+#[test]
+fn who_only_looks_is_not_handed_the_lock() {
+    let index = Index::default();
+    insert(&index, 4, Order::Base, false);
+    let held = lock(&index, 4);
+
+    thread::scope(|scope| {
+        let looker = scope.spawn(|| index.settle(&range(0, 100)));
+        wait_for_waiters(&index, 1);
+        let owner = scope.spawn(|| lock(&index, 4).head);
+        wait_for_waiters(&index, 2);
+
+        index.unlock(held.head);
+
+        looker.join().unwrap();
+        assert_eq!(owner.join().unwrap(), FileIndex(4), "I-26");
+        index.unlock(FileIndex(4));
+    });
+}
+
+#[test]
+fn settling_waits_for_nobody_who_came_later() {
+    let index = Index::default();
+    insert(&index, 4, Order::Base, false);
+    insert(&index, 9, Order::Base, false);
+
+    index.settle(&range(0, 100));
+
+    let _late = lock(&index, 4);
+    index.settle(&range(5, 100));
+}
+
+#[test]
+fn a_hole_becomes_a_folio_and_never_the_other_way_round() {
+    let index = Index::default();
+    insert_zero(&index, 512, Order::Pmd);
+    assert_eq!(entries(&index), [(512, 512, None, false)]);
+
+    insert(&index, 512, Order::Pmd, true);
+
+    assert_eq!(entries(&index), [(512, 512, Some(1024), true)], "I-30");
+}
+
+#[test]
+fn a_page_under_a_hole_of_2_mib_downgrades_it() {
+    let index = Index::default();
+    insert_zero(&index, 512, Order::Pmd);
+    let block = lock(&index, 700);
+    assert_eq!((block.order, matches!(block.entry, Some(Entry::Zero))), (Order::Pmd, true));
+
+    let page = index.shrink(block.head, FileIndex(700), Order::Base);
+    index.insert_zero(page.head);
+    index.unlock(page.head);
+
+    assert_eq!(entries(&index), [(700, 1, None, false)], "F-20");
+}
+
+#[test]
+fn forgetting_holes_spares_data_and_what_is_locked() {
+    let index = Index::default();
+    insert_zero(&index, 3, Order::Base);
+    insert_zero(&index, 5, Order::Base);
+    insert(&index, 4, Order::Base, false);
+    let held = lock(&index, 5);
+
+    index.remove_zeros(&range(0, 10));
+
+    index.unlock(held.head);
+    assert_eq!(entries(&index), [(4, 1, Some(1024), false), (5, 1, None, false)]);
+}
+
+#[test]
+fn a_writeback_meets_what_was_dirty_when_it_began() {
+    let index = Index::default();
+    insert(&index, 1, Order::Base, true);
+    insert(&index, 512, Order::Pmd, true);
+    index.tag(&range(0, u64::MAX));
+    insert(&index, 2, Order::Base, true);
+
+    let mut met = Vec::new();
+    while let Some(block) = index.lock_tagged(&range(0, u64::MAX)) {
+        index.untag(block.head);
+        index.unlock(block.head);
+        met.push(block.head.0);
+    }
+
+    assert_eq!(met, [1, 512]);
 }

@@ -5,12 +5,14 @@
 use std::ops::Range;
 use std::time::Instant;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
-use udax_mapping::{BreakError, Iomap, IomapError, IomapOps, LayoutBroken, Mapping};
+use udax_mapping::{
+    BreakError, Iomap, IomapError, IomapOps, LayoutBroken, MapMode, Mapping, PinnedFolios, Populate,
+};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{
     Access, DeviceOff, FaultService, FileIndex, IdleSpan, LimboSink, Media, MediaRange, MemoryType,
-    Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm, Wait,
+    Order, Pages, Pgmap, PgmapOff, PinInfo, PinKind, PinOwner, PinTerm, Wait,
 };
 
 pub const PAGE: u64 = 4096;
@@ -128,9 +130,16 @@ impl TestFile {
         *self.spans_hook.lock() = Some(Box::new(hook));
     }
 
+    /// Gives a hole a block that no mapping knows of yet, and says which.
+    pub fn publish(&self, index: u64) -> u64 {
+        let mut blocks = self.blocks.lock();
+        blocks.allocate(&self.device, index).expect("a block is free");
+        blocks.pages[to_usize(index)].expect("it was allocated")
+    }
+
     /// Gives a hole a block, as a write to the file does.
     pub fn allocate(&self, index: u64) {
-        self.blocks.lock().allocate(&self.device, index).expect("a block is free");
+        self.publish(index);
         self.mapping.invalidate_holes(range(index, index + 1));
     }
 
@@ -253,6 +262,25 @@ impl Blocks {
     }
 }
 
+/// A shared mapping.
+pub fn mode(access: Access, populate: Populate) -> MapMode {
+    MapMode { access, populate, ..MapMode::default() }
+}
+
+/// The folios that a pin holds, as (first page, order).
+pub fn folios(pin: &PinnedFolios) -> Vec<(PgmapOff, Order)> {
+    let mut folios = Vec::new();
+    for span in pin.spans() {
+        let mut at = span.pages().start;
+        while at < span.pages().end {
+            let folio = span.pgmap().get_folio(at).expect("it is pinned");
+            folios.push((folio.head(), folio.order()));
+            at = folio.pages().end;
+        }
+    }
+    folios
+}
+
 impl IomapOps for TestFile {
     fn iomap(&self, index: FileIndex, access: Access) -> Result<Iomap, IomapError> {
         let mut blocks = self.blocks.lock();
@@ -262,11 +290,13 @@ impl IomapOps for TestFile {
                 Iomap::Hole { pages: Pages(blocks.hole_len(index.0)) }
             }
             Some(_) => {
+                let is_new = blocks.pages[to_usize(index.0)].is_none();
                 blocks.allocate(&self.device, index.0).map_err(|error| IomapError(error.into()))?;
+                let new = index.span(Pages(u64::from(is_new)));
                 let (start, block, pages) = blocks.run(index.0);
                 let span = self.device.direct_access(DeviceOff(block), Pages(pages));
                 let span = span.map_err(|error| IomapError(error.into()))?;
-                Iomap::Data { span, start: FileIndex(start), is_shared: false }
+                Iomap::Data { span, start: FileIndex(start), is_shared: false, new }
             }
         };
         drop(blocks);

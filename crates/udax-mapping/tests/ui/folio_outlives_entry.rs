@@ -9,7 +9,7 @@ fn keep(mapping: &Mapping, at: &DaxSpan) {
     let mut entry = faults.lock_entry(FileIndex(0));
     let folio = entry.fault(at, Order::Base).unwrap();
     drop(entry);
-    println!("{}", folio.head());
+    println!("{}", folio.order());
 }
 
 fn main() {}

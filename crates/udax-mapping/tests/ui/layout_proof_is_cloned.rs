@@ -1,10 +1,10 @@
 //! A proof that a layout is broken exists once.
 
-use udax_mapping::{LayoutBroken, PinnedRange};
+use udax_mapping::{LayoutBroken, PinnedFolios};
 
-fn twice<'m>(broken: &LayoutBroken<'m>, pin: &PinnedRange) {
+fn twice<'m>(broken: &LayoutBroken<'m>, pin: &PinnedFolios) {
     let _ = LayoutBroken::clone(broken);
-    let _ = PinnedRange::clone(pin);
+    let _ = PinnedFolios::clone(pin);
 }
 
 fn main() {}

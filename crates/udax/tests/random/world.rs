@@ -188,7 +188,7 @@ impl World {
         let free = self.pool().usage().free.0;
         let live = &self.maps[map];
         let is_there = in_file < live.model.borrow().end_of_pages();
-        if !live.map.is_lazy() && live.model.borrow().is_hole(in_file) {
+        if live.map.faulting() == Populate::Eager && live.model.borrow().is_hole(in_file) {
             return "a hole of an eager mapping".to_owned();
         }
         let done = if len == 8 && (in_file - live.start + live.start % PAGE).is_multiple_of(8) {

@@ -1,0 +1,154 @@
+//! Which order a block of the file can have, and why not a larger one.
+
+use crate::entry::EntryGuard;
+use crate::fault::FaultError;
+use crate::iomap::Iomap;
+use crate::stats::Fallback;
+use std::ops::Range;
+use udax_dev::DaxSpan;
+use udax_mm::{FileIndex, Order, Pages, RequestError};
+
+/// What limits a folio from the side of its user: a user mapping or a pinned range.
+pub(crate) trait Bounds {
+    /// The first index of the block of `order` around `index`, if one translation or pin can have
+    /// all of it (I-37).
+    fn block_around(&self, index: FileIndex, order: Order) -> Result<FileIndex, Fallback>;
+}
+
+/// Data around an index, as the owner told it.
+pub(crate) struct Run {
+    span: DaxSpan,
+    start: FileIndex,
+    is_shared: bool,
+}
+
+impl Run {
+    pub(crate) fn new(span: DaxSpan, start: FileIndex, is_shared: bool) -> Run {
+        Run { span, start, is_shared }
+    }
+
+    /// The pages of the file that it covers.
+    pub(crate) fn range(&self) -> Range<FileIndex> {
+        self.start.span(self.span.pages())
+    }
+
+    /// Whether another file may have the data too.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    /// Where one page lies.
+    pub(crate) fn page(&self, index: FileIndex) -> DaxSpan {
+        self.span.slice(index.since(self.start), Pages(1))
+    }
+
+    /// Where the block of `order` around `index` lies, if the run covers it and is aligned as it is
+    /// (I-37). `end` is that of the file.
+    pub(crate) fn block(
+        &self,
+        index: FileIndex,
+        order: Order,
+        end: FileIndex,
+    ) -> Result<DaxSpan, Fallback> {
+        let head = index.align_down(order);
+        let pages = order.pages();
+        if head < self.start || head + pages > self.range().end {
+            let is_cut = head + pages > end;
+            return Err(if is_cut { Fallback::Eof } else { Fallback::ExtentTooShort });
+        }
+        let block = self.span.slice(head.since(self.start), pages);
+        if !block.at().is_aligned(order) {
+            return Err(Fallback::Misaligned);
+        }
+        Ok(block)
+    }
+}
+
+impl Iomap {
+    /// Whether all of the block of `order` around `index` may be of one kind.
+    pub(crate) fn may_fill(&self, index: FileIndex, order: Order) -> bool {
+        let head = index.align_down(order);
+        let end = head + order.pages();
+        match self {
+            Iomap::Data { span, start, .. } => {
+                let is_covered = *start <= head && end <= *start + span.pages();
+                is_covered && (span.at() + head.since(*start)).is_aligned(order)
+            }
+            Iomap::Hole { pages } => index + *pages >= end,
+            Iomap::PastEnd => false,
+        }
+    }
+}
+
+impl EntryGuard<'_, '_> {
+    /// Brings in the folio of the index out of a run of data around it, in the largest order that
+    /// the locked block and the run allow. `reason` says why no larger block was locked.
+    ///
+    /// # Errors
+    ///
+    /// [`FaultError::BelowFloor`] if that is smaller than `floor`; nothing was brought in then.
+    pub(crate) fn fault_run(
+        &mut self,
+        run: &Run,
+        mut reason: Option<Fallback>,
+        floor: Order,
+    ) -> Result<(), FaultError> {
+        let mut order = self.order();
+        if self.block().place().is_some() {
+            self.check_floor(order, floor, Some(Fallback::Conflict))?;
+            self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
+            self.count(None);
+            return Ok(());
+        }
+        while let Some(smaller) = order.smaller() {
+            match self.fault_block(run, order)? {
+                Ok(()) => {
+                    self.count(None);
+                    return Ok(());
+                }
+                Err(why) => reason = reason.or(Some(why)),
+            }
+            order = smaller;
+            self.check_floor(order, floor, reason)?;
+        }
+        self.check_floor(Order::Base, floor, reason)?;
+        self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
+        self.count(reason);
+        Ok(())
+    }
+
+    /// Tries one order. On a fallback the block is locked as before.
+    fn fault_block(&mut self, run: &Run, order: Order) -> Result<Result<(), Fallback>, FaultError> {
+        let block = match run.block(self.asked(), order, self.faults().owner()?.end()) {
+            Ok(block) => block,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        match self.bring_in(&block, order, run.is_shared()) {
+            Ok(()) => Ok(Ok(())),
+            Err(FaultError::Request(RequestError::Busy(_))) => Ok(Err(Fallback::Busy)),
+            Err(FaultError::Request(RequestError::Poisoned(_))) => Ok(Err(Fallback::Media)),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn check_floor(
+        &self,
+        order: Order,
+        floor: Order,
+        reason: Option<Fallback>,
+    ) -> Result<(), FaultError> {
+        if order >= floor {
+            return Ok(());
+        }
+        let reason = reason.unwrap_or(Fallback::Bounds);
+        Err(FaultError::BelowFloor { index: self.asked(), floor, reason })
+    }
+
+    fn count(&self, reason: Option<Fallback>) {
+        let counters = self.faults().mapping().counters();
+        counters.fault(self.order());
+        if let Some(reason) = reason {
+            counters.fallback(reason);
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! What happened in a file: faults by size, fallbacks by reason, waits.
+
+use std::fmt;
+use udax_mm::Order;
+use udax_mm::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a fault was served by a smaller folio than the one that was tried first (rule 14).
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Fallback {
+    /// Addresses and file indices do not agree modulo the size: the colour of the mapping differs.
+    Colour,
+    /// The block of the file does not lie inside the user mapping, or inside the pinned range.
+    Bounds,
+    /// The file ends in the block.
+    Eof,
+    /// The extent does not cover the block: it has a hole, or is fragmented there.
+    ExtentTooShort,
+    /// The extent covers the block, but does not start at a multiple of the size of its page map.
+    Misaligned,
+    /// Smaller entries exist in the block. They are never evicted to make room (I-31).
+    Conflict,
+    /// Some of its pages are counted as folios of another size.
+    Busy,
+    /// Some of its memory failed.
+    Media,
+}
+
+impl Fallback {
+    /// Every reason.
+    pub const ALL: [Fallback; 8] = [
+        Fallback::Colour,
+        Fallback::Bounds,
+        Fallback::Eof,
+        Fallback::ExtentTooShort,
+        Fallback::Misaligned,
+        Fallback::Conflict,
+        Fallback::Busy,
+        Fallback::Media,
+    ];
+
+    /// A word for it, as tools print it: `colour`, `bounds`, `eof`, `extent`, `alignment`,
+    /// `conflict`, `busy` or `media`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Fallback::Colour => "colour",
+            Fallback::Bounds => "bounds",
+            Fallback::Eof => "eof",
+            Fallback::ExtentTooShort => "extent",
+            Fallback::Misaligned => "alignment",
+            Fallback::Conflict => "conflict",
+            Fallback::Busy => "busy",
+            Fallback::Media => "media",
+        }
+    }
+
+    fn slot(self) -> usize {
+        Fallback::ALL.iter().position(|&other| other == self).expect("every reason is listed")
+    }
+}
+
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Fallback::Colour => "the addresses are not congruent to the file",
+            Fallback::Bounds => "the range does not contain the block",
+            Fallback::Eof => "the file ends in the block",
+            Fallback::ExtentTooShort => "the extent does not cover the block",
+            Fallback::Misaligned => "the extent is not aligned on the device",
+            Fallback::Conflict => "smaller entries exist in the block",
+            Fallback::Busy => "pages of the block are in use on their own",
+            Fallback::Media => "memory of the block failed",
+        })
+    }
+}
+
+/// What happened in a file since it was opened.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    faults: [u64; Order::ALL.len()],
+    fallbacks: [u64; Fallback::ALL.len()],
+    /// Faults that showed a hole as zeros.
+    pub holes: u64,
+    /// Faults that became SIGBUS: past the end, or for a reason that
+    /// [`last_fault_error`](crate::UserMapping::last_fault_error) names.
+    pub failures: u64,
+    /// Folios that a store gave a copy of its own, because they were shared.
+    pub copies: u64,
+    /// Layouts that were broken.
+    pub breaks: u64,
+    /// How often breaking one slept for a pin.
+    pub waits: u64,
+}
+
+impl Stats {
+    /// Faults and pins served by folios of `order`.
+    pub fn faults(&self, order: Order) -> u64 {
+        self.faults[level(order)]
+    }
+
+    /// How often a fault fell back for `reason`.
+    pub fn fallbacks(&self, reason: Fallback) -> u64 {
+        self.fallbacks[reason.slot()]
+    }
+
+    /// Every reason that was met, with how often.
+    pub fn reasons(&self) -> impl Iterator<Item = (Fallback, u64)> + '_ {
+        Fallback::ALL.into_iter().zip(self.fallbacks).filter(|&(_, count)| count > 0)
+    }
+}
+
+/// What is counted apart from faults and fallbacks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    Hole,
+    Failure,
+    Copy,
+    Break,
+    Wait,
+}
+
+/// The counters behind [`Stats`]. Independent facts, so relaxed atomics do.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    faults: [AtomicU64; Order::ALL.len()],
+    fallbacks: [AtomicU64; Fallback::ALL.len()],
+    events: [AtomicU64; 5],
+}
+
+impl Counters {
+    pub(crate) fn fault(&self, order: Order) {
+        self.faults[level(order)].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn fallback(&self, reason: Fallback) {
+        self.fallbacks[reason.slot()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn event(&self, event: Event) {
+        self.events[event.slot()].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn snapshot(&self) -> Stats {
+        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let event = |event: Event| load(&self.events[event.slot()]);
+        Stats {
+            faults: self.faults.each_ref().map(load),
+            fallbacks: self.fallbacks.each_ref().map(load),
+            holes: event(Event::Hole),
+            failures: event(Event::Failure),
+            copies: event(Event::Copy),
+            breaks: event(Event::Break),
+            waits: event(Event::Wait),
+        }
+    }
+}
+
+impl Event {
+    fn slot(self) -> usize {
+        match self {
+            Event::Hole => 0,
+            Event::Failure => 1,
+            Event::Copy => 2,
+            Event::Break => 3,
+            Event::Wait => 4,
+        }
+    }
+}
+
+fn level(order: Order) -> usize {
+    match order {
+        Order::Base => 0,
+        Order::Pmd => 1,
+        Order::Pud => 2,
+    }
+}

@@ -1,0 +1,165 @@
+//! A leaf: a run of addresses that show one thing.
+//!
+//! Owns what a run shows and how runs are cut and joined. Where they lie is the table's.
+
+use std::ops::Range;
+use udax_mm::{Access, FileIndex, FolioSpan, Order, Pages, PgmapOff, VmaOff};
+
+/// A run of addresses that show one thing.
+#[derive(Debug)]
+pub(crate) struct Leaf {
+    pub(crate) at: VmaOff,
+    pub(crate) pages: Pages,
+    pub(crate) target: Target,
+}
+
+/// What a leaf shows.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// Pages of folios, which this leaf counts.
+    Folios(Shown),
+    /// Zeros, until the hole is allocated.
+    Hole,
+    /// A protected copy of data that other files share, until a store makes it the file's own.
+    Snapshot,
+    /// What a private mapping has stored: pages of the program, not of the file.
+    Own,
+    /// SIGBUS, because the file has no such page.
+    PastEnd,
+    /// SIGBUS, because the fault failed.
+    Failed,
+    /// SIGBUS, because the memory failed.
+    Poisoned,
+}
+
+/// The folios behind a leaf.
+#[derive(Debug)]
+pub(crate) struct Shown {
+    /// Whole folios: one of 2 MiB may reach outside the leaf.
+    pub(crate) folios: FolioSpan,
+    /// The page that the leaf begins with.
+    pub(crate) first: PgmapOff,
+    pub(crate) access: Access,
+    pub(crate) sharing: Sharing,
+}
+
+/// What a store through a mapping changes.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Sharing {
+    /// The file (`MAP_SHARED`).
+    #[default]
+    Shared,
+    /// A copy that only this mapping sees (`MAP_PRIVATE`).
+    Private,
+}
+
+impl Leaf {
+    pub(crate) fn range(&self) -> Range<VmaOff> {
+        self.at.span(self.pages)
+    }
+
+    /// The folios that it counts.
+    pub(crate) fn shown(&self) -> Option<&Shown> {
+        match &self.target {
+            Target::Folios(shown) => Some(shown),
+            _ => None,
+        }
+    }
+
+    /// Whether it shows something that an allocation or a growth of the file makes wrong.
+    pub(crate) fn is_absent(&self) -> bool {
+        match self.target {
+            Target::Hole | Target::Snapshot | Target::PastEnd | Target::Failed => true,
+            Target::Folios(_) | Target::Own | Target::Poisoned => false,
+        }
+    }
+
+    /// Whether a store through it changes the file without a fault.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.shown()
+            .is_some_and(|shown| (shown.access, shown.sharing) == (Access::Write, Sharing::Shared))
+    }
+
+    /// What of the leaf has to go so that no page of `range` is counted: whole folios.
+    pub(crate) fn counted_in(
+        &self,
+        index: FileIndex,
+        range: &Range<FileIndex>,
+    ) -> Option<Range<VmaOff>> {
+        let shown = self.shown()?;
+        let (order, all) = (shown.folios.order(), shown.folios.pages());
+        // Indices may be far from the start of a folio, so count from it.
+        let before = shown.first.since(all.start).0;
+        let pages = all.end.since(all.start).0;
+        let clip = |at: FileIndex| at.0.saturating_add(before).saturating_sub(index.0).min(pages);
+        let size = order.pages().0;
+        let from = clip(range.start) / size * size;
+        let to = clip(range.end).next_multiple_of(size);
+        let start = self.at.0 + from.saturating_sub(before);
+        let end = (self.at.0 + to.saturating_sub(before)).min(self.range().end.0);
+        (start < end).then_some(VmaOff(start)..VmaOff(end))
+    }
+
+    /// Cuts the leaf before `at`, which lies inside, and returns the rest. Folios are never cut.
+    pub(crate) fn split_off(&mut self, at: VmaOff) -> Leaf {
+        let within = at.since(self.at);
+        let pages = self.pages - within;
+        let target = match &mut self.target {
+            Target::Folios(shown) => Target::Folios(shown.split_off(shown.first + within)),
+            Target::Hole => Target::Hole,
+            Target::Snapshot => Target::Snapshot,
+            Target::Own => Target::Own,
+            Target::PastEnd => Target::PastEnd,
+            Target::Failed => Target::Failed,
+            Target::Poisoned => Target::Poisoned,
+        };
+        self.pages = within;
+        Leaf { at, pages, target }
+    }
+
+    /// Joins a leaf that begins where this one ends and shows what follows, or hands it back.
+    pub(crate) fn join(&mut self, next: Leaf) -> Option<Leaf> {
+        if self.range().end != next.at {
+            return Some(next);
+        }
+        let pages = next.pages;
+        match (&mut self.target, next.target) {
+            (Target::Folios(shown), Target::Folios(follows)) => {
+                if let Some(follows) = shown.join(follows, self.pages, pages) {
+                    let target = Target::Folios(follows);
+                    return Some(Leaf { at: next.at, pages, target });
+                }
+            }
+            (Target::Own, Target::Own) | (Target::Hole, Target::Hole) => (),
+            (_, target) => return Some(Leaf { at: next.at, pages, target }),
+        }
+        self.pages = self.pages + pages;
+        None
+    }
+}
+
+impl Shown {
+    fn split_off(&mut self, first: PgmapOff) -> Shown {
+        let folios = self.folios.split_off(first);
+        Shown { folios, first, access: self.access, sharing: self.sharing }
+    }
+
+    /// Joins what follows if it is of the same kind and both are whole folios.
+    fn join(&mut self, next: Shown, pages: Pages, next_pages: Pages) -> Option<Shown> {
+        let is_whole =
+            |shown: &Shown, pages: Pages| shown.folios.pages() == shown.first.span(pages);
+        let is_same = (self.access, self.sharing) == (next.access, next.sharing);
+        let is_next = self.folios.pages().end == next.folios.pages().start;
+        if !is_same || !is_next || !is_whole(self, pages) || !is_whole(&next, next_pages) {
+            return Some(next);
+        }
+        let Shown { folios, first, access, sharing } = next;
+        let refused = self.folios.append(folios).err()?;
+        Some(Shown { folios: refused, first, access, sharing })
+    }
+
+    /// The order of the folios.
+    pub(crate) fn order(&self) -> Order {
+        self.folios.order()
+    }
+}
