@@ -187,7 +187,7 @@ impl<'m> FaultGuard<'m> {
             Iomap::Data { span, start, is_shared, new } => {
                 let run = Run::new(span, start, is_shared);
                 if is_shared && user.stores_to_file() {
-                    return self.show_snapshot(&entry, user, at, &run, of_file);
+                    return show_snapshot(&entry, user, at, &run, of_file);
                 }
                 // First: what was allocated stays so whatever fails below (B-12).
                 self.note_new(new);
@@ -291,25 +291,6 @@ impl<'m> FaultGuard<'m> {
         Ok((start + shown).since(at))
     }
 
-    /// Shows a protected copy of shared data where the program may store: no second fault would
-    /// tell of the store if the pages themselves were shown.
-    fn show_snapshot(
-        &self,
-        entry: &EntryGuard<'_, '_>,
-        user: &User,
-        at: VmaOff,
-        run: &Run,
-        access: Access,
-    ) -> Result<Pages, FaultError> {
-        if access == Access::Write || !user.is_lazy() {
-            return Err(FaultError::NotAllocated(entry.asked()));
-        }
-        let page = run.page(entry.asked());
-        let mut bytes = [0; PAGE_SIZE];
-        page.pgmap().read(page.at().byte(), &mut bytes).map_err(std::io::Error::other)?;
-        Ok(user.table().map_absent(at, Pages(1), Absent::Snapshot(&bytes))?)
-    }
-
     /// Takes back every translation of `range`, because the data moves. Eager mappings get the new
     /// place when this guard is dropped.
     pub(crate) fn outdate(&self, range: &Range<FileIndex>) {
@@ -376,7 +357,9 @@ impl Drop for FaultGuard<'_> {
             if outdated.is_empty() {
                 return;
             }
-            outdated.iter().for_each(|range| self.refill(range));
+            for range in &outdated {
+                self.refill(range);
+            }
         }
     }
 }
@@ -385,4 +368,22 @@ impl fmt::Debug for FaultGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultGuard").field("layout", &self.layout).finish_non_exhaustive()
     }
+}
+
+/// Shows a protected copy of shared data where the program may store: no second fault would
+/// tell of the store if the pages themselves were shown.
+fn show_snapshot(
+    entry: &EntryGuard<'_, '_>,
+    user: &User,
+    at: VmaOff,
+    run: &Run,
+    access: Access,
+) -> Result<Pages, FaultError> {
+    if access == Access::Write || !user.is_lazy() {
+        return Err(FaultError::NotAllocated(entry.asked()));
+    }
+    let page = run.page(entry.asked());
+    let mut bytes = [0; PAGE_SIZE];
+    page.pgmap().read(page.at().byte(), &mut bytes).map_err(std::io::Error::other)?;
+    Ok(user.table().map_absent(at, Pages(1), Absent::Snapshot(&bytes))?)
 }

@@ -312,7 +312,9 @@ impl Index {
         });
         for (block, word) in cut {
             let outside = [block.start..range.start, range.end..block.end];
-            outside.iter().for_each(|part| state.keep(part, &block, word));
+            for part in &outside {
+                state.keep(part, &block, word);
+            }
         }
     }
 

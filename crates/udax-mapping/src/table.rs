@@ -183,9 +183,10 @@ impl Table {
     pub(crate) fn close(&self) {
         let mut leaves = self.leaves.lock();
         leaves.is_closed = true;
-        let zapped = match leaves.by_start.is_empty() {
-            true => Vec::new(),
-            false => self.unmap(&mut leaves, &VmaOff(0).span(self.vma.pages())),
+        let zapped = if leaves.by_start.is_empty() {
+            Vec::new()
+        } else {
+            self.unmap(&mut leaves, &VmaOff(0).span(self.vma.pages()))
         };
         drop(leaves);
         drop(zapped);

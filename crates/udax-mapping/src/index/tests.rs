@@ -119,7 +119,7 @@ fn every_waiter_gets_the_lock_in_its_turn() {
         index.unlock(held.head);
     });
 
-    assert_eq!(index.is_locked(), false, "I-24, I-25");
+    assert!(!index.is_locked(), "I-24, I-25");
 }
 
 #[test]
