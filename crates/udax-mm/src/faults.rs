@@ -1,67 +1,80 @@
 //! The fault service: the threads that answer the faults of lazy user mappings.
 //!
-//! This file owns the two threads and the list of mappings they answer for. It does not decide
-//! what a fault maps: a [`FaultSink`] does.
+//! This file owns the threads and the list of mappings they answer for. It does not decide what a
+//! fault maps: a [`FaultSink`] does. How many threads there are is up to [`hands`](crate::hands).
 //!
-//! Two threads, because a zap waits until the kernel's message about it was read (see vma.rs), and
-//! a sink that holds a lock may be waiting for the one who zaps. So one thread only reads: it takes
-//! no lock that is held during a zap, and hands the faults to the other, which calls the sinks.
+//! Every thread waits for a message, reads one, and serves it if it is a fault. There is no thread
+//! that only reads, because handing each fault to another thread would cost a switch of threads
+//! each time. But somebody waits for messages at all times: a zap waits until the kernel's message
+//! about it was read (see vma.rs), and a sink that holds a lock may be waiting for the one who
+//! zaps. So whoever takes no fault takes no lock that is held during a zap.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
 use rustix::io::Errno;
 
+use crate::hands::{Hands, SPARE, Take};
 use crate::reserve::Uffd;
 use crate::space::Space;
-use crate::sync::{Arc, Mutex, Weak, mpsc};
+use crate::sync::{Arc, Mutex, Weak};
 use crate::uffd::{MESSAGE_SIZE, PageFault};
 use crate::units::{PAGE_SIZE, VmaOff};
 use crate::vma::Access;
 
-/// Messages that the reader takes with one call.
-const BATCH: usize = 16;
+/// How long a thread waits that is not needed.
+const IDLE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
+/// Marks the event of a message.
+const MESSAGE: u64 = 0;
+/// Marks the event of the end.
+const STOP: u64 = 1;
 
 /// Resolves the faults of a lazy [`Vma`](crate::Vma).
 ///
-/// Called on the thread of the service with no lock of this crate held, for one fault after the
-/// other. It maps something over the page: pages, a hole if the access is a read, or a void. What
-/// it leaves unmapped becomes a void, so that no thread waits for ever. The faulting thread is
-/// woken when it returns.
+/// Called on a thread of the service with no lock of this crate held. Several threads call it at
+/// the same time, for faults of different pages and for those of one page; one that waits keeps
+/// none of the others from being answered, as long as they are fewer than 64. It maps something
+/// over the page: pages, a hole if the access is a read, or a void. What it leaves unmapped becomes
+/// a void, so that no thread waits for ever. The faulting thread is woken when it returns.
 pub trait FaultSink: Send + Sync {
     /// Maps at `at` what belongs there.
     ///
     /// A fault may be stale: it is reported once per thread, and the page may have been mapped for
-    /// another thread since. So a sink maps what the file has at this moment; one that maps a hole
-    /// for every read would undo the block that a store between has allocated.
+    /// another thread since. So a sink maps what the file has at this moment, or says that the
+    /// thread is to [look again](crate::Vma::look_again); one that maps a hole for every read would
+    /// undo the block that a store between has allocated.
     fn fault(&self, at: VmaOff, access: Access);
 }
 
 /// The threads that answer faults; one pool needs one.
 ///
-/// They end when the service and every [`Vma`](crate::Vma) reserved with it are dropped, and a
-/// call of a sink that is under way has returned.
+/// There are two while nothing happens, and as many as there are faults that are served at once, up
+/// to 64. They end when the service and every [`Vma`](crate::Vma) reserved with it are dropped, and
+/// a call of a sink that is under way has returned.
 #[derive(Clone, Debug)]
 pub struct FaultService {
     shared: Arc<Shared>,
 }
 
-/// What the service, its vmas and its threads share.
+/// What the service and its vmas share.
 #[derive(Debug)]
-struct Shared {
-    registry: Arc<Registry>,
-    /// Readable when the reader has to end.
-    stop: Arc<OwnedFd>,
-    reader: Option<JoinHandle<()>>,
-}
+struct Shared(Arc<Crew>);
 
-/// The spaces whose faults are answered, by their first address.
+/// What the threads share: where messages come from, and the spaces whose faults they answer.
 #[derive(Debug)]
-struct Registry {
+struct Crew {
     uffd: Uffd,
+    /// Readable when the threads have to end.
+    stop: OwnedFd,
+    /// Tells one of the threads that wait of each message, and all of them of the end.
+    events: OwnedFd,
+    hands: Mutex<Hands<PageFault>>,
+    /// By their first address.
     spaces: Mutex<BTreeMap<usize, Weak<Space>>>,
 }
 
@@ -74,51 +87,112 @@ impl FaultService {
     /// [`io::ErrorKind::Unsupported`] where the host gives no userfaultfd that sees faults in
     /// system calls too; then mappings have to be populated eagerly.
     pub fn new() -> io::Result<FaultService> {
-        let uffd = Uffd::open()?;
-        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC)?);
-        let registry = Arc::new(Registry { uffd, spaces: Mutex::default() });
-        let (sender, receiver) = mpsc::channel();
-        let reader = Reader { registry: Arc::clone(&registry), stop: Arc::clone(&stop), sender };
-        let reader = spawn("udax-fault-read", move || reader.run())?;
-        let shared = Arc::new(Shared { registry, stop, reader: Some(reader) });
-        // Without a worker the service is dropped here, which ends the reader.
-        let registry = Arc::clone(&shared.registry);
-        spawn("udax-fault", move || receiver.into_iter().for_each(|fault| registry.answer(fault)))?;
-        Ok(FaultService { shared })
+        let shared = Shared(Arc::new(Crew::new()?));
+        // If one cannot be started the service is dropped here, which ends the others.
+        (0..SPARE).try_for_each(|_| start(&shared.0))?;
+        Ok(FaultService { shared: Arc::new(shared) })
     }
 
     /// The descriptor that ranges are registered with.
     pub(crate) fn uffd(&self) -> &Uffd {
-        &self.shared.registry.uffd
+        &self.crew().uffd
     }
 
     /// Answers the faults of `space` from here on.
     pub(crate) fn add(&self, space: &Arc<Space>) {
-        let mut spaces = self.shared.registry.spaces.lock();
+        let mut spaces = self.crew().spaces.lock();
         spaces.insert(space.first_address(), Arc::downgrade(space));
     }
 
     /// Answers no fault of `space` any more. One that is being answered may still be.
     pub(crate) fn remove(&self, space: &Space) {
-        self.shared.registry.spaces.lock().remove(&space.first_address());
+        self.crew().spaces.lock().remove(&space.first_address());
+    }
+
+    fn crew(&self) -> &Crew {
+        &self.shared.0
     }
 }
 
 impl Drop for Shared {
-    /// Ends the reader, and the worker with it, for which nobody waits: it may be the thread that
-    /// drops this, or be in a sink that needs a lock of this thread.
+    /// Ends the threads, and waits for none: one may be the thread that drops this, or be in a sink
+    /// that needs a lock of this thread.
     fn drop(&mut self) {
-        if rustix::io::write(&self.stop, &1_u64.to_ne_bytes()).is_err() {
-            return;
-        }
-        if let Some(reader) = self.reader.take() {
-            // If it panicked, it has said so.
-            let _ = reader.join();
-        }
+        // It is the first write to the counter, which has room for it.
+        let _ = rustix::io::write(&self.0.stop, &1_u64.to_ne_bytes());
     }
 }
 
-impl Registry {
+impl Crew {
+    fn new() -> io::Result<Crew> {
+        let (uffd, stop) = (Uffd::open()?, eventfd(0, EventfdFlags::CLOEXEC)?);
+        let events = epoll::create(CreateFlags::CLOEXEC)?;
+        epoll::add(&events, uffd.as_fd(), EventData::new_u64(MESSAGE), ONE_MESSAGE)?;
+        epoll::add(&events, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
+        let (hands, spaces) = (Mutex::new(Hands::new()), Mutex::default());
+        Ok(Crew { uffd, stop, events, hands, spaces })
+    }
+
+    /// Serves one fault after the other, until the service ends or this thread is not needed.
+    fn run(self: &Arc<Crew>) {
+        while let Some(fault) = self.next_fault() {
+            let mut next = Some(fault);
+            while let Some(fault) = next {
+                self.answer(fault);
+                next = self.hands.lock().done();
+            }
+        }
+    }
+
+    /// Waits for a fault that this thread serves. None if it has to end.
+    fn next_fault(self: &Arc<Crew>) -> Option<PageFault> {
+        loop {
+            let idle = self.hands.lock().has_surplus().then_some(&IDLE);
+            let nothing = Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) };
+            let mut event = [nothing];
+            match epoll::wait(&self.events, &mut event, idle) {
+                Ok(1) if event[0].data.u64() == MESSAGE => {}
+                Ok(1) => return None,
+                Ok(_) if self.hands.lock().leave() => return None,
+                Ok(_) | Err(Errno::INTR) => continue,
+                Err(error) => panic!("faults: cannot wait for faults: {error}"),
+            }
+            if let Some(fault) = self.read_message().and_then(|fault| self.take(fault)) {
+                return Some(fault);
+            }
+        }
+    }
+
+    /// Reads the message that this thread was told of, and has another one be told of the next.
+    fn read_message(&self) -> Option<PageFault> {
+        let mut message = [0; MESSAGE_SIZE];
+        let fault = match rustix::io::read(self.uffd.as_fd(), &mut message) {
+            Ok(_) => PageFault::decode(&message),
+            // The thread that faulted was killed meanwhile.
+            Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(error) => panic!("faults: cannot read faults: {error}"),
+        };
+        let message = EventData::new_u64(MESSAGE);
+        let armed = epoll::modify(&self.events, self.uffd.as_fd(), message, ONE_MESSAGE);
+        armed.expect("faults: it was added when the service began");
+        fault
+    }
+
+    /// Decides who serves a fault. Returns it if this thread does.
+    fn take(self: &Arc<Crew>, fault: PageFault) -> Option<PageFault> {
+        // Not locked any more when a thread is started.
+        let take = self.hands.lock().take(fault);
+        match take {
+            Take::Serve(fault) => Some(fault),
+            Take::ServeAfterStart(fault) if start(self).is_ok() => Some(fault),
+            Take::ServeAfterStart(fault) => {
+                self.hands.lock().not_started(fault);
+                None
+            }
+            Take::Queued => None,
+        }
+    }
+
     /// Has the page of a fault mapped and wakes who waits for it.
     fn answer(&self, fault: PageFault) {
         if let Some(space) = self.find(fault.address) {
@@ -137,49 +211,14 @@ impl Registry {
     }
 }
 
-/// The thread that reads messages, and does nothing that can wait for anything else.
-struct Reader {
-    registry: Arc<Registry>,
-    stop: Arc<OwnedFd>,
-    sender: mpsc::Sender<PageFault>,
-}
+/// One thread is told of one message; reading it asks for the next.
+const ONE_MESSAGE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
 
-impl Reader {
-    /// Reads until the service stops.
-    fn run(self) {
-        let (uffd, stop) = (self.registry.uffd.as_fd(), &*self.stop);
-        loop {
-            let mut ready = [PollFd::new(&uffd, PollFlags::IN), PollFd::new(stop, PollFlags::IN)];
-            match poll(&mut ready, None) {
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => panic!("faults: cannot wait for faults: {error}"),
-            }
-            if !ready[1].revents().is_empty() {
-                return;
-            }
-            self.read_batch();
-        }
-    }
-
-    /// Queues the faults that have arrived.
-    fn read_batch(&self) {
-        let mut bytes = [0; MESSAGE_SIZE * BATCH];
-        let len = match rustix::io::read(self.registry.uffd.as_fd(), &mut bytes) {
-            Ok(len) => len,
-            Err(Errno::AGAIN | Errno::INTR) => return,
-            Err(error) => panic!("faults: cannot read faults: {error}"),
-        };
-        let (messages, _) = bytes[..len].as_chunks::<MESSAGE_SIZE>();
-        for fault in messages.iter().filter_map(PageFault::decode) {
-            // The worker ends after the reader only.
-            let _ = self.sender.send(fault);
-        }
-    }
-}
-
-/// Starts a named thread.
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name.into()).spawn(body)
+/// Starts a thread that waits for faults.
+fn start(crew: &Arc<Crew>) -> io::Result<()> {
+    let crew = Arc::clone(crew);
+    thread::Builder::new().name("udax-fault".into()).spawn(move || crew.run())?;
+    Ok(())
 }
 
 /// A service for a test, which says that it skips where the host permits none.

@@ -8,6 +8,8 @@
 
 #![warn(clippy::undocumented_unsafe_blocks)]
 
+#[doc(hidden)]
+pub mod floor;
 pub mod folio;
 pub mod folio_span;
 pub mod frozen;
@@ -35,6 +37,7 @@ mod end;
 mod faults;
 mod file_media;
 mod handle;
+mod hands;
 mod host;
 mod live;
 mod persist;

@@ -24,13 +24,21 @@ pub(crate) struct Space {
 struct Lazy {
     service: FaultService,
     sink: Arc<dyn FaultSink>,
-    /// The fault that the service is having answered.
-    fault: Mutex<Option<PendingFault>>,
+    faults: Mutex<Faults>,
+}
+
+/// The faults whose sinks have not returned. Few: there are as many as threads that serve them.
+#[derive(Debug, Default)]
+struct Faults {
+    pending: Vec<PendingFault>,
+    /// Numbers them.
+    next: u64,
 }
 
 /// A fault whose sink has not returned.
 #[derive(Debug)]
 struct PendingFault {
+    number: u64,
     page: Range<usize>,
     access: Access,
     is_answered: bool,
@@ -50,7 +58,7 @@ impl Space {
         service: &FaultService,
         sink: Arc<dyn FaultSink>,
     ) -> io::Result<Space> {
-        let lazy = Lazy { service: service.clone(), sink, fault: Mutex::new(None) };
+        let lazy = Lazy { service: service.clone(), sink, faults: Mutex::default() };
         let space = Space::new(pages, Some(lazy))?;
         space.reservation.map_missing(space.whole(), service.uffd())?;
         Ok(space)
@@ -91,24 +99,22 @@ impl Space {
         let lazy = self.lazy.as_ref().expect("vma: only lazy spaces are registered");
         let at = VmaOff::of_byte(wide(address - self.first_address()));
         let page = self.bytes(at, Pages(1));
-        *lazy.fault.lock() = Some(PendingFault { page: page.clone(), access, is_answered: false });
+        let number = lazy.faults.lock().begin(page.clone(), access);
         // A sink that panics has said so; the threads that wait must not pay for it.
         let _ = catch_unwind(AssertUnwindSafe(|| lazy.sink.fault(at, access)));
-        let fault = lazy.fault.lock().take();
-        if fault.is_some_and(|fault| !fault.is_answered) {
+        if !lazy.faults.lock().end(number).is_answered {
             // If the host refuses this too, the thread faults again, and is answered again.
             let _ = self.reservation.map_void(page);
         }
     }
 
-    /// Notes that the fault being answered got what it wanted, if it is in `bytes`.
+    /// Notes that faults in `bytes` that are being answered got what they wanted.
     pub(crate) fn answered(&self, bytes: &Range<usize>, satisfies: impl Fn(Access) -> bool) {
         let Some(lazy) = &self.lazy else { return };
-        if let Some(fault) = &mut *lazy.fault.lock()
-            && bytes.contains(&fault.page.start)
-            && satisfies(fault.access)
-        {
-            fault.is_answered = true;
+        for fault in &mut lazy.faults.lock().pending {
+            if bytes.contains(&fault.page.start) && satisfies(fault.access) {
+                fault.is_answered = true;
+            }
         }
     }
 
@@ -128,9 +134,25 @@ impl Space {
     }
 }
 
+impl Faults {
+    /// Notes a fault, and returns its number.
+    fn begin(&mut self, page: Range<usize>, access: Access) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.pending.push(PendingFault { number, page, access, is_answered: false });
+        number
+    }
+
+    /// Forgets a fault.
+    fn end(&mut self, number: u64) -> PendingFault {
+        let at = self.pending.iter().position(|fault| fault.number == number);
+        self.pending.swap_remove(at.expect("vma: a fault ends once"))
+    }
+}
+
 impl fmt::Debug for Lazy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lazy").field("fault", &self.fault).finish_non_exhaustive()
+        f.debug_struct("Lazy").field("faults", &self.faults).finish_non_exhaustive()
     }
 }
 

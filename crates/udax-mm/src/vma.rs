@@ -279,6 +279,10 @@ impl Drop for Vma {
         // A fault that is being answered keeps the addresses reserved for a moment longer, so what
         // is mapped there goes here. If the host refuses, it goes with the addresses.
         let _ = self.space.reservation().forbid(self.space.whole());
+        if let Some(service) = self.space.service() {
+            // Threads whose faults nobody answers any more find out, whatever the service does.
+            service.uffd().wake(self.space.first_address(), self.space.whole().len());
+        }
     }
 }
 
@@ -428,19 +432,23 @@ mod tests {
     }
 
     #[test]
-    fn a_vma_may_be_dropped_while_its_faults_are_queued() {
+    fn a_vma_may_be_dropped_while_its_faults_are_answered() {
         let Some((vma, has_entered, release)) = gated() else { return };
         let answered = load_in_system_call(&vma, 0);
         has_entered.recv().unwrap();
         let queued = load_in_system_call(&vma, 1);
 
+        // Keeps the addresses, which another test could be given before both have touched them.
+        let space = Arc::clone(&vma.space);
         drop(vma);
+        // The second fault may have come in time to reach the sink; a third would not.
         drop(release);
 
         // Nobody maps anything, and nobody waits for ever.
         answered.join().unwrap().unwrap_err();
         queued.join().unwrap().unwrap_err();
-        assert!(has_entered.recv().is_err(), "no fault reaches the sink, which is gone");
+        drop(space);
+        assert!(has_entered.iter().count() <= 1, "the sink is gone");
     }
 
     #[test]
