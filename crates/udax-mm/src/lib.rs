@@ -71,6 +71,7 @@ pub use memory::{DeviceMemory, MemoryFailure, MemoryType, MigrateError, PrivateM
 pub use pgmap::{Pgmap, PgmapError, PgmapRef, RequestError};
 pub use pin::{PinInfo, PinKind, PinOwner, PinRecord, PinTerm, PinnedFolio};
 pub use pinned_span::{PinError, PinnedSpan};
+pub use show::Failure;
 pub use units::{DeviceOff, FileIndex, Order, PAGE_SIZE, Pages, PgmapOff, VmaOff};
 pub use vma::{Access, FaultService, FaultSink, FrozenBytes, Prefault, Vma};
 pub use wait::Wait;

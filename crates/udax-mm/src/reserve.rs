@@ -151,9 +151,32 @@ impl Reservation {
     ///
     /// Waits until somebody has read a message from `uffd`.
     pub(crate) fn map_missing(&self, at: Range<usize>, uffd: &Uffd) -> io::Result<()> {
-        let target = self.address(&at);
         let fresh = Fresh::new(at.len())?;
         uffd.register(&fresh)?;
+        self.replace(&at, fresh)
+    }
+
+    /// Makes a touch of a range fail as that of memory that was found to be bad, in one step, until
+    /// something is mapped over it.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Reservation::map_missing`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error; one before Linux 6.6 cannot do it. Everything is as it was then.
+    pub(crate) fn map_failed(&self, at: Range<usize>, uffd: &Uffd) -> io::Result<()> {
+        let fresh = Fresh::new(at.len())?;
+        uffd.register(&fresh)?;
+        uffd.poison(&fresh)?;
+        self.replace(&at, fresh)
+    }
+
+    /// Moves fresh memory over a range of the same length.
+    fn replace(&self, at: &Range<usize>, fresh: Fresh) -> io::Result<()> {
+        assert!(at.len() == fresh.len, "vma: what replaces a range has its length");
+        let target = self.address(at);
         let flags = MremapFlags::MAYMOVE;
         // SAFETY: nobody has the fresh range, and the target is inside the reservation
         // (invariant 1), so what it replaces is ours.
@@ -239,20 +262,14 @@ impl Reservation {
     /// mapped again. It must not have been touched before.
     #[cfg(test)]
     pub(crate) fn fail(&self, at: Range<usize>) -> io::Result<OwnedFd> {
-        const UFFD_FEATURE_POISON: u64 = 1 << 14;
-        const UFFDIO_POISON: libc::Ioctl = 0xc020_aa08;
-        let uffd = Uffd::with_features(UFFD_FEATURE_POISON)?;
+        let uffd = Uffd::with_features(0)?;
         let start = wide(self.address(&at).addr());
-        let range = || uffd::Region { start, len: wide(at.len()) };
+        let range = uffd::Region { start, len: wide(at.len()) };
         let mode = uffd::UFFDIO_REGISTER_MODE_MISSING;
-        let mut register = uffd::Register { range: range(), mode, ioctls: 0 };
+        let mut register = uffd::Register { range, mode, ioctls: 0 };
         // SAFETY: UFFDIO_REGISTER takes this structure, and the range is ours by invariant 1.
         unsafe { ioctl(uffd.as_fd(), uffd::UFFDIO_REGISTER, &raw mut register) }?;
-        // `struct uffdio_poison` is laid out as `struct uffdio_register`: range, mode, result.
-        let mut poison = uffd::Register { range: range(), mode: 0, ioctls: 0 };
-        // SAFETY: UFFDIO_POISON takes this structure; it changes pages of the range only, which
-        // are accessed through the window.
-        unsafe { ioctl(uffd.as_fd(), UFFDIO_POISON, &raw mut poison) }?;
+        uffd.poison_part(start, at.len())?;
         Ok(uffd.fd)
     }
 
@@ -477,6 +494,35 @@ impl Uffd {
         // SAFETY: UFFDIO_REGISTER takes this structure, and the range is anonymous memory that
         // only its owner knows.
         unsafe { ioctl(self.as_fd(), uffd::UFFDIO_REGISTER, &raw mut register) }
+    }
+
+    /// Marks all pages of a range that was registered here as failed.
+    fn poison(&self, fresh: &Fresh) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < fresh.len {
+            match self.poison_part(wide(fresh.start.addr() + done), fresh.len - done) {
+                Ok(marked) => done += marked,
+                // Another thread is moving a range; it is about to finish.
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks missing pages from `start` on as failed. Returns the bytes done: at least one page,
+    /// maybe less than `len`.
+    fn poison_part(&self, start: u64, len: usize) -> Result<usize, Errno> {
+        let range = uffd::Region { start, len: wide(len) };
+        let mut poison = uffd::Poison { range, mode: 0, result: 0 };
+        // SAFETY: UFFDIO_POISON takes this structure. It changes missing pages only, and only in
+        // ranges that were registered, which are those of reservations and of fresh ranges.
+        let result = unsafe { ioctl(self.as_fd(), uffd::UFFDIO_POISON, &raw mut poison) };
+        match (usize::try_from(poison.result), result) {
+            (Ok(marked), _) if marked > 0 => Ok(marked),
+            (_, Ok(())) => Ok(len),
+            (_, Err(error)) => Err(error),
+        }
     }
 
     /// Permits stores to pages that are protected against writing.

@@ -3,17 +3,30 @@
 //! This file owns the checks that come before, and the division of a range at the borders of media.
 //! It keeps no list of what is shown where: a file mapping does, and it holds the references.
 
+use crate::faults::FaultService;
 use crate::folio::FolioRef;
 use crate::folio_span::FolioSpan;
 use crate::memory::check_mappable;
 use crate::pgmap::PgmapRef;
 use crate::reserve::{Reservation, Sharing};
+use crate::sync::OnceLock;
 use crate::units::{PAGE_SIZE, Pages, PgmapOff, VmaOff};
 use crate::vma::{Access, Prefault, Vma};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// What a touch of pages raises that show failed memory.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Failure {
+    /// SIGBUS with the code `BUS_MCEERR_AR` and the address: the memory there failed.
+    OfMemory,
+    /// SIGBUS with the code `BUS_ADRERR` and the address: there is no such memory. The vma is not
+    /// lazy, or the host is older than Linux 6.6 or built without `CONFIG_MEMORY_FAILURE`.
+    OfAddress,
+}
 
 /// Pages of media, and how they are mapped.
 pub(crate) struct Shown<'a> {
@@ -127,6 +140,31 @@ impl Vma {
         Ok(())
     }
 
+    /// Makes a touch of pages the failure of memory that it is on a machine whose memory failed, and
+    /// says whether the host can do that. The next zap takes it back.
+    ///
+    /// A copy through the vma gets [`MediaError::Fault`](crate::MediaError::Fault) in any case.
+    ///
+    /// # Blocking
+    ///
+    /// As [`Vma::zap`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn map_poison(&self, at: VmaOff, pages: Pages) -> io::Result<Failure> {
+        let bytes = self.space().bytes(at, pages);
+        let reservation = self.space().reservation();
+        let mark = |service: &FaultService| reservation.map_failed(bytes.clone(), service.uffd());
+        let service = self.space().service().filter(|_| host_signals_failed_memory());
+        let is_marked = service.is_some_and(|service| mark(service).is_ok());
+        if !is_marked {
+            reservation.map_void(bytes.clone())?;
+        }
+        self.space().answered(&bytes, |_| true);
+        Ok(if is_marked { Failure::OfMemory } else { Failure::OfAddress })
+    }
+
     /// Which pages of `range` are memory of this process and not of a medium: copies that the host
     /// made of pages that were [mapped privately](Vma::map_private), and touched pages of
     /// [holes](Vma::map_hole).
@@ -216,6 +254,13 @@ fn is_own_page(entry: u64) -> bool {
     const SWAPPED: u64 = 1 << 62;
     const FILE: u64 = 1 << 61;
     entry & (PRESENT | SWAPPED) != 0 && entry & FILE == 0
+}
+
+/// Whether the host tells failed memory from memory that is not there, when a touch finds a mark.
+fn host_signals_failed_memory() -> bool {
+    // The one setting that comes with `CONFIG_MEMORY_FAILURE`.
+    static SIGNALS: OnceLock<bool> = OnceLock::new();
+    *SIGNALS.get_or_init(|| Path::new("/proc/sys/vm/memory_failure_early_kill").exists())
 }
 
 fn check_inside(pages: &Range<PgmapOff>, inside: &Range<PgmapOff>) {

@@ -30,6 +30,7 @@ pub(crate) const UFFDIO_API: libc::Ioctl = request(READ_WRITE, 24, 0x3f);
 pub(crate) const UFFDIO_REGISTER: libc::Ioctl = request(READ_WRITE, 32, 0x00);
 pub(crate) const UFFDIO_WAKE: libc::Ioctl = request(READ, 16, 0x02);
 pub(crate) const UFFDIO_COPY: libc::Ioctl = request(READ_WRITE, 40, 0x03);
+pub(crate) const UFFDIO_POISON: libc::Ioctl = request(READ_WRITE, 32, 0x08);
 pub(crate) const UFFDIO_WRITEPROTECT: libc::Ioctl = request(READ_WRITE, 24, 0x06);
 
 const READ: libc::Ioctl = 2;
@@ -43,6 +44,7 @@ const fn request(direction: libc::Ioctl, size: libc::Ioctl, number: libc::Ioctl)
 const _: () = assert!(size_of::<Api>() == 24);
 const _: () = assert!(size_of::<Register>() == 32);
 const _: () = assert!(size_of::<Region>() == 16);
+const _: () = assert!(size_of::<Poison>() == 32);
 const _: () = assert!(size_of::<Copy>() == 40);
 const _: () = assert!(size_of::<WriteProtect>() == 24);
 
@@ -93,6 +95,16 @@ pub(crate) struct WriteProtect {
     pub(crate) mode: u64,
 }
 
+/// `struct uffdio_poison`.
+#[derive(Debug)]
+#[repr(C)]
+pub(crate) struct Poison {
+    pub(crate) range: Region,
+    pub(crate) mode: u64,
+    /// `updated`, set by the kernel: bytes marked, or a negative error number.
+    pub(crate) result: i64,
+}
+
 /// The size of `struct uffd_msg`.
 pub(crate) const MESSAGE_SIZE: usize = 32;
 
@@ -125,12 +137,13 @@ impl PageFault {
 
 #[cfg(test)]
 mod tests {
-    use super::{MESSAGE_SIZE, PageFault, UFFDIO_API, UFFDIO_COPY, UFFDIO_REGISTER, UFFDIO_WAKE};
+    use super::*;
 
     #[test]
     fn request_numbers_are_those_of_the_kernel() {
-        let numbers = [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_COPY];
-        assert_eq!(numbers, [0xc018_aa3f, 0xc020_aa00, 0x8010_aa02, 0xc028_aa03]);
+        let numbers = [UFFDIO_API, UFFDIO_REGISTER, UFFDIO_WAKE, UFFDIO_COPY, UFFDIO_POISON];
+        let expected = [0xc018_aa3f, 0xc020_aa00, 0x8010_aa02, 0xc028_aa03, 0xc020_aa08];
+        assert_eq!(numbers, expected);
     }
 
     #[test]

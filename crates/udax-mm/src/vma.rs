@@ -374,11 +374,15 @@ impl AsRef<[u8]> for FrozenBytes {
 
 #[cfg(test)]
 mod tests {
-    use super::{Access, FaultSink, Pages, Vma, VmaOff};
+    use super::{Access, FaultSink, MediaError, Pages, Vma, VmaOff};
+    use crate::show::Failure;
+    use crate::sync::atomic::{AtomicUsize, Ordering};
     use crate::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
     use crate::units::PAGE_SIZE;
+    use std::ffi::{c_int, c_void};
     use std::io;
     use std::os::fd::AsRawFd;
+    use std::process::exit;
     use std::thread::{self, JoinHandle};
 
     /// Says that it was entered, and maps a hole when it is told to go on.
@@ -472,5 +476,104 @@ mod tests {
         assert!(line.is_some_and(|line| line.contains("---p")), "{line:?}");
         drop(release);
         answered.join().unwrap().unwrap_err();
+    }
+
+    /// The environment variable that makes a test below the program that it runs.
+    const PROGRAM: &str = "UDAX_TEST_FAILED_MEMORY";
+
+    /// The address that the program touches.
+    static TOUCHED: AtomicUsize = AtomicUsize::new(0);
+
+    /// Ends the process with the code of the signal, if it has the address that was touched.
+    extern "C" fn end(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
+        // SAFETY: the kernel passes what is valid while the handler runs.
+        let info = unsafe { &*info };
+        // SAFETY: the signal is SIGBUS, which has an address.
+        let address = unsafe { info.si_addr() };
+        let is_touched = address.addr() == TOUCHED.load(Ordering::Relaxed);
+        exit(if is_touched { 64 + info.si_code } else { 1 });
+    }
+
+    /// Touches the third page of four whose last three failed, with nothing that catches it.
+    #[expect(clippy::as_conversions, reason = "the address of a function has no other conversion")]
+    fn touch_failed_memory(vma: &Vma) -> Failure {
+        vma.map_hole(VmaOff(0), Pages(4)).unwrap();
+        let failure = vma.map_poison(VmaOff(1), Pages(3)).unwrap();
+        assert_eq!(vma.load_u64(0).unwrap(), 0);
+        let read = vma.read(0, &mut [0; 2 * PAGE_SIZE]);
+        assert!(matches!(read, Err(MediaError::Fault { at: 4096 })), "{read:?}");
+        if std::env::var_os(PROGRAM).is_none() {
+            return failure;
+        }
+        // SAFETY: all fields are integers or optional function pointers, for which zero is valid.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        (action.sa_sigaction, action.sa_flags) = (end as *const c_void as usize, libc::SA_SIGINFO);
+        // SAFETY: the handler has the type that SA_SIGINFO asks for.
+        let set = unsafe { libc::sigaction(libc::SIGBUS, &raw const action, std::ptr::null_mut()) };
+        assert_eq!(set, 0);
+        let touched = vma.space.reservation().window().start().as_ptr();
+        let touched = touched.wrapping_add(2 * PAGE_SIZE + 24);
+        TOUCHED.store(touched.addr(), Ordering::Relaxed);
+        // SAFETY: none; the fault is what is tested, and the process ends with it.
+        unsafe { touched.read_volatile() };
+        unreachable!("failed memory was read");
+    }
+
+    /// What a program ends with that runs the named test as its own.
+    fn code_of(test: &str) -> Option<i32> {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = format!("vma::tests::{test}");
+        command.args(["--exact", &name, "--nocapture"]).env(PROGRAM, "1");
+        command.output().unwrap().status.code()
+    }
+
+    #[test]
+    fn a_touch_of_failed_memory_is_its_failure_with_the_address() {
+        let Some(service) = crate::faults::of_test() else { return };
+        let (entered, _) = mpsc::channel();
+        let go_on = Mutex::new(mpsc::channel().1);
+        let gate = Arc::new(Gate { vma: OnceLock::new(), entered, go_on });
+        let vma = Vma::reserve_lazy(Pages(4), &service, gate).unwrap();
+        let code = match touch_failed_memory(&vma) {
+            Failure::OfMemory => libc::BUS_MCEERR_AR,
+            Failure::OfAddress => {
+                crate::skipped::skipped("the host does not signal failed memory; it is a void");
+                libc::BUS_ADRERR
+            }
+        };
+        let test = "a_touch_of_failed_memory_is_its_failure_with_the_address";
+        assert_eq!(code_of(test), Some(64 + code));
+
+        vma.zap(VmaOff(1), Pages(1)).unwrap();
+        vma.map_hole(VmaOff(1), Pages(1)).unwrap();
+        assert_eq!(vma.load_u64(4096).unwrap(), 0, "it is healed");
+    }
+
+    /// Also where the host does not tell what failed.
+    #[test]
+    fn a_mark_of_failed_memory_comes_in_one_step_and_stays_until_the_zap() {
+        let Some((vma, has_entered, release)) = gated() else { return };
+        vma.map_hole(VmaOff(0), Pages(4)).unwrap();
+        let service = vma.space.service().unwrap();
+        let marked = vma.space.reservation().map_failed(4096..12288, service.uffd());
+        if let Err(error) = marked {
+            return crate::skipped::skipped(format_args!("no UFFDIO_POISON: {error}"));
+        }
+        let loads = [0, 1, 2, 3].map(|page| vma.load_u64(page * 4096).is_ok());
+        assert_eq!(loads, [true, false, false, true]);
+        assert!(has_entered.try_recv().is_err(), "nobody was asked");
+
+        vma.zap(VmaOff(2), Pages(1)).unwrap();
+        drop(release);
+        assert_eq!(vma.load_u64(8192).unwrap(), 0, "the sink was asked");
+        assert!(vma.load_u64(4096).is_err());
+    }
+
+    #[test]
+    fn failed_memory_of_an_eager_vma_is_a_void() {
+        let vma = Vma::reserve(Pages(4)).unwrap();
+        assert_eq!(touch_failed_memory(&vma), Failure::OfAddress);
+        let test = "failed_memory_of_an_eager_vma_is_a_void";
+        assert_eq!(code_of(test), Some(64 + libc::BUS_ADRERR));
     }
 }
