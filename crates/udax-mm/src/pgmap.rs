@@ -21,7 +21,7 @@ use crate::sync::{Arc, Mutex, Weak};
 use crate::table::{Cure, Table};
 use crate::units::{Order, Pages, PgmapOff};
 use crate::verify;
-use crate::wait::{Wait, WaitQueues};
+use crate::wait::{Patience, WaitQueues};
 use crate::word::First;
 use std::fmt;
 use std::ops::Range;
@@ -336,16 +336,21 @@ impl PgmapRef {
     ///
     /// # Blocking
     ///
-    /// Sleeps until the last unpin of each folio, as `wait` says.
+    /// Sleeps until the last unpin of each folio, as `patience` says: a [`Wait`], or one that
+    /// [can be interrupted](Wait::unless).
     ///
     /// # Errors
     ///
-    /// The first page that is still pinned when `wait` runs out.
-    pub fn wait_unpinned(&self, pages: Range<PgmapOff>, wait: Wait) -> Result<(), PgmapOff> {
-        let pages = self.clipped(pages);
+    /// The first page that is still pinned when the patience ends.
+    pub fn wait_unpinned<'a>(
+        &self,
+        pages: Range<PgmapOff>,
+        patience: impl Into<Patience<'a>>,
+    ) -> Result<(), PgmapOff> {
+        let (pages, patience) = (self.clipped(pages), patience.into());
         let (table, queues) = (self.pgmap().table(), self.pgmap().queues());
         for (leaf, value) in table.leaves(pages.clone()) {
-            if value.pins() > 0 && !queues.wait_unpinned(leaf, table.word(leaf), wait) {
+            if value.pins() > 0 && !queues.wait_unpinned(leaf, table.word(leaf), &patience) {
                 return Err(leaf.head().max(pages.start));
             }
         }

@@ -6,6 +6,8 @@
 
 #[path = "loom/folio_span.rs"]
 mod folio_span;
+#[path = "loom/interrupt.rs"]
+mod interrupt;
 mod support;
 
 use loom::model;

@@ -3,7 +3,7 @@
 use crate::{PMD, live, pages, pinned_by, verify};
 use std::thread;
 use std::time::{Duration, Instant};
-use udax_mm::{Order, PgmapOff, PinInfo, PinKind, PinTerm, Wait};
+use udax_mm::{Interrupt, Order, PgmapOff, PinInfo, PinKind, PinTerm, Wait};
 
 #[test]
 fn a_pin_is_listed_with_its_owner_until_it_is_dropped() {
@@ -117,4 +117,25 @@ fn the_last_unpin_of_each_folio_wakes() {
     });
     drop(pins);
     assert_eq!(sleeper.join().unwrap(), Ok(()));
+}
+
+#[test]
+fn an_interrupt_ends_the_wait_for_a_pin_and_those_to_come() {
+    let pgmap = live(4);
+    let pin = pgmap.request_folio(PgmapOff(2), Order::Base).unwrap().pin(pinned_by("dma"));
+    let interrupt = Interrupt::new();
+    thread::scope(|scope| {
+        let waits = [pages(0..4), pages(2..3)].map(|range| {
+            let (pgmap, interrupt) = (&pgmap, &interrupt);
+            scope.spawn(move || pgmap.wait_unpinned(range, Wait::Forever.unless(interrupt)))
+        });
+        interrupt.raise();
+        let waits = waits.map(|wait| wait.join().unwrap());
+        assert_eq!(waits, [Err(PgmapOff(2)), Err(PgmapOff(2))]);
+    });
+    let again = pgmap.wait_unpinned(pages(0..4), Wait::Forever.unless(&interrupt));
+    assert_eq!(again, Err(PgmapOff(2)));
+    drop(pin);
+    assert_eq!(pgmap.wait_unpinned(pages(0..4), Wait::Forever.unless(&interrupt)), Ok(()));
+    verify(&pgmap);
 }
