@@ -15,11 +15,12 @@ use crate::dir::cell::{Numbered, decode_page};
 use crate::format::ROOT_INO;
 use crate::inode::end_of;
 use crate::num::to_u64;
+use crate::pin_table::Loaded;
 use crate::scan::{Scan, Scanned};
 use crate::store::Store;
 use crate::superblock::{Source, Superblock};
 use crate::tree::{Run, Tree};
-use crate::{Filesystem, FsError, Ino, Kind, Name};
+use crate::{Filesystem, FsError, Ino, Kind, MountMode, Name, RecordedPin};
 
 /// What the check of a filesystem found.
 #[derive(Clone, Debug, Default)]
@@ -37,6 +38,9 @@ pub struct CheckReport {
     pub used: u64,
     /// Pages that are free.
     pub free: u64,
+    /// Long-term pins that their owners left behind: their pages are not allocated until they are
+    /// released. An unclean end leaves them; they are not a problem.
+    pub quarantine: Vec<RecordedPin>,
     /// What is wrong; nothing in a sound filesystem.
     pub problems: Vec<Problem>,
 }
@@ -79,7 +83,8 @@ impl Filesystem {
         if store.needs_recovery()? {
             return Err(FsError::NeedsRecovery);
         }
-        let mut report = check_store(&store)?;
+        let (mut report, pins) = check_store(&store)?;
+        report.add_quarantine(&store, &pins)?;
         let found = match copy {
             Source::Mirror => "it is damaged, its mirror was used",
             Source::Primary if !superblock.is_mirrored(&bytes) => "its mirror is damaged",
@@ -92,15 +97,28 @@ impl Filesystem {
 }
 
 /// Checks everything in `store`, whose pages are all free as far as it knows.
-pub(crate) fn check_store(store: &Store) -> Result<CheckReport, FsError> {
-    let scan = Scan::of(store)?;
+pub(crate) fn check_store(store: &Store) -> Result<(CheckReport, Loaded), FsError> {
+    let (scan, pins) = Scan::of(store)?;
     let mut check = Check::new(store, scan);
     check.count();
     check.walk_directories()?;
     check.compare_links();
     check.report.free = store.free_pages().0;
     check.report.used = store.geometry().pages.0 - check.report.free;
-    Ok(check.report)
+    if let Some(found) = &pins.broken {
+        check.problem("pin table", found);
+    }
+    Ok((check.report, pins))
+}
+
+impl CheckReport {
+    fn add_quarantine(&mut self, store: &Store, pins: &Loaded) -> Result<(), FsError> {
+        // As a mount that writes nothing does.
+        let _ = store.adopt_pins(pins, MountMode::ReadOnly)?;
+        self.quarantine = store.quarantine.list();
+        self.free = store.free_pages().0;
+        Ok(())
+    }
 }
 
 impl<'s> Check<'s> {

@@ -48,7 +48,7 @@ fn sample() -> Arc<dyn DaxDevice> {
 
 /// Changes an inode record, and seals it.
 fn edit(device: &Arc<dyn DaxDevice>, ino: Ino, change: impl FnOnce(&mut InodeRecord)) {
-    let scan = Scan::of(&store_on(Arc::clone(device))).unwrap();
+    let scan = Scan::of(&store_on(Arc::clone(device))).unwrap().0;
     let mut record = scan.inodes.iter().find(|inode| inode.ino == ino).unwrap().record;
     change(&mut record);
     let at = scan.table.slot(ino).unwrap().byte();
@@ -58,7 +58,7 @@ fn edit(device: &Arc<dyn DaxDevice>, ino: Ino, change: impl FnOnce(&mut InodeRec
 /// The page of the device behind the first page of an inode.
 fn first_page(device: &Arc<dyn DaxDevice>, ino: Ino) -> DeviceOff {
     let store = store_on(Arc::clone(device));
-    let scan = Scan::of(&store).unwrap();
+    let scan = Scan::of(&store).unwrap().0;
     let record = scan.inodes.iter().find(|inode| inode.ino == ino).unwrap().record;
     let tree = Tree::of(&record).unwrap();
     match tree.lookup(&store, FileIndex(0), FileIndex(0)..FileIndex(1)).unwrap() {

@@ -104,17 +104,19 @@ fn fill(fs: &Arc<Filesystem>) -> Result<(), FsError> {
     fs.unmount()
 }
 
-/// The bytes of everything but data, free pages, session and journal.
+/// The bytes of everything but data, free pages, session, journal and records of pins.
 fn vital(device: Arc<dyn DaxDevice>) -> Vec<Range<u64>> {
     let store = store_on(device);
     let page = |page: DeviceOff| page.byte()..(page + Pages(1)).byte();
     let record = |page: DeviceOff| page.byte()..page.byte() + 256;
     let geometry = store.geometry();
     let mut vital = vec![record(DeviceOff(0)), record(geometry.end), record(geometry.itable)];
-    let scan = Scan::of(&store).unwrap();
+    let next_pin_page = geometry.pins.byte();
+    let scan = Scan::of(&store).unwrap().0;
     vital.extend(scan.table.pages.iter().map(|at| page(*at)));
     // Number 0 names nothing, so its record is not read.
     vital[3].start += 256;
+    vital.push(next_pin_page..next_pin_page + 8);
     let records = scan.inodes.iter().map(|inode| (inode.record, inode.kind == Kind::Dir));
     for (record, is_dir) in records.chain([(scan.table.record, false)]) {
         let tree = Tree::of(&record).unwrap();
@@ -255,7 +257,7 @@ fn a_damaged_superblock_is_replaced_by_its_mirror() {
 fn a_damaged_inode_is_named_and_keeps_writers_out() {
     let sample = Sample::new();
     let store = store_on(sample.device());
-    let scan = Scan::of(&store).unwrap();
+    let scan = Scan::of(&store).unwrap().0;
     let file = scan.inodes.iter().find(|inode| inode.kind == Kind::File).unwrap();
     let at = scan.table.slot(file.ino).unwrap().byte() + 33;
     sample.with_damage(at, 4, || {

@@ -180,6 +180,44 @@ pub enum FsError {
     #[error("the pool takes no more writes, because its medium failed ({0}); open it again")]
     Stopped(String),
 
+    /// A long-term pin is recorded on the medium, and nothing can be written there.
+    #[error(
+        "a long-term pin is recorded in the pool, which is open read-only; open it for writing, or \
+         pin for the short term"
+    )]
+    ReadOnlyLease,
+
+    /// No place is left for the records of a long-term pin.
+    #[error(
+        "the pin table has no place for {wanted} more records and the pool no page to make it \
+         longer; remove files, drop pins, or release those of dead owners with `udax release`"
+    )]
+    PinTableFull {
+        /// How many are missing.
+        wanted: u64,
+    },
+
+    /// A device may still store to pages of the file for a process that died.
+    #[error(
+        "a device of {label}, whose owner died, may still write to the file; release the pin with \
+         `udax release` when no device does"
+    )]
+    Quarantined {
+        /// What the owner of the pin called itself.
+        label: String,
+    },
+
+    /// A pin in quarantine belongs to a process that runs.
+    #[error(
+        "process {process}, owner of the pin of {label}, is alive; stop it, or force the release"
+    )]
+    OwnerAlive {
+        /// The process.
+        process: u32,
+        /// What it called itself.
+        label: String,
+    },
+
     /// The change does not fit in the journal. Nothing was written.
     #[error("the change takes {bytes} bytes of journal and {max} fit; make it in smaller steps")]
     TransactionTooLarge {
@@ -210,6 +248,10 @@ fn cure(object: &str) -> &'static str {
     match object {
         "the superblock" | "the inode table" => {
             "nothing can be read without it, restore the pool from a copy"
+        }
+        "the pin table" => {
+            "pages that a device may write to are not known until the host is started again; \
+             until then the pool opens read-only"
         }
         _ => "run `udax check`, and copy out what is readable",
     }

@@ -11,6 +11,7 @@ use crate::format::{Geometry, ROOT_INO};
 use crate::inode::record::NewInode;
 use crate::itable::Itable;
 use crate::itable::Table;
+use crate::pin_table::PinTable;
 use crate::recovery::{self, Opened};
 use crate::store::Store;
 use crate::superblock::{Session, Superblock, now};
@@ -52,6 +53,10 @@ pub struct Recovered {
     pub replayed: bool,
     /// How many removed files were freed that somebody had open.
     pub orphans: u64,
+    /// How many long-term pins of owners that died hold pages in quarantine.
+    pub quarantined: u64,
+    /// How many more there were that the start of the host since then ended.
+    pub released: u64,
     /// Inodes that contradict themselves. Never with a mount to write, which is refused then.
     pub corrupt: Vec<Ino>,
 }
@@ -61,12 +66,14 @@ pub struct Recovered {
 pub struct Usage {
     /// Pages of the device.
     pub total: Pages,
-    /// Pages in use: what is neither free nor in limbo.
+    /// Pages in use: what is neither free nor in limbo nor in quarantine.
     pub used: Pages,
     /// Pages that can be allocated.
     pub free: Pages,
     /// Pages that were freed and that somebody has still pinned.
     pub limbo: Pages,
+    /// Pages of no file to which a device may still store for a process that died.
+    pub quarantined: Pages,
     /// Files, directories and symbolic links.
     pub inodes: u64,
     /// 2 MiB blocks that are wholly free.
@@ -148,6 +155,8 @@ impl Filesystem {
         let bytes = DaxBytes::new(Arc::clone(&device));
         Superblock::wipe(&bytes, &superblock.geometry)?;
         let store = Store::new(device, superblock.geometry, superblock.uuid);
+        // Durable with the transaction that follows.
+        PinTable::wipe(&store)?;
         create_root(&store)?;
         store.settle()?;
         Session::close(&bytes)?;
@@ -202,6 +211,9 @@ impl Filesystem {
         for inode in self.core.cache.all() {
             inode.sync()?;
         }
+        if self.core.mode() == MountMode::ReadWrite {
+            self.core.store.pins.close(&self.core.store)?;
+        }
         if !self.core.close() {
             return Err(FsError::Closed);
         }
@@ -231,11 +243,13 @@ impl Filesystem {
         let store = &self.core.store;
         let total = store.geometry().pages;
         let (free, limbo) = (store.free_pages(), store.limbo_pages());
+        let quarantined = store.quarantine.withheld();
         Usage {
             total,
-            used: total - free - limbo,
+            used: total - free - limbo - quarantined,
             free,
             limbo,
+            quarantined,
             inodes: self.core.itable.used(),
             huge_free: store.huge_free(),
             huge_misses: store.huge_misses(),

@@ -75,7 +75,9 @@ pub(crate) struct SuperblockRecord {
     pub(crate) created: I64,
     pub(crate) uuid: [u8; 16],
     pub(crate) label: [u8; 64],
-    pub(crate) reserved: [U64; 12],
+    pub(crate) pins_start: U64,
+    pub(crate) pins_pages: U64,
+    pub(crate) reserved: [U64; 10],
 }
 
 /// 64 bytes, one cache line, at the start of page 1: who has the pool open.
@@ -109,6 +111,33 @@ pub(crate) struct JournalWrite {
     pub(crate) at: U64,
     pub(crate) length: U32,
     pub(crate) kind: U32,
+}
+
+/// 128 bytes at the start of each page of the pin table: which page continues it.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub(crate) struct PinPageHeader {
+    pub(crate) next: U64,
+    pub(crate) reserved: [U64; 15],
+}
+
+/// 128 bytes: adjacent pages of the device that a long-term pin holds. Free if its first 8 bytes
+/// are zero.
+#[derive(Clone, Copy, Debug, Eq, FromBytes, Immutable, IntoBytes, KnownLayout, PartialEq)]
+#[repr(C)]
+pub(crate) struct PinRecord {
+    pub(crate) checksum: U32,
+    pub(crate) state: u8,
+    pub(crate) kind: u8,
+    pub(crate) reserved0: U16,
+    pub(crate) boot_id: [u8; 16],
+    pub(crate) process_start: U64,
+    pub(crate) time: I64,
+    pub(crate) first: U64,
+    pub(crate) pages: U64,
+    pub(crate) pid: U32,
+    pub(crate) reserved: U32,
+    pub(crate) label: [u8; 64],
 }
 
 /// 256 bytes; record `n` of the inode table file describes inode `n`; all zero = never used.
@@ -157,6 +186,10 @@ pub(crate) struct Geometry {
     pub(crate) journal: DeviceOff,
     /// Pages of the journal.
     pub(crate) journal_pages: Pages,
+    /// The first page of the pin table.
+    pub(crate) pins: DeviceOff,
+    /// Its pages that are always there; more are chained to the last of them.
+    pub(crate) pins_pages: Pages,
     /// The page that holds the inode table's own record.
     pub(crate) itable: DeviceOff,
     /// The first page of data.
@@ -166,15 +199,20 @@ pub(crate) struct Geometry {
 }
 
 impl Geometry {
-    /// Lays out a pool of `pages` pages. The journal grows with the pool, from 32 KiB to 4 MiB.
+    /// Lays out a pool of `pages` pages. The journal grows with the pool, from 32 KiB to 4 MiB, and
+    /// the pin table from 4 KiB to 256 KiB.
     pub(crate) fn of(pages: Pages) -> Geometry {
         let journal = DeviceOff(2);
         let journal_pages = Pages((pages.0 / 512).clamp(8, 1024));
-        let itable = journal + journal_pages;
+        let pins = journal + journal_pages;
+        let pins_pages = Pages((pages.0 / 16_384).clamp(1, 64));
+        let itable = pins + pins_pages;
         Geometry {
             pages,
             journal,
             journal_pages,
+            pins,
+            pins_pages,
             itable,
             data: itable + Pages(1),
             end: DeviceOff(pages.0 - 1),

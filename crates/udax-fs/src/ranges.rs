@@ -40,6 +40,15 @@ impl Ranges {
             || self.ends.range(..=range.start).next_back().is_some_and(|(_, &end)| end >= range.end)
     }
 
+    /// The parts of `range` that are in the set, in order.
+    pub(crate) fn overlapping(&self, range: &Range<u64>) -> Vec<Range<u64>> {
+        let reaches_in = self.ends.range(..range.start).next_back();
+        let first = reaches_in.map_or(range.start, |(&start, _)| start);
+        let met = self.ends.range(first..range.end.max(first));
+        let parts = met.map(|(&start, &end)| start.max(range.start)..end.min(range.end));
+        parts.filter(|part| !part.is_empty()).collect()
+    }
+
     /// Adds `range`; what is in the set already stays.
     pub(crate) fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
@@ -106,6 +115,9 @@ mod tests {
                 let range = start..start + len;
                 let covered = range.clone().all(|number| model.contains(&number));
                 prop_assert_eq!(set.covers(&range), covered);
+                let met: Vec<u64> = set.overlapping(&range).into_iter().flatten().collect();
+                let both = range.clone().filter(|number| model.contains(number));
+                prop_assert_eq!(met, both.collect::<Vec<u64>>());
                 if is_insert {
                     set.insert(range.clone());
                     model.extend(range);

@@ -1,6 +1,6 @@
 //! Mounting: from a device to a store, an inode table and the free space between them.
 //!
-//! This file owns the order: superblock, session, journal, inode table and trees, orphans. A
+//! This file owns the order: superblock, session, journal, pin table, inode table and trees, orphans. A
 //! read-only mount takes the same road and writes nothing on it.
 
 use udax_dev::{DaxBytes, DaxDevice};
@@ -40,14 +40,21 @@ pub(crate) fn open(device: Arc<dyn DaxDevice>, mode: MountMode) -> Result<Opened
     } else if store.needs_recovery()? {
         return Err(FsError::NeedsRecovery);
     }
-    let mut scan = Scan::of(&store)?;
+    let (mut scan, pins) = Scan::of(&store)?;
     recovered.corrupt = corrupt_inos(&scan);
     if mode == MountMode::ReadWrite {
         refuse_corrupt(&scan)?;
+    }
+    let adopted = store.adopt_pins(&pins, mode)?;
+    recovered.quarantined = adopted.quarantined;
+    recovered.released = adopted.released;
+    if mode == MountMode::ReadWrite {
         if copy == Source::Mirror || !superblock.is_mirrored(&bytes) {
             superblock.write(&bytes)?;
         }
+        // Its fence is also that of the pin table.
         Session::open(&bytes)?;
+        store.give_back(adopted.trimmed);
         recovered.orphans = free_orphans(&store, &mut scan)?;
     }
     Ok(Opened { superblock, store, itable: Itable::new(scan.table), recovered })

@@ -1,4 +1,4 @@
-//! One walk over the inode table and all trees, shared by mounting, checking and verifying.
+//! One walk over the pin table, the inode table and all trees, shared by mounting, checking and verifying.
 //!
 //! It reserves every page it meets in a store whose pages are all free, and so finds pages that are
 //! used twice. It reports what is wrong and goes on; it writes nothing and never panics on what it
@@ -10,6 +10,7 @@ use crate::alloc::Extent;
 use crate::format::{ITABLE_INO, InodeRecord};
 use crate::inode::end_of;
 use crate::itable::{Table, read_record};
+use crate::pin_table::Loaded;
 use crate::store::Store;
 use crate::tree::{Run, Tree, Visit};
 use crate::txn::Slot;
@@ -42,19 +43,20 @@ impl Scanned {
 }
 
 impl Scan {
-    /// Walks the whole of `store`.
+    /// Walks the whole of `store`, the pin table first.
     ///
     /// # Errors
     ///
     /// Returns [`FsError::Corrupt`] if the inode table itself cannot be read, and
     /// [`FsError::Device`] if the medium fails.
-    pub(crate) fn of(store: &Store) -> Result<Scan, FsError> {
+    pub(crate) fn of(store: &Store) -> Result<(Scan, Loaded), FsError> {
+        let pins = Loaded::of(store)?;
         let table = scan_table(store)?;
         let mut scan = Scan { table, inodes: Vec::new(), corrupt: Vec::new() };
         for ino in scan.table.inos() {
             scan.add(store, ino)?;
         }
-        Ok(scan)
+        Ok((scan, pins))
     }
 
     /// Walks one inode.

@@ -14,6 +14,8 @@ use crate::fresh::claim_all;
 use crate::journal::{CommitError, Journal, Writes};
 use crate::limbo::Limbo;
 use crate::num::to_u64;
+use crate::pin_table::PinTable;
+use crate::quarantine::Quarantine;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, IoError};
 use udax_mm::sync::{Arc, Mutex, OnceLock};
@@ -24,8 +26,9 @@ pub use crate::vacant::Vacant;
 
 /// See the module. Shared as `Arc<Store>`, which is also the sink of pages in limbo.
 ///
-/// Locks: the journal's is taken before the allocator's; those of limbo and of what is allocated
-/// ahead are held alone.
+/// Locks: the pin table's is taken before the journal's, and that before the allocator's, which is
+/// also taken under the quarantine's while mounting; those of limbo and of what is allocated ahead
+/// are held alone.
 #[derive(Debug)]
 pub struct Store {
     bytes: DaxBytes,
@@ -34,6 +37,8 @@ pub struct Store {
     pub(crate) alloc: Arc<Mutex<Allocator>>,
     pub(crate) limbo: Mutex<Limbo>,
     pub(crate) ahead: Ahead,
+    pub(crate) pins: PinTable,
+    pub(crate) quarantine: Quarantine,
     stopped: OnceLock<String>,
 }
 
@@ -50,6 +55,8 @@ impl Store {
             alloc: Arc::new(Mutex::new(Allocator::new(geometry.data..geometry.end))),
             limbo: Mutex::new(Limbo::default()),
             ahead: Ahead::default(),
+            pins: PinTable::new(&geometry),
+            quarantine: Quarantine::default(),
             stopped: OnceLock::new(),
             geometry,
         })
@@ -63,6 +70,11 @@ impl Store {
     /// The device below.
     pub(crate) fn device(&self) -> &Arc<dyn DaxDevice> {
         self.bytes.device()
+    }
+
+    /// Its bytes.
+    pub(crate) fn bytes(&self) -> &DaxBytes {
+        &self.bytes
     }
 
     /// The address of `extent`, or of its first part where it crosses page maps.
@@ -162,7 +174,8 @@ impl Store {
         self.alloc.lock().reserve(extent)
     }
 
-    /// Free pages, with those that wait for a growing file. Pages in limbo are not free.
+    /// Free pages, with those that wait for a growing file. Pages in limbo and in quarantine are not
+    /// free.
     pub(crate) fn free_pages(&self) -> Pages {
         let ahead = self.ahead.pages();
         self.alloc.lock().free() + ahead

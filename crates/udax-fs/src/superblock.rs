@@ -8,6 +8,7 @@ use crate::format::{
 };
 use std::time::{SystemTime, UNIX_EPOCH};
 use udax_dev::{DaxBytes, IoError};
+use udax_mm::sync::OnceLock;
 use udax_mm::{DeviceOff, Pages};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -56,6 +57,8 @@ enum Found {
 
 /// The page of the session record.
 const SESSION_PAGE: DeviceOff = DeviceOff(1);
+/// What stands for the identity of a system that does not tell.
+const UNKNOWN_BOOT: [u8; 16] = [0; 16];
 const STATE_OPEN: u32 = 1;
 const STATE_CLOSED: u32 = 2;
 
@@ -154,6 +157,8 @@ impl Superblock {
         record.uuid = self.uuid;
         let label = &self.label[..self.label.floor_char_boundary(record.label.len())];
         record.label[..label.len()].copy_from_slice(label.as_bytes());
+        record.pins_start = self.geometry.pins.0.into();
+        record.pins_pages = self.geometry.pins_pages.0.into();
         record.checksum = checksum(&record).into();
         record
     }
@@ -173,9 +178,22 @@ impl Session {
             STATE_CLOSED if is_intact => Session::Closed,
             _ => Session::Open {
                 pid: if is_intact { record.pid.get() } else { 0 },
-                rebooted: is_intact && record.boot_id != boot_id(),
+                rebooted: is_intact && is_other_boot(&record.boot_id),
             },
         })
+    }
+
+    /// Whether the last session that wrote to the pool was one of an earlier run of the host: then
+    /// no device works for any session before this one.
+    ///
+    /// # Errors
+    ///
+    /// The device's.
+    pub(crate) fn was_before_boot(bytes: &DaxBytes) -> Result<bool, FsError> {
+        let mut record = SessionRecord::new_zeroed();
+        bytes.read(SESSION_PAGE.byte(), record.as_mut_bytes())?;
+        let is_intact = record.checksum.get() == crc32fast::hash(&record.as_bytes()[4..]);
+        Ok(is_intact && is_other_boot(&record.boot_id))
     }
 
     /// Records that this process has the pool open. Durable at return.
@@ -215,9 +233,12 @@ impl Geometry {
     /// Whether the areas follow each other inside the pool.
     fn is_possible(&self) -> bool {
         let journal_end = self.journal.0.checked_add(self.journal_pages.0);
+        let pins_end = self.pins.0.checked_add(self.pins_pages.0);
         SESSION_PAGE < self.journal
             && self.journal_pages > Pages(0)
-            && journal_end.is_some_and(|end| end <= self.itable.0)
+            && journal_end.is_some_and(|end| end <= self.pins.0)
+            && self.pins_pages > Pages(0)
+            && pins_end.is_some_and(|end| end <= self.itable.0)
             && self.itable < self.data
             && self.data < self.end
             && self.end.0 < self.pages.0
@@ -231,9 +252,19 @@ pub(crate) fn now() -> i64 {
 }
 
 /// The identity of the host's running system; zeros where the host does not tell.
-fn boot_id() -> [u8; 16] {
-    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    uuid::Uuid::parse_str(text.trim()).map_or([0; 16], uuid::Uuid::into_bytes)
+pub(crate) fn boot_id() -> [u8; 16] {
+    // A process does not outlive the system it runs on.
+    static BOOT: OnceLock<[u8; 16]> = OnceLock::new();
+    *BOOT.get_or_init(|| {
+        let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        uuid::Uuid::parse_str(text.trim()).map_or(UNKNOWN_BOOT, uuid::Uuid::into_bytes)
+    })
+}
+
+/// Whether the host was started since it had this identity. Where it does not tell: no.
+pub(crate) fn is_other_boot(before: &[u8; 16]) -> bool {
+    let now = boot_id();
+    *before != now && *before != UNKNOWN_BOOT && now != UNKNOWN_BOOT
 }
 
 /// Looks for a superblock. A place that cannot be read is damaged.
@@ -253,6 +284,8 @@ fn geometry(record: &SuperblockRecord) -> Geometry {
         pages: Pages(record.pages.get()),
         journal: DeviceOff(record.journal_start.get()),
         journal_pages: Pages(record.journal_pages.get()),
+        pins: DeviceOff(record.pins_start.get()),
+        pins_pages: Pages(record.pins_pages.get()),
         itable: DeviceOff(record.itable_page.get()),
         data: DeviceOff(record.data_start.get()),
         end: DeviceOff(record.data_end.get()),

@@ -98,8 +98,7 @@ impl Store {
     /// Lets claims go, then frees pages: who allocates them claims them.
     fn let_go(&self, decided: Decided) {
         drop(decided.claims);
-        let mut alloc = self.alloc.lock();
-        decided.free.into_iter().for_each(|extent| alloc.release(extent));
+        self.give_back(decided.free);
     }
 }
 

@@ -28,7 +28,7 @@ impl Filesystem {
         let _names = core.namespace.write();
         let shadow =
             Store::new(Arc::clone(core.store.device()), *core.store.geometry(), self.uuid());
-        let report = check_store(&shadow)?;
+        let (report, pins) = check_store(&shadow)?;
         if let Some(problem) = report.problems.first() {
             return Ok(Err(format!("{}: {}", problem.object, problem.found)));
         }
@@ -36,7 +36,8 @@ impl Filesystem {
         if on_medium != core.itable.used() {
             return Ok(Err(format!("{on_medium} inodes, memory says {}", core.itable.used())));
         }
-        if let Err(found) = self.compare_free(&shadow) {
+        if let Err(found) = self.compare_free(&shadow).and_then(|()| core.store.pins.verify(&pins))
+        {
             return Ok(Err(found));
         }
         for inode in core.cache.all() {
@@ -47,13 +48,16 @@ impl Filesystem {
         Ok(self.verify_pages())
     }
 
-    /// Free on the medium is free or in limbo in memory, and no page is both.
+    /// Unused on the medium is free, in limbo or withheld in memory, and no page is two of these.
     fn compare_free(&self, shadow: &Store) -> Result<(), String> {
         let store = &self.core().store;
         let (free, limbo) = (store.free_pages(), store.limbo_pages());
-        if shadow.free_pages() != free + limbo {
+        let withheld = store.quarantine.withheld();
+        if shadow.free_pages() != free + limbo + withheld {
             let medium = shadow.free_pages();
-            return Err(format!("{medium} pages free, memory says {free} and {limbo} in limbo"));
+            return Err(format!(
+                "{medium} pages free, memory says {free}, {limbo} in limbo and {withheld} withheld"
+            ));
         }
         let unused = shadow.free_extents();
         for extent in store.free_extents() {
@@ -63,6 +67,9 @@ impl Filesystem {
                 .any(|whole| whole.start <= extent.start && end <= whole.start + whole.pages);
             if !holds {
                 return Err(format!("pages {}..{end} are free in memory only", extent.start));
+            }
+            if store.quarantine.covers_any(extent) {
+                return Err(format!("pages {}..{end} are free and in quarantine", extent.start));
             }
         }
         Ok(())

@@ -7,8 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, unlink};
-use udax_fs::{Filesystem, FreePolicy, FsError, Inode};
-use udax_mapping::{BreakError, MapMode, PinnedFolios, Populate};
+use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode};
+use udax_mapping::{BreakError, MapMode, Populate};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FaultService, FileIndex, Pages, PinKind, Wait};
 
@@ -18,7 +18,7 @@ fn pages(from: u64, to: u64) -> std::ops::Range<FileIndex> {
     FileIndex(from)..FileIndex(to)
 }
 
-fn pinned(file: &Inode, from: u64, to: u64, kind: PinKind) -> PinnedFolios {
+fn pinned(file: &Inode, from: u64, to: u64, kind: PinKind) -> HeldPin {
     file.pin(pages(from, to), pin_info("the device", kind)).unwrap()
 }
 

@@ -12,8 +12,8 @@ use crate::stats::Fallback;
 use std::ops::Range;
 use udax_mm::sync::Arc;
 use udax_mm::{
-    Access, FileIndex, FolioSpan, Iovec, MediaError, Order, Pages, PgmapOff, PinInfo, PinKind,
-    PinnedSpan,
+    Access, FileIndex, FolioSpan, Iovec, MediaError, Order, Pages, PgmapOff, PgmapRef, PinInfo,
+    PinKind, PinnedSpan,
 };
 
 /// A pinned range of a file. Dropping it lets the pages go.
@@ -131,6 +131,14 @@ impl PinnedFolios {
     /// range.
     pub fn spans(&self) -> impl Iterator<Item = &PinnedSpan> {
         self.parts.iter().map(|part| &part.span)
+    }
+
+    /// The pages of the range in their page maps, in file order.
+    pub fn pages(&self) -> impl Iterator<Item = (&PgmapRef, Range<PgmapOff>)> {
+        self.parts.iter().map(|part| {
+            let start = PgmapOff::of_byte(part.byte);
+            (part.span.pgmap(), start.span(Pages::holding(part.len)))
+        })
     }
 
     /// Where the pages of the range are in this process, in file order (`struct iovec`). The

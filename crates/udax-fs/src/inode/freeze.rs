@@ -7,6 +7,7 @@ use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, PgmapOff, PinInfo, Wait};
 use super::iomap::spans;
 use super::{END, Inode};
 use crate::FsError;
+use crate::alloc::Extent;
 use crate::format::{FLAG_FROZEN, MAX_FILE_BYTES};
 use crate::inode::FreePolicy;
 use crate::num::to_usize;
@@ -24,8 +25,9 @@ impl Inode {
     ///
     /// # Errors
     ///
-    /// Returns [`FsError::Layout`] with the holders of pins if the wait runs out, and
-    /// [`FsError::NoSpace`] if the holes do not fit. The file is not frozen then.
+    /// Returns [`FsError::Layout`] with the holders of pins if the wait runs out,
+    /// [`FsError::NoSpace`] if the holes do not fit, and [`FsError::Quarantined`] if a device may
+    /// still write for a holder that died. The file is not frozen then.
     pub fn freeze(&self, wait: Wait) -> Result<(), FsError> {
         match self.freeze_thawed(wait) {
             // By somebody else meanwhile, or before.
@@ -55,6 +57,12 @@ impl Inode {
         let mut state = self.node.write();
         state.check_not_frozen()?;
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
+        for run in &runs {
+            let extent = Extent { start: run.device, pages: run.pages };
+            if let Some(label) = store.quarantine.writer_of(extent) {
+                return Err(FsError::Quarantined { label });
+            }
+        }
         // With the entries, the break removed the knowledge of what was stored through mappings;
         // so also if the file cannot be frozen yet.
         for run in &runs {

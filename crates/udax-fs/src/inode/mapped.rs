@@ -2,14 +2,14 @@
 
 use std::ops::{Deref, Range};
 
-use udax_mapping::{FilePin, MapMode, PinnedFolios, Sharing, Stats, UserMapping};
+use udax_mapping::{FilePin, MapMode, Sharing, Stats, UserMapping};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord};
+use udax_mm::{Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord, PinTerm};
 
 use super::iomap::spans;
 use super::{END, Inode};
-use crate::FsError;
 use crate::proof::Txn;
+use crate::{FsError, HeldPin, MountMode};
 
 /// Adjacent pages of a file that are adjacent on the device.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,17 +76,25 @@ impl Inode {
     /// Pins the pages of `range`: they stay where they are until the pin is dropped, whatever
     /// happens to the file. Holes are allocated first.
     ///
+    /// A pin for [`PinTerm::Long`] may be given to a device, also one that only reads: it is
+    /// recorded on the medium before this returns, and its pages are in quarantine after an unclean
+    /// end of this process. One for [`PinTerm::Short`] must end with the call that took it.
+    ///
     /// # Errors
     ///
-    /// Returns [`FsError::Fault`] for a range that reaches past the end, and what
-    /// [`Inode::map`] returns.
-    pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<PinnedFolios, FsError> {
+    /// Returns [`FsError::Fault`] for a range that reaches past the end, [`FsError::ReadOnlyLease`]
+    /// and [`FsError::PinTableFull`] if it cannot be recorded, and what [`Inode::map`] returns.
+    pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<HeldPin, FsError> {
         let access = match info.kind {
             udax_mm::PinKind::Read => Access::Read,
             udax_mm::PinKind::Write => Access::Write,
         };
         self.check_access(access)?;
-        Ok(self.mapping.pin(range, info)?)
+        let core = &self.node.core;
+        if info.term == PinTerm::Long && core.mode() == MountMode::ReadOnly {
+            return Err(FsError::ReadOnlyLease);
+        }
+        HeldPin::grant(&core.store, self.mapping.pin(range, info)?)
     }
 
     /// The pins that cover pages of this file, oldest first.
