@@ -123,6 +123,17 @@ fn announce(pool: &Pool) {
         let then = if recovered.rebooted { ", and the host rebooted since" } else { "" };
         note(format_args!("{path}: recovered: process {pid} did not close it{then}"));
     }
+    if recovered.quarantined > 0 {
+        let pins = recovered.quarantined;
+        note(format_args!(
+            "{path}: pages of {pins} long-term pins are in quarantine, because their owners died; \
+             see `udax pins {path}`"
+        ));
+    }
+    if recovered.released > 0 {
+        let pins = recovered.released;
+        note(format_args!("{path}: the start of the host released {pins} long-term pins"));
+    }
     if recovered.rebooted {
         note(format_args!("{path}: run `udax check {path}`: bytes may be lost with the power"));
     }

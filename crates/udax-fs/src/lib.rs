@@ -76,4 +76,4 @@ pub use held_pin::HeldPin;
 pub use inode::{Attr, FileExtent, FileMapping, FreePolicy, Inode, SetAttr};
 pub use name::Name;
 pub use namespace::{DirEntry, RenameMode};
-pub use quarantine::{LivingOwner, RecordedPin, Release};
+pub use quarantine::{LivingOwner, Owners, RecordedPin, Release};

@@ -87,6 +87,15 @@ pub enum LivingOwner {
     Ignore,
 }
 
+/// Whether the owners of pins that the medium calls held may still hold them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owners {
+    /// Somebody may have the filesystem mounted for writing.
+    MayLive,
+    /// Nobody has: what is recorded is in quarantine.
+    AreGone,
+}
+
 /// See the module. The lock is taken before those of the pin table and of the allocator.
 #[derive(Debug, Default)]
 pub(crate) struct Quarantine(Mutex<Ward>);
@@ -207,6 +216,7 @@ impl Filesystem {
     /// What [`Filesystem::mount`] returns for the superblock, and [`FsError::Device`].
     pub fn recorded_pins(
         device: Arc<dyn udax_dev::DaxDevice>,
+        owners: Owners,
     ) -> Result<Vec<RecordedPin>, FsError> {
         let bytes = udax_dev::DaxBytes::new(Arc::clone(&device));
         let (superblock, _) = crate::superblock::Superblock::read(&bytes)?;
@@ -215,6 +225,7 @@ impl Filesystem {
         let pins = loaded.pins.into_iter().filter(|(_, pin)| !pin.holder.is_before_boot());
         let mut recorded: Vec<RecordedPin> = Vec::new();
         for (_, PinEntry { state, holder, extent }) in pins {
+            let state = if owners == Owners::AreGone { PinState::Quarantined } else { state };
             if let Some(pin) = recorded.iter_mut().find(|pin| pin.holder == holder) {
                 pin.extents.push(extent);
             } else {

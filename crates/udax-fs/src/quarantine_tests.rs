@@ -69,7 +69,7 @@ fn reboot(device: &Arc<dyn DaxDevice>) {
 fn the_start_of_the_host_ends_what_was_pinned_before() {
     let (device, table) = died();
     edit(&device, table, |record| record.boot_id = [3; 16]);
-    assert!(Filesystem::recorded_pins(Arc::clone(&device)).unwrap().is_empty());
+    assert!(Filesystem::recorded_pins(Arc::clone(&device), Owners::AreGone).unwrap().is_empty());
     let (fs, recovered) = mount(&device).unwrap();
     assert_eq!((recovered.quarantined, recovered.released), (0, 1));
     fs.verify().unwrap();

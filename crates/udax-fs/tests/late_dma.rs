@@ -8,7 +8,10 @@ mod common;
 use std::ops::Range;
 
 use common::{KIB, MIB, Pool, contents, create, lookup, pattern, pin_info, unlink};
-use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode, LivingOwner, MountMode, Release};
+use udax_fs::{
+    Filesystem, FreePolicy, FsError, HeldPin, Inode, LivingOwner, MountMode, Owners, RecordedPin,
+    Release,
+};
 use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, FileIndex, Pages, PinInfo, PinKind, PinTerm, Wait};
 
@@ -185,7 +188,7 @@ fn only_long_term_pins_are_recorded_and_a_dropped_one_is_not() {
     let pool = Pool::new(8 * MIB);
     let fs = pool.mount();
     let file = file_of(&fs, "a", &pattern(1, 160 * KIB));
-    let recorded = || Filesystem::recorded_pins(pool.device()).unwrap();
+    let recorded = || Filesystem::recorded_pins(pool.device(), Owners::MayLive).unwrap();
     let short = pin(&file, 0..4, PinInfo { term: PinTerm::Short, ..lease("call", PinKind::Read) });
     assert!(recorded().is_empty());
     let long = pin(&file, 0..4, lease("nic", PinKind::Read));
@@ -377,11 +380,13 @@ fn the_table_tells_what_is_held_to_who_does_not_mount() {
     let fs = pool.mount();
     let other = file_of(&fs, "b", &pattern(2, 8 * KIB));
     let held = pin(&other, 0..2, lease("gpu", PinKind::Read));
-    let recorded = Filesystem::recorded_pins(pool.device()).unwrap();
+    let recorded = Filesystem::recorded_pins(pool.device(), Owners::MayLive).unwrap();
     let told = recorded.iter().map(|pin| (pin.label(), pin.is_quarantined(), pin.pages().0));
     assert_eq!(told.collect::<Vec<_>>(), [("nic", true, 10), ("gpu", false, 2)]);
+    let gone = Filesystem::recorded_pins(pool.device(), Owners::AreGone).unwrap();
+    assert!(gone.iter().all(RecordedPin::is_quarantined));
     drop((held, other));
     fs.release_quarantine(&Release::All, LivingOwner::Refuse).unwrap();
     fs.unmount().unwrap();
-    assert!(Filesystem::recorded_pins(pool.device()).unwrap().is_empty());
+    assert!(Filesystem::recorded_pins(pool.device(), Owners::MayLive).unwrap().is_empty());
 }

@@ -281,7 +281,7 @@ impl File {
     /// Fails with [`ErrorKind::NotFrozen`](crate::ErrorKind) if it is not frozen.
     pub fn frozen(&self) -> Result<Frozen> {
         self.require(self.rights.read, "reading")?;
-        let info = pin::info("frozen", udax_mm::PinKind::Read);
+        let info = pin::info("frozen", udax_mm::PinKind::Read, udax_mm::PinTerm::Long);
         let bytes = self.inode.frozen_bytes(&info).at(&self.path)?;
         Ok(Frozen::new(Arc::clone(&self.pool), bytes))
     }

@@ -48,7 +48,7 @@ pub enum ErrorKind {
     TooLarge,
     /// The pool has no room; the call changed nothing.
     Full,
-    /// Somebody holds a pin and the caller did not want to wait longer.
+    /// Somebody holds a pin and the caller did not want to wait longer, or died with one.
     Pinned,
     /// The file was removed for good.
     Stale,
@@ -97,7 +97,7 @@ impl From<&FsError> for ErrorKind {
             FsError::Corrupt { .. } => ErrorKind::Corrupt,
             FsError::NeedsRecovery => ErrorKind::NeedsRecovery,
             FsError::TooSmall { .. } => ErrorKind::TooSmall,
-            FsError::NoSpace { .. } => ErrorKind::Full,
+            FsError::NoSpace { .. } | FsError::PinTableFull { .. } => ErrorKind::Full,
             FsError::NotFound => ErrorKind::NotFound,
             FsError::Exists => ErrorKind::AlreadyExists,
             FsError::NotADirectory => ErrorKind::NotADirectory,
@@ -110,12 +110,14 @@ impl From<&FsError> for ErrorKind {
             FsError::NotASymlink => ErrorKind::NotASymlink,
             FsError::Frozen => ErrorKind::Frozen,
             FsError::NotFrozen => ErrorKind::NotFrozen,
-            FsError::ReadOnly => ErrorKind::ReadOnly,
+            FsError::ReadOnly | FsError::ReadOnlyLease => ErrorKind::ReadOnly,
             FsError::TooLarge { .. } | FsError::TransactionTooLarge { .. } => ErrorKind::TooLarge,
             FsError::Stale(_) => ErrorKind::Stale,
             FsError::NotAFile => ErrorKind::NotAFile,
             FsError::Closed => ErrorKind::Closed,
-            FsError::Pinned { .. } => ErrorKind::Pinned,
+            FsError::Pinned { .. } | FsError::OwnerAlive { .. } | FsError::Quarantined { .. } => {
+                ErrorKind::Pinned
+            }
             FsError::Map(_) => ErrorKind::Host,
             FsError::Stopped(_) => ErrorKind::Media,
             FsError::Holder(_) => ErrorKind::InUse,

@@ -44,7 +44,8 @@ mod range;
 
 pub use udax_fs as fs;
 pub use udax_fs::{
-    CheckReport, FileExtent, FreePolicy, Ino, Kind, Problem, Recovered, RenameMode, Usage,
+    CheckReport, FileExtent, FreePolicy, Ino, Kind, LivingOwner, Problem, RecordedPin, Recovered,
+    Release, RenameMode, Usage,
 };
 pub use udax_mapping::{Fallback, Populate, Stats};
 pub use udax_mm::media::{Durability, Persistence};

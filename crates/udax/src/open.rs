@@ -6,7 +6,9 @@ use std::io;
 use std::path::Path;
 
 use udax_dev::{DaxDevice, PgmapDevice};
-use udax_fs::{CheckReport, Filesystem, FormatOptions, FsError, MountMode, SetAttr};
+use udax_fs::{
+    CheckReport, Filesystem, FormatOptions, FsError, MountMode, Owners, RecordedPin, SetAttr,
+};
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
@@ -159,6 +161,20 @@ pub(crate) fn check(path: &Path) -> Result<CheckReport> {
     let _lock = PoolLock::acquire(&host, LockMode::Shared).at(path)?;
     let media = media(host, Durability::Process).at(path)?;
     Filesystem::check(device(media).at(path)?).at(path)
+}
+
+/// The long-term pins that the pool at `path` names, whoever has it open.
+pub(crate) fn recorded_pins(path: &Path) -> Result<Vec<RecordedPin>> {
+    let host = HostFile::open(path).at(path)?;
+    refuse_directory(&host).at(path)?;
+    // Held while the table is read, if nobody writes to the pool: then nobody holds a pin either.
+    let (_lock, owners) = match PoolLock::acquire(&host, LockMode::Shared) {
+        Ok(lock) => (Some(lock), Owners::AreGone),
+        Err(Cause::InUse(_) | Cause::InUseByUnknown) => (None, Owners::MayLive),
+        Err(error) => return Err(Error::new(path, error)),
+    };
+    let media = media(host, Durability::Process).at(path)?;
+    Filesystem::recorded_pins(device(media).at(path)?, owners).at(path)
 }
 
 fn format_file(path: &Path, host: &HostFile, size: u64, options: &CreateOptions) -> Result<Pool> {

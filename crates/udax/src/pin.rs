@@ -4,8 +4,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use udax_fs::{Ino, Inode};
-use udax_mapping::{FilePin, PinnedFolios};
+use udax_fs::{HeldPin, Ino, Inode};
+use udax_mapping::FilePin;
 use udax_mm::sync::Arc;
 use udax_mm::{Iovec, PinInfo, PinKind, PinOwner, PinTerm};
 
@@ -24,6 +24,7 @@ use crate::range::{byte_count, check, to_pages};
 pub struct PinOptions {
     label: String,
     kind: PinKind,
+    term: PinTerm,
     is_registrable: bool,
 }
 
@@ -50,7 +51,7 @@ pub struct PinOptions {
 #[derive(Debug)]
 pub struct Pin {
     // Before the pool: a pin is given back before the pool may close.
-    pinned: PinnedFolios,
+    pinned: HeldPin,
     range: Range<u64>,
     skip: u64,
     path: PathBuf,
@@ -77,15 +78,28 @@ pub enum PinnedFile {
 }
 
 impl PinOptions {
-    /// For a device that reads; `label` says to others who holds the pin.
+    /// For a device that reads, for long; `label` says to others who holds the pin.
     pub fn new(label: &str) -> PinOptions {
-        PinOptions { label: label.to_owned(), kind: PinKind::Read, is_registrable: false }
+        let (kind, term) = (PinKind::Read, PinTerm::Long);
+        PinOptions { label: label.to_owned(), kind, term, is_registrable: false }
     }
 
     /// Sets what the device does.
     #[must_use]
     pub fn kind(mut self, kind: PinKind) -> PinOptions {
         self.kind = kind;
+        self
+    }
+
+    /// Sets how long the pin is meant to last.
+    ///
+    /// A pin for [`PinTerm::Long`], which may be given to a device, is recorded in the pool before
+    /// it is granted: should this process die with it, its pages are not given to other files until
+    /// [`Pool::release_quarantine`](crate::Pool::release_quarantine) or the next start of the host.
+    /// One for [`PinTerm::Short`] is not; drop it in the call that took it.
+    #[must_use]
+    pub fn term(mut self, term: PinTerm) -> PinOptions {
+        self.term = term;
         self
     }
 
@@ -163,7 +177,7 @@ impl Pin {
             return Err(Cause::NotRegistrable);
         }
         let (pages, skip) = to_pages(&range)?;
-        let pinned = inode.pin(pages, info(&options.label, options.kind))?;
+        let pinned = inode.pin(pages, info(&options.label, options.kind, options.term))?;
         Ok(Pin { pinned, range, skip, path: path.to_owned(), _pool: pool })
     }
 
@@ -212,7 +226,7 @@ impl PoolPin {
 }
 
 /// What is recorded of a pin of this process that starts at this moment.
-pub(crate) fn info(label: &str, kind: PinKind) -> PinInfo {
+pub(crate) fn info(label: &str, kind: PinKind, term: PinTerm) -> PinInfo {
     let owner = PinOwner { process: std::process::id(), connection: 0, label: label.into() };
-    PinInfo { owner, since: Instant::now(), kind, term: PinTerm::Long }
+    PinInfo { owner, since: Instant::now(), kind, term }
 }

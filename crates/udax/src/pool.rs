@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use udax_fs::{CheckReport, Filesystem, Ino, Kind, Recovered, Usage};
+use udax_fs::{
+    CheckReport, Filesystem, Ino, Kind, LivingOwner, RecordedPin, Recovered, Release, Usage,
+};
 use udax_mm::media::Persistence;
 use udax_mm::sync::Arc;
 use udax_mm::{MediaFacts, Wait};
@@ -150,6 +152,47 @@ impl Pool {
                 .map_or(PinnedFile::Inode(ino), |path| PinnedFile::Path(path.clone())),
         };
         Ok(pins.into_iter().map(|(ino, pin)| PoolPin::new(place(ino), &pin)).collect())
+    }
+
+    /// The long-term pins of processes that died with them. Their pages are in quarantine: they are
+    /// not given to other files, because a device may still reach them.
+    ///
+    /// ```
+    /// # let pool = udax::Pool::create_in_memory("example", 8 << 20)?;
+    /// for pin in pool.quarantine() {
+    ///     let bytes = pin.pages().bytes();
+    ///     println!("{bytes} bytes of {}, process {}", pin.label(), pin.process());
+    /// }
+    /// # Ok::<(), udax::Error>(())
+    /// ```
+    pub fn quarantine(&self) -> Vec<RecordedPin> {
+        self.inner.filesystem.quarantine()
+    }
+
+    /// Ends the quarantine of the pins that `which` names, and returns them: the caller knows that
+    /// no device works for their owners any more.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`ErrorKind::Pinned`](crate::ErrorKind) if an owner is alive and `living` says to
+    /// refuse then, and releases nothing.
+    pub fn release_quarantine(
+        &self,
+        which: &Release,
+        living: LivingOwner,
+    ) -> Result<Vec<RecordedPin>> {
+        self.inner.filesystem.release_quarantine(which, living).at(self.path())
+    }
+
+    /// The long-term pins that the pool at `path` names, also while another process has it open:
+    /// those that are held, and those in quarantine. Changes nothing, and may miss a pin that is
+    /// taken or dropped at this moment.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the file holds no pool that can be read.
+    pub fn recorded_pins(path: impl AsRef<Path>) -> Result<Vec<RecordedPin>> {
+        open::recorded_pins(path.as_ref())
     }
 
     /// Waits until everything written so far is as durable as the medium can make it.

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 use udax::{CheckReport, ErrorKind, PAGE_SIZE, Pool};
 
+use super::pins::PinFacts;
 use crate::opening::{InPool, Opener};
 use crate::output::{Human, Output};
 use crate::size::human;
@@ -35,6 +36,8 @@ struct Checked {
     symlinks: u64,
     used: u64,
     free: u64,
+    /// Who died with pins; no problem, and no file gets their pages.
+    quarantine: Vec<PinFacts>,
     problems: Vec<Found>,
 }
 
@@ -100,6 +103,7 @@ impl Checked {
             symlinks: report.symlinks,
             used: report.used * page,
             free: report.free * page,
+            quarantine: report.quarantine.iter().map(PinFacts::of).collect(),
             problems: found.collect(),
         }
     }
@@ -109,6 +113,11 @@ impl Human for Checked {
     fn human(&self, out: &mut dyn Write) -> io::Result<()> {
         for Found { object, found } in &self.problems {
             writeln!(out, "{object}: {found}")?;
+        }
+        for pin in &self.quarantine {
+            write!(out, "quarantine")?;
+            pin.line(out)?;
+            writeln!(out)?;
         }
         let state = if self.clean { "clean" } else { "not clean" };
         write!(out, "{state}: {} files, {} directories, ", self.files, self.dirs)?;

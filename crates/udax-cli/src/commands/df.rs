@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use udax::{Order, Persistence, Pool};
 
+use super::pins::PinFacts;
 use crate::opening::Opener;
 use crate::output::{Human, Name, Output, hex};
 use crate::size::human;
@@ -14,7 +15,8 @@ use crate::size::human;
 /// Show how full a pool is, and what it survives.
 ///
 /// Limbo counts pages that were freed while somebody had them pinned; they come back with the last
-/// unpin. "2 MiB blocks" counts the free blocks that can be mapped as huge pages.
+/// unpin. Quarantine counts pages that were freed and that a process had pinned for a device when it
+/// died; `udax release` gives them back, or the next start of the host. "2 MiB blocks" counts the free blocks that can be mapped as huge pages.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -43,6 +45,10 @@ pub(crate) struct PoolFacts {
     used: u64,
     free: u64,
     limbo: u64,
+    /// Of no file, and not free: a device may still reach them.
+    quarantined: u64,
+    /// Who died with pins, on pages of files too.
+    quarantine: Vec<PinFacts>,
     inodes: u64,
     /// Free bytes in whole blocks of 2 MiB.
     huge_free: u64,
@@ -79,12 +85,27 @@ impl PoolFacts {
             used: usage.used.bytes(),
             free: usage.free.bytes(),
             limbo: usage.limbo.bytes(),
+            quarantined: usage.quarantined.bytes(),
+            quarantine: pool.quarantine().iter().map(PinFacts::of).collect(),
             inodes: usage.inodes,
             huge_free: usage.huge_free * Order::Pmd.pages().bytes(),
             host_page: facts.host_page,
             survives: survives(facts.persistence),
             registrable: facts.is_registrable,
         }
+    }
+
+    fn quarantine(&self, out: &mut dyn Write) -> io::Result<()> {
+        if self.quarantine.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "  quarantine{:>12}  withheld from new files", human(self.quarantined))?;
+        for pin in &self.quarantine {
+            write!(out, "            ")?;
+            pin.line(out)?;
+            writeln!(out)?;
+        }
+        Ok(())
     }
 
     /// The size of the pool in bytes.
@@ -124,6 +145,7 @@ impl Human for PoolFacts {
         let huge = human(self.huge_free);
         writeln!(out, "  free      {:>12}  {huge} of it in 2 MiB blocks", human(self.free))?;
         writeln!(out, "  limbo     {:>12}", human(self.limbo))?;
+        self.quarantine(out)?;
         writeln!(out, "  {}; host pages of {} bytes", self.survives, self.host_page)
     }
 }

@@ -13,6 +13,8 @@ pub(crate) mod map;
 pub(crate) mod mkdir;
 pub(crate) mod mount;
 pub(crate) mod mv;
+pub(crate) mod pins;
+pub(crate) mod release;
 pub(crate) mod rm;
 pub(crate) mod stat;
 pub(crate) mod tree;
