@@ -5,7 +5,7 @@ use crate::dump::dump;
 use crate::enumerate::Outcome;
 use crate::oracle::Tree;
 use crate::probe::probe;
-use crate::session::{device, mount};
+use crate::session::{DevicePages, device, mount, quarantine};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use udax_fs::{Filesystem, FsError, Usage};
@@ -24,6 +24,37 @@ pub struct Expectation {
     pub may_be_none: bool,
     /// What the pool may use once everything is deleted.
     pub empty: Vec<Usage>,
+    /// Which pages are in quarantine.
+    pub quarantine: Quarantine,
+}
+
+/// The pages that a crash leaves in quarantine, as far as the moment says.
+#[derive(Clone, Debug, Default)]
+pub struct Quarantine {
+    /// Those that a pin held from before the moment until after it.
+    must: DevicePages,
+    /// Those that one held before or after it.
+    may: DevicePages,
+}
+
+impl Quarantine {
+    /// What may be found between moments at which pins held these pages.
+    pub fn between(pinned: &[Arc<DevicePages>]) -> Quarantine {
+        let may: DevicePages = pinned.iter().flat_map(|pages| pages.iter().copied()).collect();
+        let is_always = |page: &&u64| pinned.iter().all(|pages| pages.contains(page));
+        Quarantine { must: may.iter().filter(is_always).copied().collect(), may }
+    }
+
+    /// Says what is wrong with pages that were found.
+    fn check(&self, found: &DevicePages) -> Result<(), String> {
+        if let Some(page) = self.must.difference(found).next() {
+            return Err(format!("page {page} was pinned and is not in quarantine"));
+        }
+        match found.difference(&self.may).next() {
+            Some(page) => Err(format!("page {page} is in quarantine and nobody pinned it")),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Judges images: each is mounted and compared, and some of each kind of recovery are used.
@@ -74,7 +105,7 @@ impl Judge {
                 judged.outcome.is_used = self.is_wanted(kind);
                 if judged.outcome.is_used {
                     let image = judged.outcome.media.image();
-                    judged.outcome.problem = use_recovered(image, &tree, &expected.empty).err();
+                    judged.outcome.problem = use_recovered(image, &tree, expected).err();
                 }
             }
         }
@@ -134,6 +165,7 @@ fn first_mount(
         return Err("the pool says it was closed".to_owned());
     }
     fs.verify().map_err(|what| format!("after recovery: {what}"))?;
+    expected.quarantine.check(&quarantine(&fs))?;
     let usage = fs.usage();
     Ok(Some((tree, (recovered.replayed, recovered.orphans, usage.used, usage.inodes))))
 }
@@ -147,15 +179,15 @@ fn says_no_pool(error: &FsError) -> bool {
     }
 }
 
-fn use_recovered(image: Image, tree: &Tree, empty: &[Usage]) -> Result<(), String> {
+fn use_recovered(image: Image, tree: &Tree, expected: &Expectation) -> Result<(), String> {
     guard(|| {
         check(image.clone(), "after recovery")?;
-        second_mount(image, tree, empty)
+        second_mount(image, tree, expected)
     })
 }
 
 /// Recovery of what was recovered must find nothing to do and the same tree.
-fn second_mount(image: Image, tree: &Tree, empty: &[Usage]) -> Result<(), String> {
+fn second_mount(image: Image, tree: &Tree, expected: &Expectation) -> Result<(), String> {
     let media = Arc::new(ImageMedia::new(image));
     let (fs, recovered) = mount(media.clone()).map_err(text("second mount"))?;
     if recovered.replayed || recovered.orphans > 0 || recovered.mirror_used {
@@ -163,7 +195,9 @@ fn second_mount(image: Image, tree: &Tree, empty: &[Usage]) -> Result<(), String
     }
     let again = dump(&fs).map_err(text("reading again"))?;
     difference(tree, &again).map_err(|what| format!("a second recovery changed: {what}"))?;
+    expected.quarantine.check(&quarantine(&fs)).map_err(|what| format!("second mount: {what}"))?;
     let usage = probe(&fs, tree)?;
+    let empty = &expected.empty;
     if !empty.iter().any(|empty| is_same_usage(empty, &usage)) {
         return Err(format!("the emptied pool uses {usage:?}, without a crash {empty:?}"));
     }

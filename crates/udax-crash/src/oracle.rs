@@ -163,7 +163,8 @@ impl Tree {
             }
             Op::Close(path) => self.open.remove(path).map(drop).ok_or(Refused),
             Op::Sync(path) => self.resolve(path).map(drop),
-            Op::Remount => Ok(()),
+            Op::Pin { path, from, to, .. } => self.pin(path, *from..*to),
+            Op::Remount | Op::Unpin(_) | Op::Release => Ok(()),
             Op::Format => {
                 *self = Tree::empty();
                 Ok(())
@@ -368,6 +369,16 @@ impl Tree {
     fn add_links(&mut self, id: NodeId, change: i32) {
         let links = &mut self.node_mut(id).links;
         *links = links.map(|links| links.checked_add_signed(change).expect("names are counted"));
+    }
+
+    /// A pin gives a file pages of zeros where it has holes.
+    fn pin(&mut self, path: &str, range: Range<u64>) -> Result<(), Refused> {
+        let id = self.resolve(path)?;
+        let Content::File { pages, .. } = &mut self.node_mut(id).content else {
+            return Err(Refused);
+        };
+        Arc::make_mut(pages).extend(range);
+        Ok(())
     }
 
     fn change_bytes(&mut self, op: &Op) -> Result<(), Refused> {

@@ -4,8 +4,10 @@
 //! of a file, pages that belong to two files or to none. The probe writes everywhere.
 
 use crate::oracle::{Content, NodeId, Tree};
-use crate::session::name;
-use udax_fs::{Filesystem, FreePolicy, FsError, Ino, Inode, Kind, RenameMode, Usage};
+use crate::session::{DevicePages, name, quarantine};
+use udax_fs::{
+    Filesystem, FreePolicy, FsError, Ino, Inode, Kind, LivingOwner, Release, RenameMode, Usage,
+};
 use udax_mm::sync::Arc;
 
 /// The file that fills a pool, in the root directory. The probe removes it before it needs space.
@@ -35,6 +37,7 @@ pub fn probe(fs: &Filesystem, tree: &Tree) -> Result<Usage, String> {
     fs.verify().map_err(|what| format!("after changing everything: {what}"))?;
     delete_all(fs, tree).map_err(|error| format!("deleting everything: {error}"))?;
     fs.verify().map_err(|what| format!("after deleting everything: {what}"))?;
+    try_quarantine(fs)?;
     Ok(fs.usage())
 }
 
@@ -80,6 +83,39 @@ fn try_file(file: &Inode) -> Result<(), String> {
         return Err(format!("bytes past its end (at {size}) show when it grows"));
     }
     Ok(())
+}
+
+/// Fills the pool: no page in quarantine may be taken for it. Then ends the quarantine.
+fn try_quarantine(fs: &Filesystem) -> Result<(), String> {
+    let pages = quarantine(fs);
+    if pages.is_empty() {
+        return Ok(());
+    }
+    let taken = fill(fs).map_err(|error| format!("filling the pool: {error}"))?;
+    if let Some(page) = taken.intersection(&pages).next() {
+        return Err(format!("page {page} was allocated, and is in quarantine"));
+    }
+    fs.release_quarantine(&Release::All, LivingOwner::Ignore)
+        .map_err(|error| format!("releasing: {error}"))?;
+    fs.verify().map_err(|what| format!("after the quarantine: {what}"))
+}
+
+/// Takes every page that a file can have, and gives them back. Returns which they were.
+fn fill(fs: &Filesystem) -> Result<DevicePages, FsError> {
+    let (root, filler) = (fs.root()?, name(FILLER)?);
+    let file = fs.create(&root, &filler, Kind::File, 0o600, 0, 0)?;
+    let mut end = 0;
+    for step in [1 << 19, 1 << 12] {
+        while file.allocate(end..end + step).is_ok() {
+            end += step;
+        }
+    }
+    let extents = file.extents()?.into_iter();
+    let pages = extents.flat_map(|extent| extent.device.0..(extent.device + extent.pages).0);
+    let pages = pages.collect();
+    drop(file);
+    fs.unlink(&root, &filler)?;
+    Ok(pages)
 }
 
 fn delete_all(fs: &Filesystem, tree: &Tree) -> Result<(), FsError> {

@@ -4,7 +4,7 @@ use crate::compare::difference;
 use crate::dump::dump;
 use crate::judge::guard;
 use crate::oracle::{InPlace, Tree};
-use crate::session::{Session, format};
+use crate::session::{DevicePages, Session, format, quarantine};
 use crate::trace::Trace;
 use crate::workload::{Op, Workload};
 use udax_fs::FsError;
@@ -21,6 +21,8 @@ pub struct Recording {
     pub trees: Vec<Arc<Tree>>,
     /// What each operation changes in place.
     pub in_place: Vec<Option<InPlace>>,
+    /// The pages that a crash at the moments of `trees` leaves in quarantine.
+    pub pinned: Vec<Arc<DevicePages>>,
     /// What the medium held at the moments of `trees`, if every store persisted.
     pub images: Vec<Image>,
 }
@@ -32,21 +34,31 @@ pub struct Recording {
 /// Where the filesystem and the model disagree without any crash.
 pub fn record(workload: &Workload, left_out: Option<LeftOut>) -> Result<Recording, String> {
     guard(|| {
-        let (start, tree) = set_up(workload)?;
+        let SetUp { image: start, tree, left } = set_up(workload)?;
         let recorder = Arc::new(recorder(start.clone(), left_out));
         let mut session = Session::start(recorder.clone()).map_err(failed("mount"))?;
         let mut recording = Recording {
             trace: Trace { start, events: Vec::new() },
             trees: vec![Arc::new(tree)],
             in_place: Vec::new(),
+            pinned: vec![Arc::new(left.clone())],
             images: vec![recorder.image()],
         };
+        let mut left = left;
         for (number, op) in workload.ops.iter().enumerate() {
             recorder.mark(Mark::Begin(number));
             let tree = recording.apply(&mut session, op)?;
             recorder.mark(Mark::End(number));
             recording.trees.push(Arc::new(tree));
             recording.images.push(recorder.image());
+            if matches!(op, Op::Release | Op::Format) {
+                left.clear();
+            }
+            let pinned = left.union(&session.pinned()).copied().collect();
+            recording.pinned.push(Arc::new(pinned));
+            if *op != Op::Format && quarantine(session.filesystem()) != left {
+                return Err(format!("{op}: other pages are in quarantine"));
+            }
         }
         recording.compare(&session)?;
         recorder.mark(Mark::Begin(workload.ops.len()));
@@ -80,9 +92,17 @@ impl Recording {
     }
 }
 
+/// Where a workload begins.
+struct SetUp {
+    image: Image,
+    tree: Tree,
+    /// The pages of pins that the process before it died with.
+    left: DevicePages,
+}
+
 /// Formats a pool and carries out the operations that come before; closes it, so that everything
-/// is durable.
-fn set_up(workload: &Workload) -> Result<(Image, Tree), String> {
+/// is durable. With pins it dies instead, and nothing is in flight.
+fn set_up(workload: &Workload) -> Result<SetUp, String> {
     let media = Arc::new(ImageMedia::new(Image::zeroed(workload.pages * 4096)));
     format(media.clone(), [7; 16]).map_err(failed("format"))?;
     let mut session = Session::start(media.clone()).map_err(failed("mount"))?;
@@ -90,8 +110,12 @@ fn set_up(workload: &Workload) -> Result<(Image, Tree), String> {
     for op in &workload.setup {
         step(&mut session, &mut tree, op)?;
     }
-    session.end().map_err(failed("unmount"))?;
-    Ok((media.image(), tree))
+    let left = session.pinned();
+    if left.is_empty() {
+        session.end().map_err(failed("unmount"))?;
+        return Ok(SetUp { image: media.image(), tree, left });
+    }
+    Ok(SetUp { image: media.image(), tree, left })
 }
 
 /// Both must do `op`, or both refuse it.

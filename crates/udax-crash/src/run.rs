@@ -3,7 +3,7 @@
 use crate::compare::Allowed;
 use crate::enumerate::{Bound, Seen, Tally, explore};
 use crate::epoch::{Cause, Epoch, Phase};
-use crate::judge::{Expectation, Judge, guard, usage_when_emptied};
+use crate::judge::{Expectation, Judge, Quarantine, guard, usage_when_emptied};
 use crate::record::{Recording, record};
 use crate::recovery::{after_death, after_power_failure};
 use crate::report::{Failure, Totals, WorkloadReport};
@@ -166,7 +166,8 @@ impl Run<'_> {
         };
         let may_be_none = matches!(phase, Phase::Running(op) if ops[op] == Op::Format);
         let empty = (first..=last).map(|number| self.usage(number)).collect::<Result<_, _>>()?;
-        Ok(Expectation { allowed, is_open, may_be_none, empty })
+        let quarantine = Quarantine::between(&self.recording.pinned[first..=last]);
+        Ok(Expectation { allowed, is_open, may_be_none, empty, quarantine })
     }
 
     fn usage(&mut self, number: usize) -> Result<Usage, String> {

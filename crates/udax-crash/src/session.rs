@@ -2,13 +2,14 @@
 
 use crate::oracle::MODE;
 use crate::workload::{Op, pattern};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
+use std::ops::Range;
 use std::time::Instant;
 use udax_dev::{DaxDevice, IoError, PgmapDevice};
 use udax_fs::{
-    Filesystem, FormatOptions, FreePolicy, FsError, Inode, Kind, MountMode, Name, Recovered,
-    RenameMode, SetAttr,
+    Filesystem, FormatOptions, FreePolicy, FsError, HeldPin, Inode, Kind, LivingOwner, MountMode,
+    Name, Recovered, Release, RenameMode, SetAttr,
 };
 use udax_mm::sync::Arc;
 use udax_mm::{
@@ -23,7 +24,18 @@ pub struct Session {
     /// None from formatting to the next mount.
     fs: Option<Arc<Filesystem>>,
     open: BTreeMap<String, Arc<Inode>>,
+    pins: BTreeMap<String, Pinned>,
 }
+
+/// A long-term pin, and the pages of the device that it holds.
+#[derive(Debug)]
+struct Pinned {
+    _pin: HeldPin,
+    pages: DevicePages,
+}
+
+/// Pages of a device.
+pub type DevicePages = BTreeSet<u64>;
 
 /// A device over a medium in memory.
 ///
@@ -63,7 +75,7 @@ impl Session {
     /// Those of [`Filesystem::mount`].
     pub fn start(media: Arc<dyn Media>) -> Result<Session, FsError> {
         let (fs, _) = mount(Arc::clone(&media))?;
-        Ok(Session { media, fs: Some(fs), open: BTreeMap::new() })
+        Ok(Session { media, fs: Some(fs), open: BTreeMap::new(), pins: BTreeMap::new() })
     }
 
     /// The filesystem.
@@ -73,6 +85,11 @@ impl Session {
     /// Panics after [`Op::Format`], until the medium is mounted again.
     pub fn filesystem(&self) -> &Arc<Filesystem> {
         self.fs.as_ref().expect("the medium is mounted")
+    }
+
+    /// The pages that long-term pins of this session hold.
+    pub fn pinned(&self) -> DevicePages {
+        self.pins.values().flat_map(|pin| pin.pages.iter().copied()).collect()
     }
 
     /// Closes every file and the pool.
@@ -140,6 +157,14 @@ impl Session {
                 };
                 self.resolve(path)?.set_attr(&set).map(drop)
             }
+            Op::Pin { path, from, to, name } => {
+                self.pin(path, FileIndex(*from)..FileIndex(*to), name)
+            }
+            Op::Unpin(name) => self.pins.remove(name).map(drop).ok_or(FsError::NotFound),
+            Op::Release => {
+                let which = (&Release::All, LivingOwner::Ignore);
+                self.filesystem().release_quarantine(which.0, which.1).map(drop)
+            }
             Op::Freeze(path) => self.resolve(path)?.freeze(Wait::Never),
             Op::Open(path) => {
                 let inode = self.resolve(path)?;
@@ -171,12 +196,27 @@ impl Session {
     /// Closes the filesystem and lets go of it, so that its medium can be mounted again.
     fn unmount(&mut self) -> Result<(), FsError> {
         self.open.clear();
+        self.pins.clear();
         self.fs.take().ok_or(FsError::Closed)?.unmount()
     }
 
     fn create(&self, path: &str, kind: Kind) -> Result<(), FsError> {
         let (dir, name) = self.split(path)?;
         self.filesystem().create(&dir, &name, kind, MODE, 0, 0).map(drop)
+    }
+
+    fn pin(&mut self, path: &str, range: Range<FileIndex>, name: &str) -> Result<(), FsError> {
+        let file = self.resolve(path)?;
+        let pin = file.pin(range.clone(), info(PinTerm::Long))?;
+        let extents = file.extents()?.into_iter();
+        let pages = extents.flat_map(|extent| {
+            let page = move |page| (extent.index + Pages(page), extent.device.0 + page);
+            (0..extent.pages.0).map(page)
+        });
+        let pinned = pages.filter(|(index, _)| range.contains(index)).map(|(_, page)| page);
+        let pages = pinned.collect();
+        self.pins.insert(name.to_owned(), Pinned { _pin: pin, pages });
+        Ok(())
     }
 
     fn rename(&self, from: &str, to: &str, mode: RenameMode) -> Result<(), FsError> {
@@ -214,14 +254,24 @@ pub fn name(text: &str) -> Result<Name, FsError> {
 fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<(), FsError> {
     let end = at + u64::try_from(bytes.len()).expect("a length fits 64 bits");
     let (first, last) = (FileIndex::of_byte(at), FileIndex::of_byte(end - 1));
+    let pin = file.pin(first..FileIndex(last.0 + 1), info(PinTerm::Short))?;
+    pin.write(at - first.byte(), bytes).map_err(IoError::from)?;
+    Ok(())
+}
+
+/// A pin of a device that writes.
+fn info(term: PinTerm) -> PinInfo {
     let label = "udax-crash".into();
-    let info = PinInfo {
+    PinInfo {
         owner: PinOwner { process: std::process::id(), connection: 0, label },
         since: Instant::now(),
         kind: PinKind::Write,
-        term: PinTerm::Short,
-    };
-    let pin = file.pin(first..FileIndex(last.0 + 1), info)?;
-    pin.write(at - first.byte(), bytes).map_err(IoError::from)?;
-    Ok(())
+        term,
+    }
+}
+
+/// The pages in quarantine.
+pub fn quarantine(fs: &Filesystem) -> DevicePages {
+    let ranges = fs.quarantine().into_iter().flat_map(|pin| pin.ranges());
+    ranges.flat_map(|range| range.start.0..range.end.0).collect()
 }

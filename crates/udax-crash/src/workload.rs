@@ -108,6 +108,22 @@ pub enum Op {
         /// Which bytes.
         fill: u8,
     },
+    /// Pins pages of a file for a device, for long. A pin that the setup leaves dies with its
+    /// process, and what is recorded begins with the session after that.
+    Pin {
+        /// The file.
+        path: String,
+        /// The first page.
+        from: u64,
+        /// The page after the last.
+        to: u64,
+        /// What [`Op::Unpin`] calls it.
+        name: String,
+    },
+    /// Drops a pin.
+    Unpin(String),
+    /// Ends the quarantine of all pins of earlier sessions.
+    Release,
     /// Makes a file immutable.
     Freeze(String),
     /// Opens a file: it survives the loss of its last name.
@@ -198,6 +214,9 @@ impl fmt::Display for Op {
             Op::Unlink(path) => write!(f, "unlink {path}"),
             Op::Rmdir(path) => write!(f, "rmdir {path}"),
             Op::SetAttr { path, mode, .. } => write!(f, "set_attr {path} {mode:o}"),
+            Op::Pin { path, from, to, .. } => write!(f, "pin {path} {from}..{to}"),
+            Op::Unpin(name) => write!(f, "unpin {name}"),
+            Op::Release => write!(f, "release"),
             Op::Freeze(path) => write!(f, "freeze {path}"),
             Op::Open(path) => write!(f, "open {path}"),
             Op::Close(path) => write!(f, "close {path}"),

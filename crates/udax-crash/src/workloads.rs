@@ -7,11 +7,13 @@ use crate::probe::FILLER;
 use crate::workload::{Op, Workload};
 use udax_fs::RenameMode;
 
+mod pins;
+
 /// Pages of a pool that is full.
 const FULL_PAGES: u64 = 1536;
 
 /// Pages of the file that fills it, with which and the nodes of whose tree no page is free.
-const FILLER_PAGES: u64 = 999;
+const FILLER_PAGES: u64 = 998;
 
 /// All workloads of a full run.
 pub fn full() -> Vec<Workload> {
@@ -20,11 +22,16 @@ pub fn full() -> Vec<Workload> {
     all
 }
 
-/// The workloads of a test that runs with every build: three histories with most kinds of change.
+/// The workloads of a test that runs with every build: a few histories with most kinds of change.
 pub fn smoke() -> Vec<Workload> {
-    let names = ["unlink of an open file", "pages change owner", "stores through a pin"];
+    let names = [
+        "unlink of an open file",
+        "pages change owner",
+        "stores through a pin",
+        "a pin of a device",
+    ];
     let is_wanted = |workload: &Workload| names.contains(&workload.name.as_str());
-    sequences().into_iter().filter(is_wanted).collect()
+    sequences().into_iter().chain(pins::all()).filter(is_wanted).collect()
 }
 
 /// The workloads without the pairs.
@@ -36,6 +43,7 @@ pub fn quick() -> Vec<Workload> {
     all.extend(big());
     all.extend(full_pools());
     all.push(Workload::new("format over a pool", &base(), &[Op::Format, Op::Remount]));
+    all.extend(pins::all());
     all
 }
 
