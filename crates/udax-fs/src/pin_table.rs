@@ -2,7 +2,7 @@
 //! after its owner died.
 //!
 //! This file owns the pages of the table, the places of records in them, and the order of stores:
-//! a [`PinGrant`] only comes out of the fence that made its records durable (rule 25), and dropping
+//! a [`PinGrant`] only comes out of the fence that made its records durable (rule 35), and dropping
 //! it takes them out again. Nothing here is a transaction: a record checks itself, and zero in its
 //! first 8 bytes, which are stored at once, frees it. docs/format.md tells what a crash leaves.
 

@@ -3,7 +3,7 @@
 //! This file owns which pages these are and what follows: they are never allocated. Pages that a
 //! file has stay with it, and the file is used as before the death; once freed they are withheld
 //! instead of becoming free. Only a release ends a quarantine, or another run of the host, which
-//! ends what devices did in the one before (rule 26). The records are in the pin table.
+//! ends what devices did in the one before (rule 36). The records are in the pin table.
 
 use std::ops::Range;
 use std::time::SystemTime;

@@ -9,7 +9,7 @@
 use std::fs::File as HostFile;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Helper, child_pool, close_clean, error, in_memory, on_file, say, wait_for_parent};
 use udax::{
