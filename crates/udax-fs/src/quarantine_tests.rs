@@ -10,6 +10,9 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const PAGES: Pages = Pages(1024);
 
+/// Of the file that is pinned.
+const PINNED: Pages = Pages(3);
+
 fn info() -> PinInfo {
     PinInfo {
         owner: PinOwner { process: u32::MAX, connection: 0, label: "nic".into() },
@@ -33,7 +36,7 @@ fn formatted(device: &Arc<dyn DaxDevice>) -> Arc<Filesystem> {
 }
 
 fn pin(fs: &Filesystem) -> Result<crate::HeldPin, FsError> {
-    fs.inode(Ino(2))?.pin(FileIndex(0)..FileIndex(3), info())
+    fs.inode(Ino(2))?.pin(FileIndex(0).span(PINNED), info())
 }
 
 /// A pool whose owner died with a pin, and the first byte of its pin table.
@@ -148,6 +151,27 @@ fn a_clean_end_leaves_no_record_of_a_dropped_pin() {
     bytes.write(table + 128, &[9; 8]).unwrap();
     fs.unmount().unwrap();
     assert_eq!(bytes.load_u64(table + 128).unwrap(), 0);
+}
+
+/// Between the two another file could get the pages, and freeze.
+#[test]
+fn a_record_is_taken_out_before_the_pages_go() {
+    let media = Failing::new(PAGES);
+    let fs = formatted(&device_of(media.clone()));
+    let held = pin(&fs).unwrap();
+    fs.unlink(&fs.root().unwrap(), &Name::from_bytes(b"a").unwrap()).unwrap();
+    assert_eq!(fs.usage().limbo, PINNED);
+    let record = fs.core().store.geometry().pins.byte() + 128;
+    let (seen, saw) = (Arc::new(Mutex::new(Vec::new())), Arc::downgrade(&fs));
+    let note = Arc::clone(&seen);
+    media.watch(move |at| {
+        if at == record {
+            note.lock().push(saw.upgrade().unwrap().usage().limbo);
+        }
+    });
+    drop(held);
+    assert_eq!(*seen.lock(), [PINNED]);
+    assert_eq!(fs.usage().limbo, Pages(0));
 }
 
 /// Another session may have given the place of a record to another pin.

@@ -11,8 +11,8 @@ use crate::txn::Txn;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, PgmapDevice};
 use udax_mm::media::{Durability, FileMedia, Media, MediaError, MediaFacts, MediaRange, Site};
-use udax_mm::sync::Arc;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
+use udax_mm::sync::{Arc, OnceLock};
 use udax_mm::{Active, FileIndex, MemoryType, Pages, Pgmap};
 use zerocopy::FromZeros;
 
@@ -109,13 +109,28 @@ pub(crate) fn clear(store: &Arc<Store>, tree: &Tree, range: Range<u64>) -> Tree 
 pub(crate) struct Failing {
     inner: FileMedia,
     fails: AtomicBool,
+    watch: OnceLock<Watch>,
+}
+
+/// Is called before a word is stored, with its place.
+struct Watch(Box<dyn Fn(u64) + Send + Sync>);
+
+impl std::fmt::Debug for Watch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
 }
 
 impl Failing {
     /// Zeros that do not fail yet.
     pub(crate) fn new(pages: Pages) -> Arc<Failing> {
         let inner = FileMedia::memfd("failing", pages.bytes()).unwrap();
-        Arc::new(Failing { inner, fails: AtomicBool::new(false) })
+        Arc::new(Failing { inner, fails: AtomicBool::new(false), watch: OnceLock::new() })
+    }
+
+    /// Calls `watch` before each word that is stored from here on.
+    pub(crate) fn watch(&self, watch: impl Fn(u64) + Send + Sync + 'static) {
+        assert!(self.watch.set(Watch(Box::new(watch))).is_ok(), "one watches");
     }
 
     /// Lets every flush from here on fail, or none.
@@ -144,6 +159,9 @@ impl Media for Failing {
         self.inner.load_u64(at)
     }
     fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
+        if let Some(Watch(watch)) = self.watch.get() {
+            watch(at);
+        }
         self.inner.store_u64(at, value)
     }
     fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError> {
