@@ -309,18 +309,12 @@ impl Ward {
         }
     }
 
-    /// Forgets pins, and returns the pages that nothing withholds any more.
+    /// Forgets pins, and returns all pages that were withheld, those of other pins among them.
     fn forget(&mut self, is_released: impl Fn(&Held) -> bool) -> Vec<Extent> {
         self.pins.retain(|pin| !is_released(pin));
         let extents = self.pins.iter().flat_map(|pin| &pin.extents);
         self.covered = extents.map(|extent| extent.range()).collect();
-        let mut free = std::mem::take(&mut self.withheld);
-        for range in self.covered.iter() {
-            for kept in free.take(&range) {
-                self.withheld.insert(kept);
-            }
-        }
-        free.iter().map(Extent::of).collect()
+        std::mem::take(&mut self.withheld).iter().map(Extent::of).collect()
     }
 }
 
