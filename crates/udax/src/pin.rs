@@ -132,6 +132,11 @@ impl Pin {
         self.pinned.info().since.elapsed()
     }
 
+    /// What the device does.
+    pub fn kind(&self) -> PinKind {
+        self.pinned.info().kind
+    }
+
     /// Copies pinned bytes out, from byte `from` of the range on.
     ///
     /// # Errors

@@ -109,7 +109,7 @@ fn pins_are_listed_with_path_range_owner_age_and_kind() {
     assert_eq!(pins[0].file(), &PinnedFile::Path("/a/b/file".into()));
     assert_eq!(pins[0].range(), 4096..8192);
     assert_eq!((&*pins[0].owner().label, pins[0].owner().process), ("gpu", std::process::id()));
-    assert_eq!(pins[0].kind(), PinKind::Write);
+    assert_eq!((pins[0].kind(), pin.kind()), (PinKind::Write, PinKind::Write));
     assert!(pins[0].age() <= pin.age());
     assert_eq!(pin.range(), 5000..5001);
     drop(pin);
