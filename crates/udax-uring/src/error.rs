@@ -38,7 +38,7 @@ pub enum RegisterError {
 
     /// The kernel does not let devices keep these pages: they belong to a file whose filesystem has
     /// to know of every store, are mapped for reading, or lie past the end of their file.
-    #[error("the kernel registers no pages of this file: {0}")]
+    #[error("the kernel lets no device keep pages of this file: {0}")]
     NotRegistrable(#[source] io::Error),
 
     /// Anything else that the kernel says.

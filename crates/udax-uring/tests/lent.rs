@@ -85,3 +85,14 @@ fn a_buffer_that_is_pinned_for_reading_is_not_lent() {
     let refused = lend(ring.as_fd(), vec![pin]).unwrap_err();
     assert!(matches!(refused.error, RegisterError::ReadOnly(0)), "{refused}");
 }
+
+#[test]
+fn what_is_lent_stays_pinned() {
+    let Some(ring) = ring(4) else { return };
+    let pool = pool(8);
+    let pin = pinned(&pool, "/file", PAGE);
+    pool.remove_file("/file").unwrap();
+    lend(ring.as_fd(), vec![pin]).unwrap();
+    drop(ring);
+    assert_eq!(pool.usage().limbo.bytes(), PAGE, "nobody says when the other process is done");
+}
