@@ -4,6 +4,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use udax::Durability;
 
 use crate::commands as cmd;
+use crate::matrix::{MatrixArgs, MatrixCellArgs, MatrixHolderArgs};
 use crate::opening::Opener;
 use crate::output::{Format, Output};
 use crate::tour::{TourArgs, TourWriterArgs};
@@ -17,6 +18,7 @@ use crate::tour::{TourArgs, TourWriterArgs};
 #[command(after_help = "\
 Examples:
   udax tour                            see what udax does, on a pool of its own
+  udax matrix                          see what else becomes of a device's bytes
   udax create data.udax --size 4G      make a pool
   udax cp -r /usr/share/doc data.udax:/doc
   udax ls -l data.udax:/doc
@@ -63,9 +65,14 @@ enum Command {
     Release(cmd::release::ReleaseArgs),
     Freeze(cmd::freeze::FreezeArgs),
     Mount(cmd::mount::MountArgs),
+    Matrix(MatrixArgs),
     Tour(TourArgs),
     #[command(hide = true)]
     TourWriter(TourWriterArgs),
+    #[command(hide = true)]
+    MatrixCell(MatrixCellArgs),
+    #[command(hide = true)]
+    MatrixHolder(MatrixHolderArgs),
 }
 
 impl Cli {
@@ -98,8 +105,11 @@ impl Cli {
             Command::Release(args) => args.run(pools, &mut out),
             Command::Freeze(args) => args.run(pools, &mut out),
             Command::Mount(args) => args.run(pools, &mut out),
+            Command::Matrix(args) => args.run(&mut out),
             Command::Tour(args) => args.run(&mut out),
             Command::TourWriter(args) => args.run(),
+            Command::MatrixCell(args) => args.run(),
+            Command::MatrixHolder(args) => args.run(),
         }
     }
 }

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod copy;
 mod interrupt;
+mod matrix;
 mod moment;
 mod opening;
 mod output;

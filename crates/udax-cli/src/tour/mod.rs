@@ -9,7 +9,7 @@ mod device;
 mod figures;
 mod freeze;
 mod import;
-mod pattern;
+pub(crate) mod pattern;
 mod remove;
 mod scan;
 mod stage;

@@ -1,0 +1,147 @@
+//! `udax matrix`: what is shown of files of the host is what they do, and udax is safe. Where
+//! `io_uring` is not permitted the tests say so and show nothing.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod common;
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+
+use common::{Bench, Run};
+use serde_json::Value;
+
+/// What the death of a holder comes to in a pool.
+const HOLDER_DIES: &str = "lost";
+
+/// Past the capture of the test harness, so that it is seen.
+fn skipped(why: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {why}");
+}
+
+/// Runs some cells; none where the host does not permit it.
+fn matrix(args: &[&str]) -> Option<(Run, Value)> {
+    let bench = Bench::new();
+    fs::create_dir(bench.path("tmp")).unwrap();
+    let mut command = bench.command(&[&["matrix", "--json"], args].concat());
+    let run = Run::new(command.env("TMPDIR", bench.path("tmp")).output().unwrap());
+    assert_eq!(fs::read_dir(bench.path("tmp")).unwrap().count(), 0, "nothing is left behind");
+    if run.stderr.contains("does not permit io_uring") {
+        skipped(&run.stderr);
+        return None;
+    }
+    let json = serde_json::from_str(&run.stdout).unwrap_or_else(|_| panic!("{}", run.stderr));
+    Some((run, json))
+}
+
+/// The verdict of one cell and what was seen; none where it cannot be performed.
+fn cell(backing: &str, action: &str) -> Option<(String, String)> {
+    let (_, json) = matrix(&["--backing", backing, "--action", action])?;
+    let cell = &json["rows"][0]["cells"][0];
+    assert_eq!(cell["action"], action);
+    let text = |name: &str| cell[name].as_str().unwrap().to_owned();
+    if text("verdict") == "unavailable" && backing != "udax" {
+        skipped(&text("why"));
+        return None;
+    }
+    Some((text("verdict"), text("why")))
+}
+
+fn check(backing: &str, cases: &[(&str, &str, &str)]) {
+    for (action, verdict, why) in cases {
+        let Some(found) = cell(backing, action) else { return };
+        assert_eq!(&found.0, verdict, "{backing}, {action}: {}", found.1);
+        assert!(found.1.contains(why), "{backing}, {action}: {}", found.1);
+    }
+}
+
+#[test]
+fn a_file_that_is_truncated_or_punched_loses_the_bytes_of_a_device() {
+    let lost = "success was reported";
+    check("tmpfs", &[("truncate", "lost", lost), ("punch", "lost", lost)]);
+    check("memfd", &[("truncate", "lost", lost), ("punch", "lost", lost)]);
+}
+
+#[test]
+fn a_file_that_shrinks_kills_who_has_it_mapped() {
+    check("tmpfs", &[("shrink", "killed", "SIGBUS")]);
+    check("memfd", &[("shrink", "killed", "SIGBUS")]);
+}
+
+#[test]
+fn a_seal_keeps_a_file_from_shrinking_and_not_from_being_punched() {
+    let cases = [
+        ("truncate", "refused", "not permitted"),
+        ("shrink", "refused", "not permitted"),
+        ("punch", "lost", "success was reported"),
+    ];
+    check("sealed", &cases);
+}
+
+#[test]
+fn pages_of_a_file_that_goes_are_given_to_nobody_else() {
+    check("tmpfs", &[("unlink", "safe", "mapping"), ("dies", "safe", "came after its death")]);
+}
+
+#[test]
+fn a_file_on_a_disk_is_not_registered() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let args = ["--dir", dir.to_str().unwrap(), "--backing", "disk", "--action", "truncate"];
+    let Some((_, json)) = matrix(&args) else { return };
+    let row = &json["rows"][0];
+    if row["backing"] == "file on tmpfs" {
+        return skipped("the build is in memory");
+    }
+    assert_eq!(row["cells"][0]["verdict"], "refused", "{json}");
+    assert!(row["cells"][0]["why"].as_str().unwrap().starts_with("register"), "{json}");
+}
+
+#[test]
+fn whatever_becomes_of_a_udax_file_the_bytes_are_with_the_holder() {
+    let stayed = "stayed with the holder";
+    check("udax", &[("truncate", "safe", stayed), ("punch", "safe", stayed)]);
+    check("udax", &[("unlink", "safe", stayed)]);
+}
+
+#[test]
+fn the_removal_of_a_udax_device_waits_for_the_holder() {
+    check("udax", &[("shrink", "safe", "named the holder")]);
+}
+
+#[test]
+fn the_death_of_who_holds_pages_of_a_pool_is_told_as_it_is() {
+    check("udax", &[("dies", HOLDER_DIES, "")]);
+}
+
+#[test]
+fn the_exit_code_says_whether_udax_is_safe() {
+    let cases: [(&[&str], Value); 3] = [
+        (&["--backing", "udax", "--action", "unlink"], true.into()),
+        (&["--backing", "tmpfs", "--action", "truncate"], Value::Null),
+        (&["--backing", "udax", "--action", "dies"], (HOLDER_DIES == "safe").into()),
+    ];
+    for (args, is_safe) in cases {
+        let Some((run, json)) = matrix(args) else { return };
+        assert_eq!(json["udax_is_safe"], is_safe, "{args:?}");
+        assert_eq!(run.code, i32::from(is_safe == false), "{args:?}: {}", run.stderr);
+        assert_eq!(run.stderr.contains("udax is not safe"), is_safe == false, "{}", run.stderr);
+    }
+}
+
+#[test]
+fn every_cell_is_a_column_of_the_table() {
+    let bench = Bench::new();
+    let run = bench.run(&["matrix", "--backing", "memfd", "--backing", "udax"]);
+    if run.stderr.contains("does not permit io_uring") {
+        return skipped(&run.stderr);
+    }
+    let words = |start: &str| -> Vec<String> {
+        let line = run.stdout.lines().find(|line| line.starts_with(start)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect()
+    };
+    assert_eq!(words("memfd "), ["memfd", "LOST", "LOST", "safe", "KILLED", "safe"]);
+    assert_eq!(words("udax pool in memory")[..7].len(), 7, "{}", run.stdout);
+    assert!(run.stdout.contains("\nmemfd, truncate, punch: LOST: "), "{}", run.stdout);
+    assert!(run.stderr.contains("memfd: truncate"), "progress: {}", run.stderr);
+}
