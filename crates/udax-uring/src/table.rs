@@ -110,6 +110,7 @@ impl<B> Table<B> {
             }
         };
         let entry = entry.user_data(*id);
+        assert!(!self.uring.submission().is_full(), "the caller looked for room");
         // INVARIANT: 2, before the kernel can see the request.
         let before = self.under_way.insert(*id, Arc::clone(file));
         assert!(before.is_none(), "two requests under way have the number {id}");
@@ -193,7 +194,7 @@ impl<B> Table<B> {
     unsafe fn enqueue(&mut self, entry: &squeue::Entry) {
         // SAFETY: the caller's promise.
         let pushed = unsafe { self.uring.submission().push(entry) };
-        pushed.expect("the caller looked for room");
+        pushed.expect("there is room");
     }
 
     fn entries(&self) -> usize {
