@@ -139,7 +139,7 @@ impl Table {
             Absent::Own => self.vma.map_private_hole(at, pages).map(|()| Target::Own),
             Absent::PastEnd => self.vma.map_void(at, pages).map(|()| Target::PastEnd),
             Absent::Failed => self.vma.map_void(at, pages).map(|()| Target::Failed),
-            Absent::Poisoned => self.vma.map_void(at, pages).map(|()| Target::Poisoned),
+            Absent::Poisoned => self.vma.map_poison(at, pages).map(|_| Target::Poisoned),
         }
     }
 

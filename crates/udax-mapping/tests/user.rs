@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PAGE, TestFile, data, folios, info, mode, range};
-use std::sync::mpsc;
+use udax_mm::sync::mpsc;
 use std::thread;
 use udax_mapping::{Fallback, FaultError, Mapping, Populate, UserMapping};
 use udax_mm::sync::Arc;
