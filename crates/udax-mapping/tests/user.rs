@@ -3,10 +3,10 @@
 mod common;
 
 use common::{PAGE, TestFile, data, folios, info, mode, range};
-use udax_mm::sync::mpsc;
 use std::thread;
 use udax_mapping::{Fallback, FaultError, Mapping, Populate, UserMapping};
 use udax_mm::sync::Arc;
+use udax_mm::sync::mpsc;
 use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Vma, Wait};
 
 /// Runs `test` with lazy mappings where the host permits them, and with eager ones.

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::time::Instant;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
@@ -79,7 +80,8 @@ impl TestFile {
         let all = Pages::holding(media.len());
         let range = MediaRange { media, start: 0, pages: all };
         let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).expect("one range");
-        let used = |block: &u64| pages.contains(&Some(*block));
+        let taken: HashSet<u64> = pages.iter().copied().flatten().collect();
+        let used = |block: &u64| taken.contains(block);
         let free = (0..all.0).rev().filter(|block| !used(block)).collect();
         let returned = Arc::new(Returned::default());
         Arc::new_cyclic(|weak: &Weak<TestFile>| TestFile {
@@ -177,6 +179,14 @@ impl TestFile {
         let broken = self.mapping.break_layout(range(count(pages), u64::MAX), wait)?;
         self.cut(pages, broken);
         Ok(())
+    }
+
+    /// The same, and private mappings lose what they have stored there.
+    pub fn truncate_private(&self, pages: usize) {
+        let all = range(count(pages), u64::MAX);
+        let broken = self.mapping.break_layout(all, Wait::Never).expect("nobody pins a page");
+        broken.discard_private();
+        self.cut(pages, broken);
     }
 
     /// The same, but leaves what is pinned to limbo.
