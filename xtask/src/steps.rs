@@ -35,19 +35,20 @@ pub(crate) fn deny() -> Result<()> {
     cargo(&["deny", "--log-level", "error", "check", "bans", "licenses", "sources"], &[])
 }
 
-/// Explores interleavings with at most `bound` preemptions: of page maps, and of the count of live
-/// references by itself.
+/// Explores interleavings with at most `bound` preemptions: of page maps, of the count of live
+/// references by itself, and of entry locks.
 pub(crate) fn loom(bound: u32) -> Result<()> {
     let bound = bound.to_string();
     let environment = [("RUSTFLAGS", "--cfg loom"), ("LOOM_MAX_PREEMPTIONS", bound.as_str())];
-    let test = |which: &[&str]| {
+    let test = |package: &str, which: &[&str]| {
         let mut arguments =
-            vec!["test", "--release", "-p", "udax-mm", "--target-dir", "target/loom"];
+            vec!["test", "--release", "-p", package, "--target-dir", "target/loom"];
         arguments.extend(which);
         cargo(&arguments, &environment)
     };
-    test(&["--lib", "races::"])?;
-    LOOM_TARGETS.iter().try_for_each(|target| test(&["--test", target]))
+    test("udax-mm", &["--lib", "races::"])?;
+    LOOM_TARGETS.iter().try_for_each(|target| test("udax-mm", &["--test", target]))?;
+    test("udax-mapping", &["--lib", "races::"])
 }
 
 /// Runs `count` random schedules of a page map, and as many with few preemptions.

@@ -4,6 +4,8 @@
 //! holds no reference (I-15). Its lock serialises faults, pins and writeback of the block, and is
 //! handed from one to the next. The index knows nothing of folios and translations.
 
+#[cfg(all(test, loom))]
+mod races;
 mod slots;
 #[cfg(test)]
 mod tests;
