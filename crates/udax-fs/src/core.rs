@@ -22,11 +22,15 @@ pub(crate) struct Core {
     pub(crate) itable: Itable,
     pub(crate) cache: Cache,
     /// Held shared to look names up, exclusively to change them.
-    pub(crate) namespace: RwLock<()>,
+    pub(crate) namespace: RwLock<Names>,
     service: Option<Arc<FaultService>>,
     mode: MountMode,
     is_closed: AtomicBool,
 }
+
+/// What the namespace lock is around. The names are on the medium.
+#[derive(Debug, Default)]
+pub(crate) struct Names;
 
 impl Core {
     /// Joins what mounting found.

@@ -11,7 +11,9 @@ use crate::table::{Sharing, Shown};
 use crate::user::{User, UserMapping};
 use std::fmt;
 use std::ops::Range;
+use std::panic::Location;
 use udax_dev::DaxSpan;
+use udax_mm::sync::lock_order::Held;
 use udax_mm::vma::Prefault;
 use udax_mm::{Access, FileIndex, FolioSpan, Order, Pages, PgmapOff, RequestError};
 
@@ -45,16 +47,31 @@ pub struct EntryGuard<'g, 'm> {
     block: Block,
     /// Counted while the entry is locked, until it is mapped or pinned.
     folio: Option<FolioSpan>,
+    _held: Held,
 }
+
+/// How the lock of an entry is called where the order of locks is recorded.
+const LOCK: &str = "udax_mapping::entry lock";
 
 impl<'g, 'm> EntryGuard<'g, 'm> {
     /// Takes over the lock of `block`, which `index` lies in.
+    #[track_caller]
     pub(crate) fn new(
         faults: &'g FaultGuard<'m>,
         index: FileIndex,
         block: Block,
     ) -> EntryGuard<'g, 'm> {
-        EntryGuard { faults, index, block, folio: None }
+        let _held = Held::new(LOCK, Location::caller());
+        EntryGuard { faults, index, block, folio: None, _held }
+    }
+
+    /// The same for a lock that was there to be had, while others are held.
+    pub(crate) fn tried(
+        faults: &'g FaultGuard<'m>,
+        index: FileIndex,
+        block: Block,
+    ) -> EntryGuard<'g, 'm> {
+        EntryGuard { faults, index, block, folio: None, _held: Held::tried(LOCK) }
     }
 
     /// The pages of the file that the lock covers.

@@ -249,7 +249,7 @@ impl<'m> FaultGuard<'m> {
             return None;
         }
         let locked = self.mapping.index().try_lock(index, order)?;
-        let mut next = EntryGuard::new(self, index, locked);
+        let mut next = EntryGuard::tried(self, index, locked);
         next.bring_in(&block, order, run.is_shared()).ok()?;
         self.mapping.counters().fault(order);
         Some(next)

@@ -12,6 +12,7 @@ use std::fmt;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use udax_dev::DaxSpan;
+use udax_mm::sync::thread::yield_now;
 use udax_mm::sync::{Arc, RwLockWriteGuard};
 use udax_mm::{
     FileIndex, IdleSpan, LimboSink, Order, Pages, PgmapOff, PgmapRef, RequestError, Wait,
@@ -268,7 +269,7 @@ impl Obstacle {
         if now >= end {
             return Err(BreakError::Busy(self.index));
         }
-        std::thread::yield_now();
+        yield_now();
         Ok(())
     }
 

@@ -49,7 +49,7 @@ pub struct Mapping {
     users: Mutex<Vec<Arc<User>>>,
     pins: Arc<Pins>,
     counters: Counters,
-    writeback: Mutex<()>,
+    writeback: Mutex<Writeback>,
 }
 
 /// What the layout lock protects beyond the places of data.
@@ -58,6 +58,10 @@ pub(crate) struct Layout {
     /// The device was taken away: nothing is mapped or pinned again.
     pub(crate) is_removed: bool,
 }
+
+/// What the writeback lock is around: the turn of one writeback.
+#[derive(Debug, Default)]
+pub(crate) struct Writeback;
 
 impl Mapping {
     /// Makes the address space of the file that `owner` answers for.
@@ -267,7 +271,7 @@ impl Mapping {
     }
 
     /// Held by the one writeback that runs.
-    pub(crate) fn writeback_lock(&self) -> &Mutex<()> {
+    pub(crate) fn writeback_lock(&self) -> &Mutex<Writeback> {
         &self.writeback
     }
 }

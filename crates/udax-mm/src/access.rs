@@ -18,7 +18,11 @@ const SHARDS: usize = 8;
 /// A store holds one shard, shared, from its look at the page words until its last byte; any shard
 /// will do, because freezing passes through all of them.
 #[derive(Debug, Default)]
-pub(crate) struct Stores([RwLock<()>; SHARDS]);
+pub(crate) struct Stores([RwLock<Shard>; SHARDS]);
+
+/// What a lock of [`Stores`] is around.
+#[derive(Debug, Default)]
+struct Shard;
 
 impl Stores {
     /// Waits for every store that may not have seen the page words as they are.
@@ -26,7 +30,7 @@ impl Stores {
         self.0.iter().for_each(|shard| drop(shard.write()));
     }
 
-    fn shard(&self, at: u64) -> &RwLock<()> {
+    fn shard(&self, at: u64) -> &RwLock<Shard> {
         let shards = u64::try_from(SHARDS).expect("a small constant");
         &self.0[usize::try_from(at / PAGE_BYTES % shards).expect("a small remainder")]
     }

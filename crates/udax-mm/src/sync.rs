@@ -8,6 +8,16 @@
 //! Loom explores every order of a few steps, stale loads included. Shuttle draws orders of many
 //! steps at random, and every load of it sees the last store: it finds wrong protocols, and never a
 //! wrong [`Ordering`](atomic::Ordering).
+//!
+//! Which lock is taken under which other is recorded where [`lock_order`] says.
+
+#[cfg(not(all(any(debug_assertions, feature = "lock-order"), not(any(loom, shuttle)))))]
+#[path = "sync/plain.rs"]
+mod guards;
+#[cfg(all(any(debug_assertions, feature = "lock-order"), not(any(loom, shuttle))))]
+#[path = "sync/recorded.rs"]
+mod guards;
+pub mod lock_order;
 
 use std::sync::PoisonError;
 use std::time::Instant;
@@ -21,7 +31,7 @@ use shuttle::sync as imp;
 #[cfg(not(any(loom, shuttle)))]
 use std::sync as imp;
 
-pub use imp::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+pub use guards::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
 /// Atomic integers and fences.
 pub mod atomic {
@@ -127,8 +137,10 @@ impl<T> Mutex<T> {
     }
 
     /// Locks, waiting for the holder.
+    #[track_caller]
     pub fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let noted = guards::note::<T>();
+        guards::mutex(self.0.lock().unwrap_or_else(PoisonError::into_inner), noted)
     }
 }
 
@@ -143,13 +155,17 @@ impl<T> RwLock<T> {
     }
 
     /// Locks shared.
+    #[track_caller]
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        let noted = guards::note::<T>();
+        guards::read(self.0.read().unwrap_or_else(PoisonError::into_inner), noted)
     }
 
     /// Locks exclusively.
+    #[track_caller]
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
-        self.0.write().unwrap_or_else(PoisonError::into_inner)
+        let noted = guards::note::<T>();
+        guards::write(self.0.write().unwrap_or_else(PoisonError::into_inner), noted)
     }
 }
 
@@ -175,7 +191,8 @@ impl Condvar {
 
     /// Releases the lock, sleeps until woken, and locks again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+        let (guard, noted) = guards::open(guard);
+        guards::mutex(self.0.wait(guard).unwrap_or_else(PoisonError::into_inner), noted)
     }
 
     /// Like [`Condvar::wait`], but at the latest until `deadline`. Returns whether it is still
@@ -189,8 +206,9 @@ impl Condvar {
         if left.is_zero() {
             return (guard, false);
         }
+        let (guard, noted) = guards::open(guard);
         let (guard, timeout) =
             self.0.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner);
-        (guard, !timeout.timed_out())
+        (guards::mutex(guard, noted), !timeout.timed_out())
     }
 }

@@ -60,7 +60,7 @@ pub(crate) struct WaitQueues(Arc<[WaitQueue; QUEUES]>);
 #[derive(Debug, Default)]
 struct WaitQueue {
     /// Held from asking the word to wake until asleep, and taken by whoever wakes.
-    sleepers: Mutex<()>,
+    sleepers: Mutex<Sleepers>,
     woken: Condvar,
 }
 
@@ -70,6 +70,10 @@ pub(crate) struct Sleeper {
     queues: WaitQueues,
     queue: usize,
 }
+
+/// What the lock of a queue is around.
+#[derive(Debug, Default)]
+struct Sleepers;
 
 impl WaitQueues {
     /// Sleeps until the folio of `word` has no pin. Returns false if the time ran out, or somebody

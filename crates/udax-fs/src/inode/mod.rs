@@ -53,7 +53,7 @@ pub(crate) const END: FileIndex = FileIndex(MAX_FILE_BYTES / PAGE_BYTES);
 pub struct Inode {
     node: Arc<Node>,
     mapping: Arc<Mapping>,
-    writer: Mutex<()>,
+    writer: Mutex<Writer>,
 }
 
 /// The state of an inode, without its mapping.
@@ -65,6 +65,10 @@ pub(crate) struct Node {
     /// The names of a directory, read at first use.
     pub(crate) index: RwLock<Option<Index>>,
 }
+
+/// What the writer lock is around: the turn of one writer.
+#[derive(Debug, Default)]
+struct Writer;
 
 impl Inode {
     pub(crate) fn new(node: Arc<Node>, mapping: Arc<Mapping>) -> Inode {
