@@ -41,8 +41,7 @@ pub(crate) fn loom(bound: u32) -> Result<()> {
     let bound = bound.to_string();
     let environment = [("RUSTFLAGS", "--cfg loom"), ("LOOM_MAX_PREEMPTIONS", bound.as_str())];
     let test = |package: &str, which: &[&str]| {
-        let mut arguments =
-            vec!["test", "--release", "-p", package, "--target-dir", "target/loom"];
+        let mut arguments = vec!["test", "--release", "-p", package, "--target-dir", "target/loom"];
         arguments.extend(which);
         cargo(&arguments, &environment)
     };

@@ -3,6 +3,7 @@
 //! Owns the exclusive side of the layout lock, the waiting for pins without it (rule 7), and the
 //! proof that the pages behind a range are idle. What is done with them is the owner's.
 
+use crate::holders::{Deferred, Holders, Waiting};
 use crate::iomap::{IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
 use crate::pins::FilePin;
@@ -86,6 +87,7 @@ pub struct LayoutBroken<'m> {
     range: Range<FileIndex>,
     idle: Vec<IdleSpan>,
     limbo: Vec<(PgmapRef, Range<PgmapOff>)>,
+    deferred: Deferred,
     /// Taken by the drop.
     layout: Option<RwLockWriteGuard<'m, Layout>>,
     // Put after the lock is released: the last reference of an owner may break its layout.
@@ -97,23 +99,34 @@ struct Obstacle {
     index: FileIndex,
     pgmap: PgmapRef,
     page: PgmapOff,
+    is_pinned: bool,
+}
+
+/// What one break has seen on the way.
+#[derive(Default)]
+struct Patience<'m> {
+    /// Since when pages were in the way that nobody pins.
+    busy_since: Option<Instant>,
+    /// Set before it waits for a pin.
+    waiting: Option<Waiting<'m>>,
 }
 
 enum Attempt<'m> {
     Broken(LayoutBroken<'m>),
-    Blocked(Obstacle),
+    Blocked(Obstacle, Holders),
 }
 
 impl Mapping {
     /// Empties `range` of the file and waits until nobody pins its pages.
     ///
     /// Translations in the range are taken back at once. Pins cannot be: they are waited for, as
-    /// `wait` says. A page that is faulted again while this waits is simply taken back again (rule
-    /// 6). A translation of 2 MiB that the range cuts is taken back as a whole (rule 10).
+    /// `wait` says, and their holders are [recalled](udax_mm::Lease) before, once each. A page that
+    /// is faulted again while this waits is simply taken back again (rule 6). A translation of
+    /// 2 MiB that the range cuts is taken back as a whole (rule 10).
     ///
     /// # Blocking
     ///
-    /// Waits without holding the layout lock, because the holder of a pin may need to fault in this
+    /// Calls holders back and waits without holding the layout lock, because the holder of a pin may need to fault in this
     /// file before it can unpin (rule 7).
     ///
     /// # Errors
@@ -127,11 +140,16 @@ impl Mapping {
         wait: Wait,
     ) -> Result<LayoutBroken<'_>, BreakError> {
         let owner = self.owner().ok_or(BreakError::Closed)?;
-        let mut busy_since = None;
+        let mut patience = Patience::default();
         loop {
-            match self.try_break(&owner, range.clone())? {
+            match self.try_break(&owner, range.clone(), wait, &mut patience)? {
                 Attempt::Broken(broken) => return Ok(broken),
-                Attempt::Blocked(obstacle) => obstacle.wait(self, wait, &mut busy_since)?,
+                Attempt::Blocked(obstacle, holders) => {
+                    if let Some(waiting) = &patience.waiting {
+                        holders.recall(waiting.wanted());
+                    }
+                    obstacle.wait(self, wait, &mut patience)?;
+                }
             }
         }
     }
@@ -153,27 +171,46 @@ impl Mapping {
     ) -> Result<LayoutBroken<'_>, BreakError> {
         let owner = self.owner().ok_or(BreakError::Closed)?;
         let mut broken = LayoutBroken::zapped(self, Arc::clone(&owner), range);
-        for (_, span) in owner.spans(broken.range())? {
+        let mut holders = Holders::default();
+        for (start, span) in owner.spans(broken.range())? {
             let (idle, limbo) = span.pgmap().claim_or_defer(span.range(), sink)?;
             broken.idle.extend(idle);
+            for pages in &limbo {
+                holders.add(start + pages.start.since(span.at()), span.pgmap(), pages);
+            }
             let of_pgmap = |pages| (span.pgmap().clone(), pages);
             broken.limbo.extend(limbo.into_iter().map(of_pgmap));
         }
+        broken.deferred = Deferred::new(holders);
         self.index().remove(&broken.range);
         self.pin_list().detach(&broken.range);
         Ok(broken)
     }
 
-    fn try_break(
-        &self,
+    fn try_break<'m>(
+        &'m self,
         owner: &Arc<dyn IomapOps>,
         range: Range<FileIndex>,
-    ) -> Result<Attempt<'_>, BreakError> {
+        wait: Wait,
+        patience: &mut Patience<'m>,
+    ) -> Result<Attempt<'m>, BreakError> {
         let mut broken = LayoutBroken::zapped(self, Arc::clone(owner), range);
-        for (start, span) in owner.spans(broken.range())? {
-            match claim(start, &span)? {
+        let spans = owner.spans(broken.range())?;
+        for (start, span) in &spans {
+            match claim(*start, span)? {
                 Ok(idle) => broken.idle.push(idle),
-                Err(obstacle) => return Ok(Attempt::Blocked(obstacle)),
+                Err(obstacle) => {
+                    let mut holders = Holders::default();
+                    if wait != Wait::Never && obstacle.is_pinned {
+                        let list = || self.wanted().add(broken.range(), wait);
+                        patience.waiting.get_or_insert_with(list);
+                        // All of the range: whoever waits for one pin waits for each.
+                        for (start, span) in &spans {
+                            holders.add(*start, span.pgmap(), &span.range());
+                        }
+                    }
+                    return Ok(Attempt::Blocked(obstacle, holders));
+                }
             }
         }
         self.index().remove(&broken.range);
@@ -193,8 +230,8 @@ impl<'m> LayoutBroken<'m> {
         assert!(!mapping.index().is_locked(), "I-28: an entry lock needs the layout lock");
         mapping.counters().event(Event::Break);
         mapping.zap(&range);
-        let (idle, limbo) = (Vec::new(), Vec::new());
-        LayoutBroken { mapping, range, idle, limbo, layout, _owner: owner }
+        let (idle, limbo, deferred) = (Vec::new(), Vec::new(), Deferred::default());
+        LayoutBroken { mapping, range, idle, limbo, deferred, layout, _owner: owner }
     }
 
     /// The pages of the file that may be changed.
@@ -211,6 +248,12 @@ impl<'m> LayoutBroken<'m> {
     /// hole that is punched spares it.
     pub fn discard_private(&self) {
         self.mapping.zap_sparing(&self.range, Spare::Nothing);
+    }
+
+    /// Takes the pins that a deferred break left. Their holders are to be told when the owner has
+    /// given up the range and this proof is dropped.
+    pub fn take_deferred(&mut self) -> Deferred {
+        std::mem::take(&mut self.deferred)
     }
 
     /// The pages behind the range that are still in use, and go to the sink later.
@@ -245,22 +288,20 @@ impl fmt::Debug for LayoutBroken<'_> {
 
 impl Obstacle {
     /// Sleeps until the page is not pinned, with no lock held.
-    ///
-    /// `busy_since` is the moment since when pages were in the way that nobody pins.
     fn wait(
         &self,
         mapping: &Mapping,
         wait: Wait,
-        busy_since: &mut Option<Instant>,
+        patience: &mut Patience<'_>,
     ) -> Result<(), BreakError> {
-        let page = self.page.span(Pages(1));
-        if self.pgmap.first_pinned(page.clone()).is_some() {
-            *busy_since = None;
+        if self.is_pinned {
+            let page = self.page.span(Pages(1));
+            patience.busy_since = None;
             mapping.counters().event(Event::Wait);
             return self.pgmap.wait_unpinned(page, wait).map_err(|_| self.to_error(mapping));
         }
         let now = Instant::now();
-        let since = *busy_since.get_or_insert(now);
+        let since = *patience.busy_since.get_or_insert(now);
         let end = match wait {
             Wait::Never => since + LITTLE_PATIENCE,
             Wait::Until(deadline) => deadline.min(since + PATIENCE),
@@ -293,7 +334,9 @@ fn claim(start: FileIndex, span: &DaxSpan) -> Result<Result<IdleSpan, Obstacle>,
         Err(RequestError::Busy(page)) => {
             let pgmap = span.pgmap().clone();
             let page = page.max(span.at());
-            Ok(Err(Obstacle { index: start + page.since(span.at()), pgmap, page }))
+            let is_pinned = pgmap.first_pinned(page.span(Pages(1))).is_some();
+            let index = start + page.since(span.at());
+            Ok(Err(Obstacle { index, pgmap, page, is_pinned }))
         }
         Err(other) => Err(other),
     }

@@ -15,6 +15,7 @@
 mod entry;
 mod fault;
 mod floor;
+mod holders;
 mod index;
 mod iomap;
 mod layout;
@@ -31,6 +32,7 @@ mod writeback;
 
 pub use entry::EntryGuard;
 pub use fault::{FaultError, FaultGuard};
+pub use holders::Deferred;
 pub use iomap::{Iomap, IomapError, IomapOps};
 pub use layout::{BreakError, LayoutBroken};
 pub use mapping::Mapping;

@@ -4,6 +4,7 @@
 //! those names.
 
 use crate::fault::{FaultError, FaultGuard};
+use crate::holders::WantedRanges;
 use crate::index::Index;
 use crate::iomap::IomapOps;
 use crate::pins::{FilePin, Pins};
@@ -48,6 +49,7 @@ pub struct Mapping {
     index: Index,
     users: Mutex<Vec<Arc<User>>>,
     pins: Arc<Pins>,
+    wanted: WantedRanges,
     counters: Counters,
     writeback: Mutex<Writeback>,
 }
@@ -76,6 +78,7 @@ impl Mapping {
             index: Index::default(),
             users: Mutex::default(),
             pins: Arc::default(),
+            wanted: WantedRanges::default(),
             counters: Counters::default(),
             writeback: Mutex::default(),
         })
@@ -264,6 +267,10 @@ impl Mapping {
 
     pub(crate) fn pin_list(&self) -> &Arc<Pins> {
         &self.pins
+    }
+
+    pub(crate) fn wanted(&self) -> &WantedRanges {
+        &self.wanted
     }
 
     pub(crate) fn counters(&self) -> &Counters {

@@ -12,8 +12,8 @@ use crate::stats::Fallback;
 use std::ops::Range;
 use udax_mm::sync::Arc;
 use udax_mm::{
-    Access, FileIndex, FolioSpan, Iovec, MediaError, Order, Pages, PgmapOff, PgmapRef, PinInfo,
-    PinKind, PinnedSpan,
+    Access, FileIndex, FolioSpan, Iovec, Lease, MediaError, Order, Pages, PgmapOff, PgmapRef,
+    PinInfo, PinKind, PinnedSpan, Recall,
 };
 
 /// A pinned range of a file. Dropping it lets the pages go.
@@ -48,6 +48,7 @@ pub struct PinnedFolios {
     parts: Vec<Part>,
     range: Range<FileIndex>,
     info: PinInfo,
+    lease: Lease,
     _listed: Listed,
 }
 
@@ -92,6 +93,23 @@ impl Mapping {
         range: Range<FileIndex>,
         info: PinInfo,
     ) -> Result<PinnedFolios, FaultError> {
+        self.pin_leased(range, info, Recall::default())
+    }
+
+    /// The same, by a holder that is called when somebody wants the pages: whoever breaks the
+    /// layout of a part of `range` recalls the lease before it waits for the pin. Nothing is taken
+    /// by force: the pin lasts until it is dropped. If somebody waits already the recall comes
+    /// before this returns.
+    ///
+    /// # Errors
+    ///
+    /// As [`pin`](Mapping::pin).
+    pub fn pin_leased(
+        self: &Arc<Self>,
+        range: Range<FileIndex>,
+        info: PinInfo,
+        recall: Recall,
+    ) -> Result<PinnedFolios, FaultError> {
         if range.is_empty() {
             return Err(FaultError::Empty);
         }
@@ -105,6 +123,7 @@ impl Mapping {
             parts: Vec::new(),
             range: range.clone(),
             info: info.clone(),
+            lease: Lease::new(range.clone(), recall),
             _listed: self.pin_list().add(range.clone(), info),
         };
         let request = Request { range, access };
@@ -112,6 +131,11 @@ impl Mapping {
         while at < request.range.end {
             at = pinned.add_run(&faults, &request, at)?;
         }
+        drop(faults);
+        pinned
+            .parts
+            .iter()
+            .for_each(|part| self.wanted().recall(&pinned.lease, &pinned.held(part)));
         Ok(pinned)
     }
 }
@@ -125,6 +149,11 @@ impl PinnedFolios {
     /// Who pins them, since when and for what.
     pub fn info(&self) -> &PinInfo {
         &self.info
+    }
+
+    /// How others ask for the pages back.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     /// What is pinned, in file order: whole folios, so the first and the last may reach outside the
@@ -252,10 +281,21 @@ impl PinnedFolios {
         }
     }
 
+    /// The pages of the file that a part holds, also those outside the range.
+    fn held(&self, part: &Part) -> Range<FileIndex> {
+        let pages = part.span.pages();
+        let first = PgmapOff::of_byte(part.byte);
+        let index = self.range.start + Pages::holding(part.from);
+        // A folio that somebody counted before may reach back past the start of the file.
+        let start = index.0.saturating_sub(first.since(pages.start).0);
+        FileIndex(start)..index + pages.end.since(first)
+    }
+
     fn to_part(&self, counted: Counted) -> Part {
         let from = counted.index.since(self.range.start).bytes();
         let (byte, len) = (counted.first.byte(), counted.pages.bytes());
-        Part { span: counted.folios.into_pinned(self.info.clone()), from, byte, len }
+        let span = counted.folios.into_leased(self.info.clone(), self.lease.clone());
+        Part { span, from, byte, len }
     }
 
     /// Calls `each` with the folios, the byte of their page map, and the part of the buffer.

@@ -45,6 +45,7 @@ mod persist;
 mod poisoned;
 mod range_media;
 mod ranges;
+mod recall;
 mod recover;
 mod reserve;
 mod show;
@@ -73,6 +74,7 @@ pub use memory::{DeviceMemory, MemoryFailure, MemoryType, MigrateError, PrivateM
 pub use pgmap::{Pgmap, PgmapError, PgmapRef, RequestError};
 pub use pin::{PinInfo, PinKind, PinOwner, PinRecord, PinTerm, PinnedFolio};
 pub use pinned_span::{PinError, PinnedSpan};
+pub use recall::{Lease, Recall, RecallEvent, RecallReason};
 pub use show::Failure;
 pub use units::{DeviceOff, FileIndex, Order, PAGE_SIZE, Pages, PgmapOff, VmaOff};
 pub use vma::{Access, FaultService, FaultSink, FrozenBytes, Prefault, Vma};

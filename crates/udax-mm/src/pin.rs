@@ -5,6 +5,7 @@
 
 use crate::folio::{Folio, FolioRef};
 use crate::pgmap::PgmapRef;
+use crate::recall::Lease;
 use crate::sync::{Arc, Mutex};
 use crate::units::{Order, PgmapOff};
 use crate::word::Unpin;
@@ -61,6 +62,8 @@ pub struct PinRecord {
     pub pages: Range<PgmapOff>,
     /// What is known of the pin.
     pub info: PinInfo,
+    /// How to ask its holder to let go, if it can be asked.
+    pub lease: Option<Lease>,
 }
 
 /// A pinned folio: a reference that truncation waits for. Drop is unpin; not Clone.
@@ -152,7 +155,7 @@ impl PinnedFolio {
 
     /// The handle of a pin that the word counts already; `folio` is its reference.
     pub(crate) fn pinned(folio: Folio, info: PinInfo) -> PinnedFolio {
-        let record = PinRecord { pages: folio.pages(), info: info.clone() };
+        let record = PinRecord { pages: folio.pages(), info: info.clone(), lease: None };
         let listed = folio.pgmap().pgmap().registry().add(record);
         PinnedFolio { folio, listed, info }
     }
@@ -201,7 +204,11 @@ impl Pins {
 
     pub(crate) fn remove(&self, listed: &Listed) {
         let mut list = self.0.lock();
-        assert!(list.places[listed.0].take().is_some(), "I-58: a pin is returned once");
+        let pin = list.places[listed.0].take();
+        assert!(pin.is_some(), "I-58: a pin is returned once");
         list.free.push(listed.0);
+        drop(list);
+        // After the lock: with the lease goes whatever its callback owns.
+        drop(pin);
     }
 }

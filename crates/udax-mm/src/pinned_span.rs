@@ -8,6 +8,7 @@ use crate::folio::leave;
 use crate::folio_span::FolioSpan;
 use crate::pgmap::PgmapRef;
 use crate::pin::{Listed, PinInfo, PinKind, PinRecord};
+use crate::recall::Lease;
 use crate::units::PgmapOff;
 use crate::word::Unpin;
 use std::ops::Range;
@@ -79,8 +80,13 @@ impl PinnedSpan {
     }
 
     /// The handle of pins that the words of `pages`, whole folios, count already.
-    fn pinned(pgmap: PgmapRef, pages: Range<PgmapOff>, info: PinInfo) -> PinnedSpan {
-        let record = PinRecord { pages: pages.clone(), info: info.clone() };
+    fn pinned(
+        pgmap: PgmapRef,
+        pages: Range<PgmapOff>,
+        info: PinInfo,
+        lease: Option<Lease>,
+    ) -> PinnedSpan {
+        let record = PinRecord { pages: pages.clone(), info: info.clone(), lease };
         let listed = pgmap.pgmap().registry().add(record);
         PinnedSpan { pgmap, pages, listed, info }
     }
@@ -95,7 +101,16 @@ impl Drop for PinnedSpan {
 
 impl FolioSpan {
     /// Makes each reference of the span a pin.
-    pub fn into_pinned(mut self, info: PinInfo) -> PinnedSpan {
+    pub fn into_pinned(self, info: PinInfo) -> PinnedSpan {
+        self.into_listed(info, None)
+    }
+
+    /// The same, by a holder that can be asked to let go.
+    pub fn into_leased(self, info: PinInfo, lease: Lease) -> PinnedSpan {
+        self.into_listed(info, Some(lease))
+    }
+
+    fn into_listed(mut self, info: PinInfo, lease: Option<Lease>) -> PinnedSpan {
         let pages = self.disarm();
         let (pgmap, order) = (self.pgmap().clone(), self.order());
         let mut rest = pages.clone();
@@ -104,7 +119,7 @@ impl FolioSpan {
             pgmap.pgmap().table().word(block).pin_reference();
             rest.start = block.end();
         }
-        PinnedSpan::pinned(pgmap, pages, info)
+        PinnedSpan::pinned(pgmap, pages, info, lease)
     }
 }
 
@@ -131,7 +146,7 @@ impl PgmapRef {
             unpin(self, &pinned);
             return Err(PinError::Poisoned(failed));
         }
-        Ok(PinnedSpan::pinned(self.clone(), pinned, info))
+        Ok(PinnedSpan::pinned(self.clone(), pinned, info, None))
     }
 
     /// Pins the folio that covers `at`, and returns its pages.

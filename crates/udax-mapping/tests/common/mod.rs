@@ -95,6 +95,19 @@ impl TestFile {
         })
     }
 
+    /// The same file with an address space of its own, as after it was closed and opened again.
+    pub fn reopened(&self) -> Arc<TestFile> {
+        Arc::new_cyclic(|weak: &Weak<TestFile>| TestFile {
+            device: Arc::clone(&self.device),
+            mapping: Mapping::new(weak.clone(), None),
+            sink: self.sink.clone(),
+            returned: Arc::clone(&self.returned),
+            blocks: Mutex::new(Blocks { pages: self.blocks(), free: Vec::new() }),
+            hook: Mutex::new(None),
+            spans_hook: Mutex::new(None),
+        })
+    }
+
     pub fn pgmap(&self) -> Pgmap {
         self.device.pgmaps().remove(0)
     }
@@ -223,7 +236,8 @@ impl TestFile {
         self.pgmap().verify().expect("the page map keeps its invariants");
     }
 
-    fn cut(&self, pages: usize, mut broken: LayoutBroken<'_>) {
+    /// Gives up the pages from `pages` on, whose layout is broken.
+    pub fn cut(&self, pages: usize, mut broken: LayoutBroken<'_>) {
         let mut blocks = self.blocks.lock();
         blocks.free_idle(broken.take_idle());
         blocks.pages.truncate(pages);
