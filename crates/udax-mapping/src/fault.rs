@@ -229,7 +229,9 @@ impl<'m> FaultGuard<'m> {
             pages = pages + more;
             locked.push(next);
         }
-        let prefault = if locked.len() > 1 { Prefault::Yes } else { Prefault::No };
+        // A lone touch of a large folio pays for its own page of the host only.
+        let is_lone = user.is_lazy() && locked.len() == 1;
+        let prefault = if is_lone { Prefault::No } else { Prefault::Yes };
         user.table().map_folios(user.at(start), pages, shown, prefault)?;
         drop(locked);
         Ok((start + pages).since(index))
