@@ -108,18 +108,28 @@ impl Source {
         let path = dir.path().join("source");
         fs::write(&path, bytes).unwrap();
         File::open(&path).unwrap().sync_all().unwrap();
-        let open = |flags| rustix::fs::open(&path, OFlags::RDONLY | flags, Mode::empty());
-        let file = open(OFlags::DIRECT).unwrap_or_else(|refused| {
-            let _ = writeln!(stderr(), "{}: no O_DIRECT here: {refused}", path.display());
-            open(OFlags::empty()).unwrap()
-        });
+        let file = open(&path);
         Source { path, file, _dir: dir }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// The file, open for reading and writing through the page cache.
     pub(crate) fn cached(&self) -> File {
         File::options().read(true).write(true).open(&self.path).unwrap()
     }
+}
+
+/// Opens a file of the host, without the page cache if the filesystem can.
+pub(crate) fn open(path: &Path) -> OwnedFd {
+    let open = |flags| rustix::fs::open(path, OFlags::RDONLY | flags, Mode::empty());
+    open(OFlags::DIRECT).unwrap_or_else(|refused| {
+        let _ = writeln!(stderr(), "{}: no O_DIRECT here: {refused}", path.display());
+        open(OFlags::empty()).unwrap()
+    })
 }
 
 /// Waits for one transfer, which moves `len` bytes.
