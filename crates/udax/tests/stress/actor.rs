@@ -1,0 +1,381 @@
+//! One thread: what it does, and what it knows of its bytes.
+
+use crate::held::Held;
+use crate::model::{CELL, Cells, NEAR, PAGE, PAGES, THREADS, Zone, count, us};
+use crate::rng::Rng;
+use crate::world::{Mapped, SLOTS, Shared, own_cell};
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+use udax::{Error, ErrorKind, File, FreePolicy, PinKind, PinOptions, PinTerm, Wait};
+use udax_mm::sync::Arc;
+
+/// The most pins that one thread keeps.
+const MANY: usize = 3;
+
+pub(crate) struct Actor {
+    thread: u64,
+    rng: Rng,
+    files: [Cells; 2],
+    pins: Vec<Held>,
+    private: Private,
+    number: u64,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+/// What this thread has stored to a private mapping.
+#[derive(Default)]
+struct Private {
+    /// Which one.
+    mapped: Option<Arc<Mapped>>,
+    /// Own bytes of pages that were stored to.
+    bytes: BTreeMap<u64, Option<u8>>,
+}
+
+type Done = Result<(), String>;
+
+impl Actor {
+    pub(crate) fn new(thread: u64, rng: Rng) -> Actor {
+        Actor {
+            thread,
+            rng,
+            files: [Cells::new(thread), Cells::new(thread)],
+            pins: Vec::new(),
+            private: Private::default(),
+            number: 0,
+            counts: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn begin(&mut self, shared: &Shared) {
+        for held in &mut self.pins {
+            held.begin(&shared.zones[held.file]);
+        }
+        let private = &mut self.private;
+        if let Some(mapped) = &private.mapped {
+            let zone = &shared.zones[mapped.file];
+            private.bytes.retain(|&place, _| !zone.contains(place));
+        }
+    }
+
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counts.iter().map(|(&word, &times)| (word, times))
+    }
+
+    pub(crate) fn let_go(&mut self) {
+        self.pins.clear();
+        self.private = Private::default();
+    }
+
+    /// Compares the cells of this thread with all of a file, when nobody runs.
+    pub(crate) fn check(&mut self, file: usize, bytes: &[u8], zone: &Zone) -> Done {
+        self.files[file].check(0, bytes, zone)?;
+        let (len, of_pages) = (count(bytes.len()), count(bytes.len()).next_multiple_of(PAGE));
+        // A mapping shows what was stored to the rest of the last page until the file grows.
+        self.files[file].forget(len..of_pages);
+        self.files[file].ended(of_pages..PAGES * PAGE);
+        Ok(())
+    }
+
+    pub(crate) fn check_pins(&mut self, file: usize, of: &File, bytes: &[u8], round: u64) {
+        let thread = self.thread;
+        for held in self.pins.iter_mut().filter(|held| held.file == file) {
+            held.check(of, bytes, thread, &format!("round {round}, thread {thread}"));
+        }
+    }
+
+    pub(crate) fn step(&mut self, shared: &Shared, round: u64, step: u64) {
+        let (word, done) = self.act(shared);
+        *self.counts.entry(word).or_default() += 1;
+        if let Err(why) = done {
+            let (thread, zones) = (self.thread, &shared.zones);
+            panic!("round {round}, thread {thread}, step {step}: {word}: {why}; {zones:?}");
+        }
+    }
+
+    fn act(&mut self, shared: &Shared) -> (&'static str, Done) {
+        match self.rng.below(100) {
+            0..26 => ("map-store", self.map_store(shared)),
+            26..50 => ("map-load", self.map_load(shared)),
+            50..60 => ("write", self.write(shared)),
+            60..70 => ("read", self.read(shared)),
+            70..74 => ("flush", self.flush(shared)),
+            74..76 => ("sync", self.sync(shared)),
+            76..78 => ("allocate", self.allocate(shared)),
+            78..84 => ("pin", self.pin(shared)),
+            84..89 => ("pin-use", self.use_pin(shared)),
+            89..93 => ("unpin", self.unpin()),
+            93..95 => ("remap", self.remap(shared)),
+            _ => ("layout", self.change_layout(shared)),
+        }
+    }
+
+    fn map_store(&mut self, shared: &Shared) -> Done {
+        let mapped = shared.mapped(self.rng.index(SLOTS));
+        let Some(range) = self.own_in(mapped.range()) else { return Ok(()) };
+        if mapped.is_private {
+            return self.private_store(shared, &mapped, &range);
+        }
+        let bytes = self.rng.bytes(range.end - range.start);
+        let in_map = range.start - mapped.start;
+        let done = if bytes.len() == 8 && in_map.is_multiple_of(8) {
+            mapped.map.store(in_map, u64::from_le_bytes(bytes[..].try_into().unwrap()))
+        } else {
+            mapped.map.write(&bytes, in_map)
+        };
+        match done {
+            Ok(()) => self.files[mapped.file].store(range.start, &bytes),
+            Err(error) if !mapped.can_store => {
+                return ensure(error.kind() == ErrorKind::BadHandle, || error.to_string());
+            }
+            Err(error) => {
+                self.files[mapped.file].forget(range.clone());
+                return may_fail(shared, &mapped, &range, &error);
+            }
+        }
+        Ok(())
+    }
+
+    fn map_load(&mut self, shared: &Shared) -> Done {
+        let mapped = shared.mapped(self.rng.index(SLOTS));
+        let Some(mut range) = self.own_in(mapped.range()) else { return Ok(()) };
+        if mapped.is_private {
+            return self.private_load(shared, &mapped, &range);
+        }
+        if self.rng.once_in(8) {
+            range.end = (range.start + self.rng.below(3 * PAGE) + 1).min(mapped.range().end);
+        }
+        let mut bytes = vec![0; us(range.end - range.start)];
+        let zone = &shared.zones[mapped.file];
+        match mapped.map.read(&mut bytes, range.start - mapped.start) {
+            Ok(()) => self.files[mapped.file].check(range.start, &bytes, zone),
+            Err(error) => may_fail(shared, &mapped, &range, &error),
+        }
+    }
+
+    fn write(&mut self, shared: &Shared) -> Done {
+        let file = self.rng.index(2);
+        let (of, zone) = (&shared.files[file], &shared.zones[file]);
+        let range = own_cell(self.thread, &mut self.rng, PAGES * PAGE);
+        // Outside of a zone a file does not grow.
+        if range.end > of.metadata().len() && !zone.may_end_before(&range) {
+            return Ok(());
+        }
+        let bytes = self.rng.bytes(range.end - range.start);
+        let written = of.write_at(&bytes, range.start).map_err(|error| error.to_string())?;
+        let (there, rest) = bytes.split_at(written);
+        self.files[file].store(range.start, there);
+        self.files[file].forget(range.end - count(rest.len())..range.end);
+        Ok(())
+    }
+
+    fn read(&mut self, shared: &Shared) -> Done {
+        let file = self.rng.index(2);
+        let zone = &shared.zones[file];
+        let mut range = own_cell(self.thread, &mut self.rng, PAGES * PAGE);
+        if self.rng.once_in(4) {
+            range.end = range.start + 1 + self.rng.below(3 * PAGE);
+        }
+        let mut bytes = vec![0; us(range.end - range.start)];
+        let read = shared.files[file].read_at(&mut bytes, range.start);
+        let read = read.map_err(|error| error.to_string())?;
+        self.files[file].check(range.start, &bytes[..read], zone)?;
+        let end = range.end.min(PAGES * PAGE);
+        let missing = (range.start + count(read)).min(end)..end;
+        if !missing.is_empty() && zone.may_end_before(&missing) {
+            self.files[file].ended(missing);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, shared: &Shared) -> Done {
+        let mapped = shared.mapped(self.rng.index(SLOTS));
+        let at = self.rng.below(mapped.map.len());
+        let end = (at + 1 + self.rng.below(20 * PAGE)).min(mapped.map.len());
+        mapped.map.flush(at..end).map_err(|error| error.to_string())
+    }
+
+    fn sync(&mut self, shared: &Shared) -> Done {
+        shared.files[self.rng.index(2)].sync_data().map_err(|error| error.to_string())
+    }
+
+    /// Changes no byte, and may be done anywhere in the file.
+    fn allocate(&mut self, shared: &Shared) -> Done {
+        let file = self.rng.index(2);
+        let len = shared.files[file].metadata().len();
+        let page = self.rng.below(NEAR);
+        let pages = if self.rng.once_in(8) { 512 } else { 1 + self.rng.below(8) };
+        let end = ((page + pages) * PAGE).min(len);
+        if page * PAGE >= end {
+            return Ok(());
+        }
+        shared.files[file].allocate(page * PAGE..end).map_err(|error| error.to_string())
+    }
+
+    fn pin(&mut self, shared: &Shared) -> Done {
+        if self.pins.len() >= MANY {
+            return self.unpin();
+        }
+        let file = self.rng.index(2);
+        let page =
+            if self.rng.once_in(4) { self.rng.below(PAGES - 6) } else { self.rng.below(NEAR) };
+        let pages = if self.rng.once_in(10) { 6 } else { 1 + self.rng.below(3) };
+        let range = page * PAGE..(page + pages) * PAGE;
+        let can_store = self.rng.once_in(2);
+        let kind = if can_store { PinKind::Write } else { PinKind::Read };
+        let term = if self.rng.once_in(4) { PinTerm::Long } else { PinTerm::Short };
+        let label = format!("{} {}", self.thread, self.number);
+        self.number += 1;
+        let zone = &shared.zones[file];
+        let is_there = range.end <= shared.files[file].metadata().len();
+        match shared.files[file].pin(range.clone(), &PinOptions::new(&label).kind(kind).term(term))
+        {
+            Ok(pin) => {
+                self.pins.push(Held::new(pin, file, can_store, label, zone));
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::OutOfRange => {
+                ensure(!is_there || zone.may_end_before(&range), || error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn use_pin(&mut self, shared: &Shared) -> Done {
+        if self.pins.is_empty() {
+            return Ok(());
+        }
+        let place = self.rng.index(self.pins.len());
+        let range = self.pins[place].range();
+        let Some(at) = self.own_in(range) else { return Ok(()) };
+        let held = &mut self.pins[place];
+        let (cells, zone) = (&mut self.files[held.file], &shared.zones[held.file]);
+        if held.can_store && self.rng.once_in(2) {
+            let bytes = self.rng.bytes(at.end - at.start);
+            held.store(at.start, &bytes);
+            if held.is_firm {
+                cells.store(at.start, &bytes);
+            } else {
+                cells.forget(at);
+            }
+            return Ok(());
+        }
+        let mut bytes = vec![0; us(at.end - at.start)];
+        held.pin.read(&mut bytes, at.start - held.range().start).map_err(|e| e.to_string())?;
+        if held.is_firm { cells.check(at.start, &bytes, zone) } else { Ok(()) }
+    }
+
+    fn unpin(&mut self) -> Done {
+        if !self.pins.is_empty() {
+            let place = self.rng.index(self.pins.len());
+            drop(self.pins.swap_remove(place));
+        }
+        Ok(())
+    }
+
+    fn remap(&mut self, shared: &Shared) -> Done {
+        shared.remap(self.rng.index(SLOTS), &mut self.rng);
+        Ok(())
+    }
+
+    /// Punches, cuts or lengthens a file in its zone.
+    fn change_layout(&mut self, shared: &Shared) -> Done {
+        let file = self.rng.index(2);
+        let (of, zone) = (&shared.files[file], &shared.zones[file]);
+        if zone.pages.is_empty() {
+            return Ok(());
+        }
+        let size = zone.pages.end - zone.pages.start;
+        let policy = match self.rng.below(4) {
+            0 => FreePolicy::Wait(Wait::Never),
+            1 => FreePolicy::Wait(Wait::Until(Instant::now() + Duration::from_millis(1))),
+            _ => FreePolicy::Defer,
+        };
+        let page = zone.pages.start + self.rng.below(size);
+        let done = if zone.is_tail && self.rng.once_in(2) {
+            of.set_len_with(page * PAGE, policy)
+        } else {
+            let start = page * PAGE + if self.rng.once_in(4) { CELL } else { 0 };
+            let pages = if self.rng.once_in(6) { size } else { 1 + self.rng.below(4) };
+            let end = (page + pages).min(zone.pages.end) * PAGE;
+            of.punch_hole_with(start..end, policy)
+        };
+        match done {
+            Err(error) if error.kind() != ErrorKind::Pinned => Err(error.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Part of a cell of this thread in a range that begins and ends with a page.
+    fn own_in(&mut self, range: Range<u64>) -> Option<Range<u64>> {
+        let cell = own_cell(self.thread, &mut self.rng, range.end - range.start);
+        let cell = range.start + cell.start..range.start + cell.end;
+        (cell.end <= range.end).then_some(cell)
+    }
+
+    fn private_store(&mut self, shared: &Shared, mapped: &Arc<Mapped>, at: &Range<u64>) -> Done {
+        if at.start / PAGE % THREADS != self.thread {
+            return Ok(());
+        }
+        let is_known = self.private.mapped.as_ref().is_some_and(|known| Arc::ptr_eq(known, mapped));
+        if !is_known {
+            self.private = Private { mapped: Some(Arc::clone(mapped)), bytes: BTreeMap::new() };
+        }
+        let bytes = self.rng.bytes(at.end - at.start);
+        let done = mapped.map.write(&bytes, at.start - mapped.start);
+        let in_zone = shared.zones[mapped.file].contains(at.start);
+        let page = at.start / PAGE * PAGE;
+        if in_zone || done.is_err() {
+            self.private.bytes.retain(|place, _| place / PAGE != page / PAGE);
+            return done.or_else(|error| may_fail(shared, mapped, at, &error));
+        }
+        // The first store copies the page.
+        if !self.private.bytes.contains_key(&Cells::cell(self.thread, page)) {
+            for place in (page..page + PAGE).filter(|&place| Cells::owner(place) == self.thread) {
+                self.private.bytes.insert(place, *self.files[mapped.file].get(place));
+            }
+        }
+        self.private.bytes.extend((at.start..).zip(bytes.into_iter().map(Some)));
+        Ok(())
+    }
+
+    fn private_load(&mut self, shared: &Shared, mapped: &Arc<Mapped>, at: &Range<u64>) -> Done {
+        if at.start / PAGE % THREADS != self.thread {
+            return Ok(());
+        }
+        let mut bytes = vec![0; us(at.end - at.start)];
+        if let Err(error) = mapped.map.read(&mut bytes, at.start - mapped.start) {
+            return may_fail(shared, mapped, at, &error);
+        }
+        let is_known = self.private.mapped.as_ref().is_some_and(|known| Arc::ptr_eq(known, mapped));
+        if !is_known || shared.zones[mapped.file].contains(at.start) {
+            // Not copied, or not known whether.
+            return Ok(());
+        }
+        for (place, &byte) in (at.start..).zip(&bytes) {
+            let expected = self.private.bytes.get(&place).copied().flatten();
+            let is_right = expected.is_none_or(|expected| expected == byte);
+            ensure(is_right, || format!("private byte {place} is {byte}, not {expected:?}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether an access of a mapping may fail.
+fn may_fail(shared: &Shared, mapped: &Mapped, range: &Range<u64>, error: &Error) -> Done {
+    let zone = &shared.zones[mapped.file];
+    let len = shared.files[mapped.file].metadata().len();
+    let is_past_end = range.end > len.next_multiple_of(PAGE);
+    let is_expected = is_past_end || zone.may_end_before(range) || mapped.is_eager();
+    let is_told = error.kind() == ErrorKind::Media;
+    let (can_store, is_private) = (mapped.can_store, mapped.is_private);
+    let why = || {
+        let last = mapped.map.last_fault_error();
+        format!("{error} at {range:?} (stores: {can_store}, private: {is_private}): {last:?}")
+    };
+    ensure(is_expected && is_told, why)
+}
+
+fn ensure(is_true: bool, why: impl FnOnce() -> String) -> Done {
+    if is_true { Ok(()) } else { Err(why()) }
+}

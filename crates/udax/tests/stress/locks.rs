@@ -1,0 +1,53 @@
+//! The order in which this process has taken locks, against the table of docs/protocol.md.
+
+use udax_mm::sync::lock_order;
+
+const PROTOCOL: &str = include_str!("../../../../docs/protocol.md");
+
+/// The locks of the table, by their name there and how a recorded one is known.
+const LOCKS: [(&str, &str); 29] = [
+    ("namespace", "udax_fs::core::Names"),
+    ("writer", "udax_fs::inode::Writer"),
+    ("layout", "udax_mapping::mapping::Layout"),
+    ("entry", "udax_mapping::entry lock"),
+    ("tree", "udax_fs::inode::state::State"),
+    ("journal", "udax_fs::journal::Journal"),
+    ("allocator", "udax_fs::alloc::Allocator"),
+    ("wait queues", "udax_mm::wait::Sleepers"),
+    ("pins, wait queues", "udax_mm::pin::List"),
+    ("recent directories", "VecDeque<alloc::sync::Arc<udax_fs::inode::Inode"),
+    ("inode cache", "HashMap<udax_fs::inode"),
+    ("inode cache", "Weak<udax_fs::inode::Inode"),
+    ("directory index", "Option<udax_fs::dir::index::Index"),
+    ("inode table", "udax_fs::itable::Table"),
+    ("deferral", "udax_fs::deferral::State"),
+    ("pages ahead", "udax_fs::fresh::Fresh"),
+    ("limbo", "udax_fs::limbo::Limbo"),
+    ("writeback", "udax_mapping::mapping::Writeback"),
+    ("leases", "udax_mm::ranges::Lease"),
+    ("failure listener", "MemoryFailure"),
+    ("active parts", "BTreeMap<u64, u64"),
+    ("fault sink", "udax_mapping::user::User"),
+    ("list of users", "Vec<alloc::sync::Arc<udax_mapping::user::User"),
+    ("translations", "udax_mapping::table::Leaves"),
+    ("list of pins", "udax_mapping::pins::List"),
+    ("stores", "udax_mm::access::Shard"),
+    ("deferred ranges", "udax_mm::limbo::Deferred"),
+    ("poisoned pages", "udax_mm::units::PgmapOff"),
+    ("phase", "udax_mm::live::Phase"),
+];
+
+/// Asserts that the order has no cycle and that the table has every lock. Prints the order.
+pub(crate) fn check() -> String {
+    let edges = lock_order::edges();
+    let all: String = edges.iter().map(|edge| format!("  {edge}\n")).collect();
+    if let Err(cycle) = lock_order::check(&edges, &[]) {
+        panic!("locks are taken in a circle:\n{cycle}of\n{all}");
+    }
+    for class in edges.iter().flat_map(|edge| [edge.outer, edge.inner]) {
+        let known = LOCKS.iter().find(|(_, part)| class.contains(part));
+        let Some((name, _)) = known else { panic!("the lock of {class} is not in the table") };
+        assert!(PROTOCOL.contains(&format!("{name}")), "docs/protocol.md does not name {name}");
+    }
+    format!("{} edges between locks, no circle:\n{all}", edges.len())
+}

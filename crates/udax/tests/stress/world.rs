@@ -1,0 +1,255 @@
+//! The pool, its two files and three mappings, and what is done between rounds.
+
+use crate::actor::Actor;
+use crate::model::{Cells, PAGE, PAGES, THREADS, Zone, count, us};
+use crate::rng::Rng;
+use crate::watch::Watch;
+use std::collections::BTreeMap;
+use std::thread;
+use udax::{Access, File, MapOptions, Mapping, OpenOptions, Order, Pool, Populate};
+use udax_mm::sync::{Arc, RwLock};
+
+/// Bytes of the pool.
+const SIZE: u64 = 64 << 20;
+
+/// Operations of one thread in one round.
+const ROUND: u64 = 250;
+
+/// The kinds of mappings, one at a time of each.
+pub(crate) const SLOTS: usize = 3;
+
+/// What every thread sees.
+pub(crate) struct Shared {
+    pub(crate) files: [File; 2],
+    /// Where the layout of each file may change in this round.
+    pub(crate) zones: [Zone; 2],
+    slots: [RwLock<Arc<Mapped>>; SLOTS],
+}
+
+/// A mapping, and what it shows.
+pub(crate) struct Mapped {
+    pub(crate) map: Mapping,
+    pub(crate) file: usize,
+    /// First byte of the file.
+    pub(crate) start: u64,
+    pub(crate) can_store: bool,
+    pub(crate) is_private: bool,
+}
+
+pub(crate) struct World {
+    // In the order of their end: nothing of the pool outlives it.
+    actors: Vec<Actor>,
+    shared: Shared,
+    pool: Pool,
+    rng: Rng,
+    watch: Watch,
+    rounds: u64,
+    /// What an empty pool has.
+    free: u64,
+}
+
+impl Shared {
+    pub(crate) fn mapped(&self, slot: usize) -> Arc<Mapped> {
+        Arc::clone(&self.slots[slot].read())
+    }
+
+    /// Maps something else in the place of a mapping, which ends with its last user.
+    pub(crate) fn remap(&self, slot: usize, rng: &mut Rng) {
+        let mapped = Arc::new(Mapped::new(&self.files, slot, rng));
+        let before = std::mem::replace(&mut *self.slots[slot].write(), mapped);
+        drop(before);
+    }
+}
+
+impl Mapped {
+    fn new(files: &[File; 2], slot: usize, rng: &mut Rng) -> Mapped {
+        let file = rng.index(2);
+        let start = if rng.once_in(2) { 0 } else { rng.below(20) * PAGE };
+        let pages = if rng.once_in(2) { PAGES } else { 1 + rng.below(60) };
+        let range = start..(start + pages * PAGE).min(PAGES * PAGE);
+        let options = MapOptions::new();
+        let is_drawn = rng.once_in(2);
+        let (options, can_store, is_private) = match slot {
+            0 => (options.access(Access::Write), true, false),
+            1 if is_drawn => (options.access(Access::Write).private(), true, true),
+            1 => (options, false, false),
+            _ if is_drawn => (options.access(Access::Write).populate(Populate::Eager), true, false),
+            _ => (options.populate(Populate::Eager), false, false),
+        };
+        let map = files[file].map(range, &options);
+        let map = map.unwrap_or_else(|error| panic!("mapping {options:?} of file {file}: {error}"));
+        Mapped { map, file, start, can_store, is_private }
+    }
+
+    pub(crate) fn is_eager(&self) -> bool {
+        self.map.faulting() == Populate::Eager
+    }
+
+    /// The bytes of the file that it shows.
+    pub(crate) fn range(&self) -> std::ops::Range<u64> {
+        self.start..self.start + self.map.len()
+    }
+}
+
+impl World {
+    pub(crate) fn new(mut rng: Rng) -> World {
+        let pool = Pool::create_in_memory("stress", SIZE).unwrap();
+        // The directory keeps the room for its names.
+        for name in ["/a", "/b"] {
+            pool.write(name, b"").unwrap();
+        }
+        pool.remove_file("/a").unwrap();
+        pool.remove_file("/b").unwrap();
+        let free = pool.usage().free.0;
+        let files = ["/a", "/b"].map(|name| {
+            let mut options = OpenOptions::new();
+            options.read(true).write(true).create(true).open(&pool, name).unwrap()
+        });
+        files.iter().for_each(|file| file.set_len(PAGES * PAGE / 2).unwrap());
+        let slots = std::array::from_fn(|slot| Mapped::new(&files, slot, &mut rng));
+        let slots = slots.map(|mapped| RwLock::new(Arc::new(mapped)));
+        let shared = Shared { files, zones: [Zone::default(), Zone::default()], slots };
+        if shared.mapped(0).is_eager() {
+            crate::watch::skipped("lazy mappings: userfaultfd is not permitted, all are eager");
+        }
+        let actors = (0..THREADS).map(|thread| Actor::new(thread, Rng::new(rng.next()))).collect();
+        World { actors, shared, pool, rng, watch: Watch::default(), rounds: 0, free }
+    }
+
+    /// How many operations were done.
+    pub(crate) fn steps(&self) -> u64 {
+        self.rounds * ROUND * THREADS
+    }
+
+    /// Lets every thread work for a while, and checks everything.
+    pub(crate) fn round(&mut self) {
+        self.shared.zones = std::array::from_fn(|file| self.draw_zone(file));
+        let shared = &self.shared;
+        for actor in &mut self.actors {
+            actor.begin(shared);
+        }
+        let round = self.rounds;
+        thread::scope(|scope| {
+            for actor in &mut self.actors {
+                scope.spawn(move || (0..ROUND).for_each(|step| actor.step(shared, round, step)));
+            }
+        });
+        self.rounds += 1;
+        self.verify();
+        self.compare();
+        self.watch.sample();
+    }
+
+    /// Gives everything back, finds that nothing is missing, and says what was done.
+    pub(crate) fn finish(mut self) -> String {
+        let mut counts = BTreeMap::new();
+        for actor in &mut self.actors {
+            actor.let_go();
+            for (word, times) in actor.counts() {
+                *counts.entry(word).or_insert(0) += times;
+            }
+        }
+        self.verify();
+        let World { actors, shared, pool, watch, rounds, free, .. } = self;
+        drop((actors, shared));
+        for name in ["/a", "/b"] {
+            pool.remove_file(name).unwrap();
+        }
+        pool.sync().unwrap();
+        assert_eq!(pool.verify(), Ok(()));
+        let usage = pool.usage();
+        assert_eq!((usage.free.0, usage.limbo.0), (free, 0), "all pages came back");
+        pool.close().unwrap();
+        let grown = watch.check().unwrap_or_else(|grown| panic!("after {rounds} rounds: {grown}"));
+        let counts: Vec<_> = counts.iter().map(|(word, times)| format!("{word} {times}")).collect();
+        format!("{rounds} rounds: {}\n{grown}", counts.join(", "))
+    }
+
+    fn verify(&self) {
+        let round = self.rounds;
+        assert_eq!(self.pool.verify(), Ok(()), "after round {round}: {:?}", self.shared.zones);
+    }
+
+    /// Compares every way to the bytes of each file with what the threads know.
+    fn compare(&mut self) {
+        for (at, file) in self.shared.files.iter().enumerate() {
+            let (len, zone) = (file.metadata().len(), &self.shared.zones[at]);
+            let mut bytes = vec![0xee; us(len)];
+            assert_eq!(count(file.read_at(&mut bytes, 0).unwrap()), len);
+            for actor in &mut self.actors {
+                let checked = actor.check(at, &bytes, zone);
+                checked.unwrap_or_else(|why| panic!("round {}, file {at}: {why}", self.rounds));
+                actor.check_pins(at, file, &bytes, self.rounds);
+            }
+            for mapped in (0..SLOTS).map(|slot| self.shared.mapped(slot)) {
+                if mapped.file == at && !mapped.is_private {
+                    self.compare_mapped(&mapped, &bytes);
+                }
+            }
+        }
+    }
+
+    fn compare_mapped(&self, mapped: &Mapped, bytes: &[u8]) {
+        let range = mapped.range();
+        let end = range.end.min(count(bytes.len())).max(range.start);
+        let mut shown = vec![0; us(end - range.start)];
+        let read = mapped.map.read(&mut shown, 0);
+        let why = || mapped.map.last_fault_error();
+        assert!(read.is_ok(), "round {}: {read:?}, {:?}", self.rounds, why());
+        let wanted = bytes.get(us(range.start)..us(end)).unwrap_or_default();
+        if let Some(place) = shown.iter().zip(wanted).position(|(found, wanted)| found != wanted) {
+            let (byte, is_eager) = (range.start + count(place), mapped.is_eager());
+            panic!(
+                "round {}, file {}: byte {byte} (page {}) is {} and shows as {} (eager: {is_eager})",
+                self.rounds,
+                mapped.file,
+                byte / PAGE,
+                wanted[place],
+                shown[place]
+            );
+        }
+        if end < range.end {
+            let mut byte = [0];
+            let (len, is_eager) = (bytes.len(), mapped.is_eager());
+            let behind = count(len).next_multiple_of(PAGE).max(range.start);
+            if behind >= range.end {
+                return;
+            }
+            let read = mapped.map.read(&mut byte, behind - range.start);
+            assert!(
+                read.is_err(),
+                "round {}, file {} of {len} bytes, mapped {range:?}: {byte:?} is shown past the end \
+                 (eager: {is_eager}, stores: {})",
+                self.rounds,
+                mapped.file,
+                mapped.can_store
+            );
+        }
+    }
+
+    /// Where the layout of a file may change next.
+    fn draw_zone(&mut self, file: usize) -> Zone {
+        let len = self.shared.files[file].metadata().len() / PAGE;
+        let start = if self.rng.once_in(2) { self.rng.below(PAGES) } else { self.rng.below(40) };
+        let large = Order::Pmd.pages().0;
+        match self.rng.below(6) {
+            0 => Zone::default(),
+            1 => Zone { pages: start..PAGES, is_tail: true },
+            // The file is shorter than it could be: it may grow, and so it may end there.
+            _ if len < PAGES => Zone { pages: start.min(len)..PAGES, is_tail: true },
+            2 => Zone { pages: start / large * large..PAGES.min(start + large), is_tail: false },
+            _ => Zone { pages: start..PAGES.min(start + 30), is_tail: false },
+        }
+    }
+}
+
+/// The bytes of all threads from `at` on, as one of them knows them.
+pub(crate) fn own_cell(thread: u64, rng: &mut Rng, len: u64) -> std::ops::Range<u64> {
+    let pages = (len / PAGE).max(1);
+    let page =
+        if rng.once_in(4) { rng.below(pages) } else { rng.below(pages.min(crate::model::NEAR)) };
+    let cell = Cells::cell(thread, page * PAGE + rng.below(PAGE));
+    let from = rng.below(crate::model::CELL);
+    let to = from + 1 + rng.below(crate::model::CELL - from);
+    cell + from..cell + to
+}
