@@ -177,6 +177,27 @@ impl Allocator {
     ///
     /// Panics if one of them is free already.
     pub(crate) fn release(&mut self, extent: Extent) {
+        let (start, end) = (extent.start.0, extent.end().0);
+        let whole = start.div_ceil(BLOCK_PAGES)..end / BLOCK_PAGES;
+        if whole.is_empty() {
+            return self.release_parts(extent);
+        }
+        self.release_parts(Extent::of(start..whole.start * BLOCK_PAGES));
+        self.release_blocks(whole.clone());
+        self.release_parts(Extent::of(whole.end * BLOCK_PAGES..end));
+    }
+
+    /// Takes whole blocks back, of which no page is free.
+    fn release_blocks(&mut self, whole: Range<u64>) {
+        let is_cut = self.cut.range(whole.clone()).next().is_some();
+        assert!(!is_cut, "alloc: a page of blocks {whole:?} is freed twice");
+        let is_free = !self.whole.overlapping(&whole).is_empty();
+        assert!(!is_free, "alloc: a block of {whole:?} is freed twice");
+        self.free += (whole.end - whole.start) * BLOCK_PAGES;
+        self.whole.insert(whole);
+    }
+
+    fn release_parts(&mut self, extent: Extent) {
         for (number, pages) in blocks(extent) {
             assert!(!self.whole.contains(number), "alloc: block {number} is freed twice");
             let block = self.cut.entry(number).or_default();

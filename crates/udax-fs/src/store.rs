@@ -346,16 +346,28 @@ impl Store {
     /// The extents of the device behind pages of a page map, in order.
     pub(crate) fn extents_of(&self, pgmap: &Pgmap, pages: Range<PgmapOff>) -> Vec<Extent> {
         let mut extents: Vec<Extent> = Vec::new();
-        for page in pages.start.0..pages.end.0 {
+        let mut page = pages.start;
+        while page < pages.end {
             let at: DeviceOff = self
                 .device()
-                .device_off(pgmap, PgmapOff(page))
+                .device_off(pgmap, page)
                 .expect("a file's pages lie on the device of its pool");
+            let more = self.adjacent(pgmap, page, at, pages.end.since(page));
+            page = page + more;
             match extents.last_mut() {
-                Some(last) if last.end() == at => last.pages = last.pages + Pages(1),
-                _ => extents.push(Extent { start: at, pages: Pages(1) }),
+                Some(last) if last.end() == at => last.pages = last.pages + more,
+                _ => extents.push(Extent { start: at, pages: more }),
             }
         }
         extents
+    }
+
+    /// How many of `most` pages, from `page` on, are adjacent on the device too, where `page` lies
+    /// at `at`. One, if the device is gone and cannot say.
+    fn adjacent(&self, pgmap: &Pgmap, page: PgmapOff, at: DeviceOff, most: Pages) -> Pages {
+        match self.device().direct_access(at, most) {
+            Ok(span) if span.at() == page && span.pgmap().pgmap() == pgmap => span.pages(),
+            _ => Pages(1),
+        }
     }
 }
