@@ -376,7 +376,6 @@ impl AsRef<[u8]> for FrozenBytes {
 mod tests {
     use super::{Access, FaultSink, MediaError, Pages, Vma, VmaOff};
     use crate::show::Failure;
-    use crate::sync::atomic::{AtomicUsize, Ordering};
     use crate::sync::{Arc, Mutex, OnceLock, Weak, mpsc};
     use crate::units::PAGE_SIZE;
     use std::ffi::{c_int, c_void};
@@ -482,7 +481,7 @@ mod tests {
     const PROGRAM: &str = "UDAX_TEST_FAILED_MEMORY";
 
     /// The address that the program touches.
-    static TOUCHED: AtomicUsize = AtomicUsize::new(0);
+    static TOUCHED: OnceLock<usize> = OnceLock::new();
 
     /// Ends the process with the code of the signal, if it has the address that was touched.
     extern "C" fn end(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
@@ -490,7 +489,7 @@ mod tests {
         let info = unsafe { &*info };
         // SAFETY: the signal is SIGBUS, which has an address.
         let address = unsafe { info.si_addr() };
-        let is_touched = address.addr() == TOUCHED.load(Ordering::Relaxed);
+        let is_touched = TOUCHED.get() == Some(&address.addr());
         exit(if is_touched { 64 + info.si_code } else { 1 });
     }
 
@@ -513,7 +512,7 @@ mod tests {
         assert_eq!(set, 0);
         let touched = vma.space.reservation().window().start().as_ptr();
         let touched = touched.wrapping_add(2 * PAGE_SIZE + 24);
-        TOUCHED.store(touched.addr(), Ordering::Relaxed);
+        TOUCHED.set(touched.addr()).unwrap();
         // SAFETY: none; the fault is what is tested, and the process ends with it.
         unsafe { touched.read_volatile() };
         unreachable!("failed memory was read");
