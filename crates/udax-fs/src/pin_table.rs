@@ -81,6 +81,15 @@ pub(crate) struct PinGrant {
     written: Vec<Written>,
 }
 
+/// Places for the records of one pin.
+#[derive(Debug)]
+struct Taken {
+    /// With the first byte of each.
+    places: Vec<(Place, u64)>,
+    /// The words by which one finds the chained pages among theirs.
+    chain: Vec<u64>,
+}
+
 /// What follows a page of a table.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Next {
@@ -109,7 +118,7 @@ impl PinGrant {
         extents: &[Extent],
     ) -> Result<PinGrant, FsError> {
         store.check_writable()?;
-        let places = store.pins.take(store, extents.len())?;
+        let Taken { places, chain } = store.pins.take(store, extents.len())?;
         let record = |extent: &Extent| PinRecord::of(PinState::Held, holder, *extent);
         let records: Vec<PinRecord> = extents.iter().map(record).collect();
         let written = places.iter().zip(&records);
@@ -120,6 +129,10 @@ impl PinGrant {
             let (at, records) = (grant.written[run.start].at, records[run].as_bytes());
             store.bytes().write(at, records)?;
             store.flush(at, to_u64(records.len()))?;
+        }
+        // Another thread may have chained the pages: its flushes are none of this fence.
+        for word in chain {
+            store.flush(word, 8)?;
         }
         store.fence()?;
         Ok(grant)
@@ -209,8 +222,8 @@ impl PinTable {
         self.table.lock().free.extend(written.iter().map(|record| record.place));
     }
 
-    /// Takes `count` places, and says where they lie.
-    fn take(&self, store: &Store, count: usize) -> Result<Vec<(Place, u64)>, FsError> {
+    /// Takes `count` places.
+    fn take(&self, store: &Store, count: usize) -> Result<Taken, FsError> {
         let mut table = self.table.lock();
         if table.is_closed {
             return Err(FsError::Closed);
@@ -218,13 +231,15 @@ impl PinTable {
         if table.free.len() < count {
             table.grow(store, count)?;
         }
-        let mut taken = Vec::with_capacity(count);
+        let mut places = Vec::with_capacity(count);
         for _ in 0..count {
             let place = table.free.pop_first().expect("the table grew by what was missing");
-            taken.push((place, place.byte(&table.pages)));
+            places.push((place, place.byte(&table.pages)));
         }
         table.granted += to_u64(count);
-        Ok(taken)
+        let last = places.last().map_or(0, |(place, _)| place.page());
+        let chain = table.pages[..last].iter().skip(table.fixed - 1);
+        Ok(Taken { places, chain: chain.map(|page| page.byte()).collect() })
     }
 
     /// Compares memory with the medium.
@@ -256,10 +271,14 @@ impl PinTable {
 }
 
 impl Place {
+    /// The number of the page.
+    fn page(self) -> usize {
+        usize::try_from(self.0 / PER_PAGE).expect("a table fits in memory")
+    }
+
     /// The first byte of the record, in a table of these pages.
     fn byte(self, pages: &[DeviceOff]) -> u64 {
-        let page = usize::try_from(self.0 / PER_PAGE).expect("a table fits in memory");
-        pages[page].byte() + (1 + self.0 % PER_PAGE) * RECORD_BYTES
+        pages[self.page()].byte() + (1 + self.0 % PER_PAGE) * RECORD_BYTES
     }
 }
 
@@ -280,7 +299,8 @@ impl Table {
         self.publish(store, pages)
     }
 
-    /// Makes the last page point to new ones. Durable at return.
+    /// Makes the last page point to new ones. Durable with the first pin that is recorded in them,
+    /// or in pages behind them.
     fn publish(
         &mut self,
         store: &Store,
@@ -292,8 +312,6 @@ impl Table {
         fresh.into_iter().for_each(Fresh::keep);
         let (last, first) = (self.last(), added[0]);
         store.bytes().store_u64(last.byte(), encode_next(last, first))?;
-        store.flush(last.byte(), 8)?;
-        store.fence()?;
         let before = to_u64(self.pages.len());
         self.pages.extend(added);
         self.free.extend(places(before..to_u64(self.pages.len())));

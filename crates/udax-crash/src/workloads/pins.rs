@@ -19,9 +19,11 @@ fn pins() -> Vec<Workload> {
         Workload::new(
             "a pin of a device",
             &base(),
+            // Open, for the last handle of a file makes durable what was flushed.
             &[
-                pin("foo", 0, 3, "nic"),
-                truncate("foo", 100),
+                Op::Open("foo".to_owned()),
+                pin("@foo", 0, 3, "nic"),
+                truncate("@foo", 100),
                 append("A/bar", 9000, 9),
                 unpin("nic"),
                 append("A/bar", 9000, 8),
@@ -67,8 +69,11 @@ fn growth() -> Vec<Workload> {
         let [fill, ..] = page.to_le_bytes();
         setup.extend([append("a", 4096, fill), append("b", 4096, fill)]);
     }
+    // What is free holds bytes that are no page of a table.
+    setup.extend([create("old"), write("old", 0, 80_000, 0xee), unlink("old")]);
     let ops = [
-        pin("a", 0, SCATTERED, "nic"),
+        Op::Open("a".to_owned()),
+        pin("@a", 0, SCATTERED, "nic"),
         unpin("nic"),
         append("b", 9000, 9),
         Op::Remount,
