@@ -61,8 +61,8 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         index: FileIndex,
         block: Block,
     ) -> EntryGuard<'g, 'm> {
-        let _held = Held::new(LOCK, Location::caller());
-        EntryGuard { faults, index, block, folio: None, _held }
+        let held = Held::new(LOCK, Location::caller());
+        EntryGuard { faults, index, block, folio: None, _held: held }
     }
 
     /// The same for a lock that was there to be had, while others are held.

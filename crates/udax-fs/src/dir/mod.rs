@@ -16,7 +16,8 @@ use crate::FsError;
 use crate::inode::{Node, State};
 
 impl Node {
-    /// Asks the names of this directory, which are read when they are asked for the first time.
+    /// Asks the names of this directory, which are read when they are asked for the first time. The
+    /// caller holds the namespace lock, so they do not change meanwhile.
     ///
     /// # Errors
     ///
@@ -25,10 +26,12 @@ impl Node {
         if let Some(index) = &*self.index.read() {
             return Ok(ask(index));
         }
+        // Before the index: who changes directories holds their states when it changes the names.
+        let state = self.read().clone();
         let mut slot = self.index.write();
         let index = match slot.take() {
             Some(index) => index,
-            None => self.load_index(&self.read().clone())?,
+            None => self.load_index(&state)?,
         };
         Ok(ask(slot.insert(index)))
     }
