@@ -68,6 +68,21 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Runs threads that change, map and pin files at once, against a model of bytes, and watches
+    /// memory, mappings and the order of locks.
+    Stress {
+        /// What is put under stress.
+        what: steps::Stressed,
+        /// How many operations, at least.
+        #[arg(long, default_value_t = 1_000_000)]
+        steps: u64,
+        /// For how long, instead of a number of operations.
+        #[arg(long, conflicts_with = "steps")]
+        minutes: Option<u64>,
+        /// The seed; a random one is chosen and printed if it is left out.
+        #[arg(long)]
+        seed: Option<u64>,
+    },
     /// Runs random operations against the byte-array model.
     Random {
         /// How many operations.
@@ -89,6 +104,7 @@ fn main() -> ExitCode {
         Command::Mutants(options) => mutants::run(&options),
         Command::Crash { arguments } => steps::crash(&arguments),
         Command::Model { steps, seed } => steps::model(steps, seed),
+        Command::Stress { what, steps, minutes, seed } => steps::stress(what, steps, minutes, seed),
         Command::Random { steps, seed } => steps::random(steps, seed),
     };
     match result {

@@ -71,19 +71,55 @@ pub(crate) fn crash(arguments: &[String]) -> Result<()> {
 
 /// Runs `steps` random operations of a filesystem against the model.
 pub(crate) fn random(steps: u64, seed: Option<u64>) -> Result<()> {
-    operations(&["-p", "udax", "--test", "random", "--", "--nocapture"], steps, seed)
+    operations(&["-p", "udax", "--test", "random", "--", "--nocapture"], steps, seed, None)
+}
+
+/// Parts of the workspace that have a stress run.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum Stressed {
+    /// Files that are mapped, pinned and changed by four threads.
+    Mapping,
+}
+
+/// Runs threads against the model, for `steps` operations or some minutes, with the order of locks
+/// recorded.
+pub(crate) fn stress(
+    what: Stressed,
+    steps: u64,
+    minutes: Option<u64>,
+    seed: Option<u64>,
+) -> Result<()> {
+    let test = match what {
+        Stressed::Mapping => {
+            ["-p", "udax", "--features", "lock-order", "--test", "stress", "--", "--nocapture"]
+        }
+    };
+    let minutes = minutes.map(|minutes| minutes.to_string());
+    let minutes = minutes.as_ref().map(|minutes| ("UDAX_MINUTES", minutes.as_str()));
+    operations(&test, steps, seed, minutes)
 }
 
 /// Runs `steps` random operations of page maps against the model, each with a check of all
 /// invariants after it.
 pub(crate) fn model(steps: u64, seed: Option<u64>) -> Result<()> {
-    operations(&["-p", "udax-mm", "--test", "pages", "model::", "--", "--nocapture"], steps, seed)
+    operations(
+        &["-p", "udax-mm", "--test", "pages", "model::", "--", "--nocapture"],
+        steps,
+        seed,
+        None,
+    )
 }
 
-fn operations(test: &[&str], steps: u64, seed: Option<u64>) -> Result<()> {
+fn operations(
+    test: &[&str],
+    steps: u64,
+    seed: Option<u64>,
+    more: Option<(&str, &str)>,
+) -> Result<()> {
     let steps = steps.to_string();
     let seed = seed.map(|seed| seed.to_string());
     let mut environment = vec![("UDAX_STEPS", steps.as_str())];
+    environment.extend(more);
     if let Some(seed) = &seed {
         environment.push(("UDAX_SEED", seed));
     }

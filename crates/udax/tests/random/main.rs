@@ -5,6 +5,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+#[path = "../stress/locks.rs"]
+mod locks;
 mod model;
 mod rng;
 mod world;
@@ -28,6 +30,7 @@ fn random_operations_agree_with_the_model() {
         world.step(step);
     }
     println!("{steps} steps: {}", world.finish());
+    println!("{}", locks::check());
 }
 
 fn variable(name: &str) -> Option<u64> {

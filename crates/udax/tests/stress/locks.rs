@@ -5,7 +5,7 @@ use udax_mm::sync::lock_order;
 const PROTOCOL: &str = include_str!("../../../../docs/protocol.md");
 
 /// The locks of the table, by their name there and how a recorded one is known.
-const LOCKS: [(&str, &str); 29] = [
+const LOCKS: &[(&str, &str)] = &[
     ("namespace", "udax_fs::core::Names"),
     ("writer", "udax_fs::inode::Writer"),
     ("layout", "udax_mapping::mapping::Layout"),
@@ -27,27 +27,52 @@ const LOCKS: [(&str, &str); 29] = [
     ("leases", "udax_mm::ranges::Lease"),
     ("failure listener", "MemoryFailure"),
     ("active parts", "BTreeMap<u64, u64"),
-    ("fault sink", "udax_mapping::user::User"),
     ("list of users", "Vec<alloc::sync::Arc<udax_mapping::user::User"),
+    ("fault sink", "udax_mapping::user::User"),
     ("translations", "udax_mapping::table::Leaves"),
     ("list of pins", "udax_mapping::pins::List"),
     ("stores", "udax_mm::access::Shard"),
     ("deferred ranges", "udax_mm::limbo::Deferred"),
     ("poisoned pages", "udax_mm::units::PgmapOff"),
     ("phase", "udax_mm::live::Phase"),
+    ("index", "udax_mapping::index::State"),
+    ("last error", "udax_mapping::fault::FaultError"),
+    ("pending faults", "udax_mm::space::Faults"),
+    ("pin table", "udax_fs::pin_table::Table"),
+    ("quarantine", "udax_fs::quarantine::Ward"),
+    ("hold", "udax_dev::holder::Hold>"),
+    ("holder", "udax_dev::holder::State"),
+    ("sleepers", "udax_mm::wait::Sleeper>"),
+    ("wanted ranges", "udax_mapping::holders::Wanted"),
+    ("told", "Vec<udax_mm::recall::Lease>"),
+    ("recall", "bool"),
+    ("fault threads", "udax_mm::faults::"),
+    ("fault threads", "Hands<"),
+    ("spaces", "udax_mm::space::Space"),
+    ("flushed pages", "udax_mm::persist::PendingPages"),
+    ("msync", "Errno"),
+    ("position", "u64"),
 ];
+
+/// Locks of several of these are held at once by who holds the namespace lock exclusively.
+const NESTS: &[&str] = &["udax_fs::inode::state::State"];
 
 /// Asserts that the order has no cycle and that the table has every lock. Prints the order.
 pub(crate) fn check() -> String {
     let edges = lock_order::edges();
-    let all: String = edges.iter().map(|edge| format!("  {edge}\n")).collect();
-    if let Err(cycle) = lock_order::check(&edges, &[]) {
+    let all: Vec<_> = edges.iter().map(|edge| format!("  {edge}")).collect();
+    let all = all.join("\n");
+    if let Err(cycle) = lock_order::check(&edges, NESTS) {
         panic!("locks are taken in a circle:\n{cycle}of\n{all}");
     }
     for class in edges.iter().flat_map(|edge| [edge.outer, edge.inner]) {
         let known = LOCKS.iter().find(|(_, part)| class.contains(part));
         let Some((name, _)) = known else { panic!("the lock of {class} is not in the table") };
-        assert!(PROTOCOL.contains(&format!("{name}")), "docs/protocol.md does not name {name}");
+        assert!(is_in_table(name), "docs/protocol.md does not name {name}");
     }
     format!("{} edges between locks, no circle:\n{all}", edges.len())
+}
+
+fn is_in_table(lock: &str) -> bool {
+    PROTOCOL.lines().any(|line| line.starts_with('|') && line.contains(lock))
 }

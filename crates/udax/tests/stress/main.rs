@@ -41,7 +41,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use world::World;
 
 /// Operations in an ordinary test run; `cargo xtask stress mapping` does a million.
-const STEPS: u64 = 8_000;
+const STEPS: u64 = 4_000;
 
 #[test]
 fn threads_that_map_pin_and_change_files_agree_with_the_model() {

@@ -105,7 +105,9 @@ impl World {
             let mut options = OpenOptions::new();
             options.read(true).write(true).create(true).open(&pool, name).unwrap()
         });
-        files.iter().for_each(|file| file.set_len(PAGES * PAGE / 2).unwrap());
+        for file in &files {
+            file.set_len(PAGES * PAGE / 2).unwrap();
+        }
         let slots = std::array::from_fn(|slot| Mapped::new(&files, slot, &mut rng));
         let slots = slots.map(|mapped| RwLock::new(Arc::new(mapped)));
         let shared = Shared { files, zones: [Zone::default(), Zone::default()], slots };
