@@ -77,7 +77,7 @@ fn try_file(file: &Inode) -> Result<(), String> {
     let grown = size + u64::try_from(tail.len()).expect("a length fits 64 bits");
     let read = file
         .truncate(grown, FreePolicy::Defer)
-        .and_then(|()| file.read_at(&mut tail, size))
+        .and_then(|_| file.read_at(&mut tail, size))
         .map_err(|error| error.to_string())?;
     if read != tail.len() || tail.iter().any(|byte| *byte != 0) {
         return Err(format!("bytes past its end (at {size}) show when it grows"));

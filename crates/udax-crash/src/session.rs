@@ -130,9 +130,11 @@ impl Session {
             Op::Append { path, len, fill } => {
                 self.resolve(path)?.append(&pattern(*fill, *len)).map(drop)
             }
-            Op::Truncate { path, size } => self.resolve(path)?.truncate(*size, FreePolicy::Defer),
+            Op::Truncate { path, size } => {
+                self.resolve(path)?.truncate(*size, FreePolicy::Defer).map(drop)
+            }
             Op::Punch { path, from, to } => {
-                self.resolve(path)?.punch(*from..*to, FreePolicy::Defer)
+                self.resolve(path)?.punch(*from..*to, FreePolicy::Defer).map(drop)
             }
             Op::Allocate { path, from, to } => self.resolve(path)?.allocate(*from..*to),
             Op::Link { from, to } => {

@@ -2,7 +2,7 @@
 //! errno is none of its business.
 
 use udax_dev::{AccessError, HolderError, IoError};
-use udax_mapping::{BreakError, FaultError};
+use udax_mapping::{BreakError, FaultError, WritableMapping};
 use udax_mm::{MediaError, Pages};
 
 use crate::Ino;
@@ -135,6 +135,13 @@ pub enum FsError {
     #[error("the file is not frozen; freeze it first")]
     NotFrozen,
 
+    /// The file cannot be frozen while it is mapped for writing.
+    #[error("the file is mapped for writing at {}; unmap it before it is frozen", places(.mappings))]
+    MappedForWriting {
+        /// The mappings, all of them of this process.
+        mappings: Vec<WritableMapping>,
+    },
+
     /// The filesystem is mounted read-only.
     #[error("the pool is open read-only")]
     ReadOnly,
@@ -241,6 +248,17 @@ impl FsError {
     pub(crate) fn corrupt(object: impl Into<String>, found: impl Into<String>) -> FsError {
         FsError::Corrupt { object: object.into(), found: found.into() }
     }
+}
+
+/// Where the first mapping is, and how many there are.
+fn places(mappings: &[WritableMapping]) -> String {
+    let Some(WritableMapping { addr, pages }) = mappings.first() else { return String::new() };
+    let bytes = pages.end.since(pages.start).bytes();
+    let more = match mappings.len() {
+        1 => String::new(),
+        count => format!(" and in {} more mappings", count - 1),
+    };
+    format!("address {addr:#x} ({bytes} bytes){more}")
 }
 
 /// What to do about a corrupt object.

@@ -299,6 +299,10 @@ impl Filesystem {
     ///
     /// Returns the pins and pages that are still in use if the wait runs out.
     pub fn kill_device(&self, wait: Wait) -> Result<(), udax_mm::StillBusy> {
+        if let Wait::Until(_) | Wait::Forever = wait {
+            let deadline = if let Wait::Until(deadline) = wait { Some(deadline) } else { None };
+            self.recall_pins(deadline);
+        }
         self.core.store.device().kill(wait)
     }
 

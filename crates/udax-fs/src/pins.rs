@@ -1,7 +1,9 @@
 //! Which pins hold which file, found by asking the page maps and walking the trees.
 
+use std::time::Instant;
+
 use udax_mapping::FilePin;
-use udax_mm::{DeviceOff, FileIndex, PinRecord};
+use udax_mm::{DeviceOff, FileIndex, Lease, PinRecord, RecallEvent, RecallReason};
 
 use crate::inode::END;
 use crate::tree::{Run, Tree};
@@ -38,8 +40,21 @@ impl Filesystem {
         found
     }
 
-    /// Refuses to close while a device may still store.
+    /// Asks every holder of a pin to let go, because the pool is to be closed or its device goes.
+    pub fn recall_pins(&self, deadline: Option<Instant>) {
+        let mut told: Vec<Lease> = Vec::new();
+        for lease in self.device_pins().into_iter().filter_map(|pin| pin.record.lease) {
+            if !told.iter().any(|other| other.is_same(&lease)) {
+                let (range, why) = (lease.range(), RecallReason::Wait);
+                lease.recall(&RecallEvent { range, deadline, why });
+                told.push(lease);
+            }
+        }
+    }
+
+    /// Refuses to close while a device may still store. The holders are told before.
     pub(crate) fn refuse_pinned(&self) -> Result<(), FsError> {
+        self.recall_pins(None);
         let pins = self.device_pins();
         let Some(first) = pins.iter().min_by_key(|pin| pin.record.info.since) else {
             return Ok(());

@@ -49,8 +49,8 @@ fn use_file(file: &Arc<Inode>, numbers: &mut Numbers) -> Result<(), FsError> {
     match numbers.below(9) {
         0 => file.write_at(&pattern(at, 20_000), at).map(drop),
         1 => file.append(&pattern(at, 5000)).map(drop),
-        2 => file.truncate(at, policy),
-        3 => file.punch(at..at + 50_000, policy),
+        2 => file.truncate(at, policy).map(drop),
+        3 => file.punch(at..at + 50_000, policy).map(drop),
         4 => file.allocate(at..at + 20_000),
         5 => file.read_at(&mut [0; 8192], at).map(drop),
         6 => file.pin(FileIndex(0)..FileIndex(3), pin_info("thread", PinKind::Read)).map(drop),

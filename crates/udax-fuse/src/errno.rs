@@ -25,7 +25,11 @@ fn of_kind(kind: ErrorKind) -> Errno {
         ErrorKind::BadHandle => Errno::EBADF,
         ErrorKind::TooLarge => Errno::EFBIG,
         ErrorKind::Full => Errno::ENOSPC,
-        ErrorKind::Pinned | ErrorKind::InUse | ErrorKind::StillOpen => Errno::EBUSY,
+        ErrorKind::Pinned
+        | ErrorKind::MappedForWriting
+        | ErrorKind::InUse
+        | ErrorKind::StillOpen => Errno::EBUSY,
+        ErrorKind::Interrupted => Errno::EINTR,
         ErrorKind::Stale => Errno::ESTALE,
         ErrorKind::DeviceGone | ErrorKind::Closed => Errno::ENODEV,
         ErrorKind::InvalidName

@@ -477,3 +477,56 @@ fn store_mapped(map: &memmap2::MmapRaw, at: usize, bytes: &[u8]) {
 fn address(map: &memmap2::MmapRaw, at: usize) -> u64 {
     u64::try_from(map.as_ptr().addr() + at).unwrap()
 }
+
+#[test]
+fn a_file_that_is_frozen_while_it_is_open_for_writing_refuses_every_change() {
+    let place = tempfile::tempdir().unwrap();
+    let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
+    let session = match mount(pool.clone(), place.path(), &MountOptions::new()) {
+        Err(error) if is_impossible(&error) => {
+            // Past the capture of the test harness, so that it is seen.
+            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {error}");
+            return;
+        }
+        session => session.unwrap(),
+    };
+    let unmounter = session.unmounter();
+    let server = std::thread::spawn(move || session.run());
+    let path = place.path().join("file");
+    fs::write(&path, [1; 9000]).unwrap();
+    fs::write(place.path().join("other"), [2; 9000]).unwrap();
+    let other = fs::File::open(place.path().join("other")).unwrap();
+    let mut file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let mut append = fs::File::options().append(true).open(&path).unwrap();
+
+    pool.open_file("/file").unwrap().freeze(Wait::Never).unwrap();
+
+    let refused = |done: std::io::Result<()>| assert_eq!(errno(done), libc::EPERM);
+    refused(file.write_all_at(b"x", 0));
+    refused(file.write_all_at(b"x", 1 << 20));
+    refused(append.write_all(b"x"));
+    refused(file.set_len(0));
+    refused(file.set_len(1 << 20));
+    for flags in [
+        FallocateFlags::empty(),
+        FallocateFlags::KEEP_SIZE,
+        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
+        FallocateFlags::ZERO_RANGE,
+    ] {
+        refused(fallocate(&file, flags, 0, 1 << 20).map_err(Into::into));
+    }
+    let copied = rustix::fs::copy_file_range(&other, None, &file, Some(&mut 0), 4096);
+    refused(copied.map(drop).map_err(Into::into));
+    refused(fs::write(&path, b"x"));
+    refused(fs::File::options().append(true).open(&path).map(drop));
+
+    file.rewind().unwrap();
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).unwrap();
+    assert_eq!(bytes, [1; 9000]);
+    assert_eq!(&pool.open_file("/file").unwrap().frozen().unwrap()[..], [1; 9000]);
+    fs::remove_file(&path).unwrap();
+    drop((file, append, other));
+    assert_eq!(unmounter.unmount().unwrap(), Unmounted::Ended);
+    server.join().unwrap().unwrap();
+}

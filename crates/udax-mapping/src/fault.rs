@@ -5,6 +5,7 @@
 //! order a block can have is in [`crate::run`].
 
 use crate::entry::EntryGuard;
+use crate::events;
 use crate::iomap::{Iomap, IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
 use crate::run::{Bounds, Run};
@@ -28,6 +29,10 @@ pub enum FaultError {
     /// A store through a mapping that is only for reading.
     #[error("page {0} is mapped for reading only; map it for writing to store")]
     ReadOnly(FileIndex),
+
+    /// A pin for stores, of a file whose owner permits none.
+    #[error("page {0} belongs to a file that permits no stores")]
+    Forbidden(FileIndex),
 
     /// A range of no pages.
     #[error("the range has no pages; give it at least one")]
@@ -177,12 +182,29 @@ impl<'m> FaultGuard<'m> {
         if access == Access::Write && user.access() == Access::Read {
             return Err(FaultError::ReadOnly(index));
         }
-        // A private store changes the program's copy, and nothing of the file (I-39).
-        let of_file = match user.sharing() {
-            Sharing::Shared => access,
-            Sharing::Private => Access::Read,
-        };
-        let Entered { mut entry, found, reason } = self.enter(index, of_file, user.as_ref())?;
+        let of_file = access_of_file(user, access);
+        let entered = self.enter(index, of_file, user.as_ref());
+        let failed = |why: &FaultError| events::fault_done(index, Order::Base, access, Err(why));
+        let entered = entered.inspect_err(failed)?;
+        let order = entered.entry.order();
+        events::fault(index, order, access);
+        let served = self.show(user, at, access, entered);
+        events::fault_done(index, order, access, served.as_ref());
+        served
+    }
+
+    /// Shows what the owner says lies at the page. Returns how many pages from there on show
+    /// something.
+    fn show<'g>(
+        &'g self,
+        user: &User,
+        at: VmaOff,
+        access: Access,
+        entered: Entered<'g, 'm>,
+    ) -> Result<Pages, FaultError> {
+        let Entered { mut entry, found, reason } = entered;
+        let index = entry.asked();
+        let of_file = access_of_file(user, access);
         match found {
             Iomap::Data { span, start, is_shared, new } => {
                 let run = Run::new(span, start, is_shared);
@@ -191,6 +213,9 @@ impl<'m> FaultGuard<'m> {
                 }
                 // First: what was allocated stays so whatever fails below (B-12).
                 self.note_new(new);
+                if access == Access::Write && entry.block().place().is_some() {
+                    events::make_writable(index, entry.order());
+                }
                 entry.fault_run(&run, reason, user.floor())?;
                 self.show_run(entry, user, &run)
             }
@@ -232,7 +257,9 @@ impl<'m> FaultGuard<'m> {
         // A lone touch of a large folio pays for its own page of the host only.
         let is_lone = user.is_lazy() && locked.len() == 1;
         let prefault = if is_lone { Prefault::No } else { Prefault::Yes };
+        let access = shown.access;
         user.table().map_folios(user.at(start), pages, shown, prefault)?;
+        events::insert_mapping(start.span(pages), order, access);
         drop(locked);
         Ok((start + pages).since(index))
     }
@@ -287,8 +314,9 @@ impl<'m> FaultGuard<'m> {
             Access::Write => Absent::Own,
         };
         let shown = user.table().map_absent(start, pages, absent)?;
-        if access == Access::Write {
-            user.table().own(at)?;
+        events::load_hole(user.index(start), entry.order(), shown);
+        if access == Access::Write && user.table().own(at)? {
+            events::make_writable(user.index(at), Order::Base);
         }
         Ok((start + shown).since(at))
     }
@@ -369,6 +397,15 @@ impl Drop for FaultGuard<'_> {
 impl fmt::Debug for FaultGuard<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FaultGuard").field("layout", &self.layout).finish_non_exhaustive()
+    }
+}
+
+/// What a touch does to the file: a private store changes the program's copy, and nothing of the
+/// file (I-39).
+fn access_of_file(user: &User, access: Access) -> Access {
+    match user.sharing() {
+        Sharing::Shared => access,
+        Sharing::Private => Access::Read,
     }
 }
 

@@ -4,6 +4,7 @@
 //! asks the page maps and not the list of the file, because a pin outlives the address space of the
 //! file that it was taken through. A pin that is taken while somebody waits is told by who takes it.
 
+use crate::events;
 use crate::pins::FilePin;
 use std::ops::Range;
 use udax_mm::sync::{Arc, Mutex};
@@ -95,6 +96,7 @@ impl Deferred {
             let range = holder.pin.range.clone();
             let event = RecallEvent { range, deadline: None, why: RecallReason::Deferred };
             if let Some(lease) = &holder.lease {
+                events::recall(&event.range, event.why);
                 lease.recall(&event);
             }
         }
@@ -144,6 +146,7 @@ impl Wanted {
             Wait::Until(deadline) => Some(deadline),
             Wait::Never | Wait::Forever => None,
         };
+        events::recall(&range, RecallReason::Wait);
         lease.recall(&RecallEvent { range, deadline, why: RecallReason::Wait });
     }
 }

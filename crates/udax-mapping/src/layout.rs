@@ -3,6 +3,7 @@
 //! Owns the exclusive side of the layout lock, the waiting for pins without it (rule 7), and the
 //! proof that the pages behind a range are idle. What is done with them is the owner's.
 
+use crate::events;
 use crate::holders::{Deferred, Holders, Waiting};
 use crate::iomap::{IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
@@ -16,7 +17,7 @@ use udax_dev::DaxSpan;
 use udax_mm::sync::thread::yield_now;
 use udax_mm::sync::{Arc, RwLockWriteGuard};
 use udax_mm::{
-    FileIndex, IdleSpan, LimboSink, Order, Pages, PgmapOff, PgmapRef, RequestError, Wait,
+    FileIndex, IdleSpan, LimboSink, Order, Pages, Patience, PgmapOff, PgmapRef, RequestError, Wait,
 };
 
 /// How long a page that is counted but not pinned is looked at again. Such a reference lasts for
@@ -38,6 +39,10 @@ pub enum BreakError {
         /// The pins that hold it.
         pins: Vec<FilePin>,
     },
+
+    /// The wait for a page was interrupted.
+    #[error("the wait for page {0} of the file was interrupted")]
+    Interrupted(FileIndex),
 
     /// A page is referenced by something that is not a pin, and stays so.
     #[error("page {0} of the file is in use")]
@@ -104,7 +109,7 @@ struct Obstacle {
 
 /// What one break has seen on the way.
 #[derive(Default)]
-struct Patience<'m> {
+struct Progress<'m> {
     /// Since when pages were in the way that nobody pins.
     busy_since: Option<Instant>,
     /// Set before it waits for a pin.
@@ -120,7 +125,7 @@ impl Mapping {
     /// Empties `range` of the file and waits until nobody pins its pages.
     ///
     /// Translations in the range are taken back at once. Pins cannot be: they are waited for, as
-    /// `wait` says, and their holders are [recalled](udax_mm::Lease) before, once each. A page that
+    /// `patience` says (a [`Wait`], or one that can be interrupted), and their holders are [recalled](udax_mm::Lease) before, once each. A page that
     /// is faulted again while this waits is simply taken back again (rule 6). A translation of
     /// 2 MiB that the range cuts is taken back as a whole (rule 10).
     ///
@@ -131,24 +136,27 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`BreakError::Pinned`] with the first pinned page and its pins if `wait` runs out;
+    /// [`BreakError::Pinned`] with the first pinned page and its pins if the wait runs out;
+    /// [`BreakError::Interrupted`] if its interrupt is raised while there is something to wait for;
     /// [`BreakError::Busy`] if a page stays counted by something else for a second at most;
     /// [`BreakError`] of other kinds as they say. Every entry is still there (I-51).
-    pub fn break_layout(
+    pub fn break_layout<'i>(
         &self,
         range: Range<FileIndex>,
-        wait: Wait,
+        patience: impl Into<Patience<'i>>,
     ) -> Result<LayoutBroken<'_>, BreakError> {
+        let patience = patience.into();
         let owner = self.owner().ok_or(BreakError::Closed)?;
-        let mut patience = Patience::default();
+        let mut progress = Progress::default();
         loop {
-            match self.try_break(&owner, range.clone(), wait, &mut patience)? {
+            match self.try_break(&owner, range.clone(), patience.wait(), &mut progress)? {
                 Attempt::Broken(broken) => return Ok(broken),
                 Attempt::Blocked(obstacle, holders) => {
-                    if let Some(waiting) = &patience.waiting {
+                    events::break_layout_blocked(obstacle.index, obstacle.is_pinned);
+                    if let Some(waiting) = &progress.waiting {
                         holders.recall(waiting.wanted());
                     }
-                    obstacle.wait(self, wait, &mut patience)?;
+                    obstacle.wait(self, &patience, &mut progress)?;
                 }
             }
         }
@@ -192,7 +200,7 @@ impl Mapping {
         owner: &Arc<dyn IomapOps>,
         range: Range<FileIndex>,
         wait: Wait,
-        patience: &mut Patience<'m>,
+        progress: &mut Progress<'m>,
     ) -> Result<Attempt<'m>, BreakError> {
         let mut broken = LayoutBroken::zapped(self, Arc::clone(owner), range);
         let spans = owner.spans(broken.range())?;
@@ -203,7 +211,7 @@ impl Mapping {
                     let mut holders = Holders::default();
                     if wait != Wait::Never && obstacle.is_pinned {
                         let list = || self.wanted().add(broken.range(), wait);
-                        patience.waiting.get_or_insert_with(list);
+                        progress.waiting.get_or_insert_with(list);
                         // All of the range: whoever waits for one pin waits for each.
                         for (start, span) in &spans {
                             holders.add(*start, span.pgmap(), &span.range());
@@ -229,6 +237,7 @@ impl<'m> LayoutBroken<'m> {
         // An entry that is still locked would be a guard that outlived its layout guard.
         assert!(!mapping.index().is_locked(), "I-28: an entry lock needs the layout lock");
         mapping.counters().event(Event::Break);
+        events::break_layout(&range);
         mapping.zap(&range);
         let (idle, limbo, deferred) = (Vec::new(), Vec::new(), Deferred::default());
         LayoutBroken { mapping, range, idle, limbo, deferred, layout, _owner: owner }
@@ -291,18 +300,24 @@ impl Obstacle {
     fn wait(
         &self,
         mapping: &Mapping,
-        wait: Wait,
-        patience: &mut Patience<'_>,
+        patience: &Patience<'_>,
+        progress: &mut Progress<'_>,
     ) -> Result<(), BreakError> {
+        let interrupted =
+            || patience.is_interrupted().then_some(BreakError::Interrupted(self.index));
         if self.is_pinned {
             let page = self.page.span(Pages(1));
-            patience.busy_since = None;
+            progress.busy_since = None;
             mapping.counters().event(Event::Wait);
-            return self.pgmap.wait_unpinned(page, wait).map_err(|_| self.to_error(mapping));
+            let waited = self.pgmap.wait_unpinned(page, *patience);
+            return waited.map_err(|_| interrupted().unwrap_or_else(|| self.to_error(mapping)));
+        }
+        if let Some(interrupted) = interrupted() {
+            return Err(interrupted);
         }
         let now = Instant::now();
-        let since = *patience.busy_since.get_or_insert(now);
-        let end = match wait {
+        let since = *progress.busy_since.get_or_insert(now);
+        let end = match patience.wait() {
             Wait::Never => since + LITTLE_PATIENCE,
             Wait::Until(deadline) => deadline.min(since + PATIENCE),
             Wait::Forever => since + PATIENCE,

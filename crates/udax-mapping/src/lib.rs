@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod entry;
+mod events;
 mod fault;
 mod floor;
 mod holders;
@@ -40,4 +41,4 @@ pub use pinned::PinnedFolios;
 pub use pins::FilePin;
 pub use stats::{Fallback, Stats};
 pub use table::Sharing;
-pub use user::{MapMode, Populate, UserMapping};
+pub use user::{MapMode, Populate, UserMapping, WritableMapping};

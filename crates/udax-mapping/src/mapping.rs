@@ -10,7 +10,7 @@ use crate::iomap::IomapOps;
 use crate::pins::{FilePin, Pins};
 use crate::stats::{Counters, Stats};
 use crate::table::Spare;
-use crate::user::{MapMode, Populate, User, UserMapping};
+use crate::user::{MapMode, Populate, User, UserMapping, WritableMapping};
 use std::ops::Range;
 use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
 use udax_mm::{FaultService, FileIndex, Pages, VmaOff};
@@ -131,6 +131,17 @@ impl Mapping {
     /// lists it.
     pub fn pins(&self) -> Vec<FilePin> {
         self.pins.list()
+    }
+
+    /// The user mappings by which stores reach the file, oldest first.
+    pub fn writable_mappings(&self) -> Vec<WritableMapping> {
+        let users = self.users.lock();
+        let writers = users.iter().filter(|user| user.stores_to_file());
+        let place = |user: &Arc<User>| WritableMapping {
+            addr: user.table().vma().addr(),
+            pages: user.range().clone(),
+        };
+        writers.map(place).collect()
     }
 
     /// What happened in the file so far: faults by size, fallbacks by reason, waits.

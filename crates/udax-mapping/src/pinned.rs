@@ -3,6 +3,7 @@
 //! Owns the handle, which needs neither the file nor its mapping: the pages are counted in the page
 //! map, one handle for each extent and not one for each folio.
 
+use crate::events;
 use crate::fault::{Entered, FaultError, FaultGuard};
 use crate::iomap::Iomap;
 use crate::mapping::Mapping;
@@ -119,6 +120,9 @@ impl Mapping {
         };
         // Before the pin is listed: nobody has one while the layout is broken (I-52).
         let faults = self.faults();
+        if access == Access::Write && !faults.owner()?.permits_stores() {
+            return Err(FaultError::Forbidden(range.start));
+        }
         let mut pinned = PinnedFolios {
             parts: Vec::new(),
             range: range.clone(),
@@ -126,6 +130,7 @@ impl Mapping {
             lease: Lease::new(range.clone(), recall),
             _listed: self.pin_list().add(range.clone(), info),
         };
+        events::pin(&pinned.range, &pinned.info);
         let request = Request { range, access };
         let mut at = request.range.start;
         while at < request.range.end {
@@ -322,6 +327,12 @@ impl PinnedFolios {
             each(&part.span, part.byte + skip, piece)?;
         }
         Ok(())
+    }
+}
+
+impl Drop for PinnedFolios {
+    fn drop(&mut self) {
+        events::unpin(&self.range, &self.info);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Which order a block of the file can have, and why not a larger one.
 
 use crate::entry::EntryGuard;
+use crate::events;
 use crate::fault::FaultError;
 use crate::iomap::Iomap;
 use crate::stats::Fallback;
@@ -149,6 +150,7 @@ impl EntryGuard<'_, '_> {
         counters.fault(self.order());
         if let Some(reason) = reason {
             counters.fallback(reason);
+            events::fallback(self.asked(), self.order(), reason);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns the life of one mapping from `map` to drop, and the way from a touched address to the
 //! fault engine. What the addresses show is in [`Table`](crate::table::Table).
 
+use crate::events;
 use crate::fault::FaultError;
 use crate::mapping::Mapping;
 use crate::run::Bounds;
@@ -89,6 +90,15 @@ pub struct UserMapping {
     mapping: Arc<Mapping>,
     user: Arc<User>,
     sink: Arc<Sink>,
+}
+
+/// A user mapping by which stores reach the file, as it is named to whoever is in its way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct WritableMapping {
+    /// The first address.
+    pub addr: usize,
+    /// The pages of the file.
+    pub pages: Range<FileIndex>,
 }
 
 /// What a mapping knows of one of its user mappings.
@@ -260,7 +270,10 @@ impl User {
     /// fault came late, and the thread looks again.
     pub(crate) fn fail(&self, at: VmaOff, why: FaultError) {
         let absent = match &why {
-            FaultError::Request(RequestError::Poisoned(_)) => Absent::Poisoned,
+            FaultError::Request(RequestError::Poisoned(_)) => {
+                events::poison(self.index(at));
+                Absent::Poisoned
+            }
             _ => Absent::Failed,
         };
         *self.last_error.lock() = Some(Arc::new(why));

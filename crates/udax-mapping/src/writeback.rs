@@ -9,6 +9,7 @@
 //! again, and a flush of what did not change costs little on the media that need one.
 
 use crate::entry::EntryGuard;
+use crate::events;
 use crate::index::{Block, Place};
 use crate::mapping::Mapping;
 use std::ops::Range;
@@ -39,11 +40,13 @@ impl Mapping {
         // One at a time: the second must not find clean what the first has not fenced (I-43).
         let _turn = self.writeback_lock().lock();
         let mut cleaned = Vec::new();
+        events::writeback_range(&range);
         self.index().tag(&range);
         let flushed = self.flush_tagged(&range, site, &mut cleaned);
         if flushed.is_err() {
             self.index().redirty(&cleaned);
         }
+        events::writeback_range_done(&range, flushed.as_ref().err());
         flushed
     }
 
@@ -116,6 +119,7 @@ impl Mapping {
         if !is_stored_to {
             entry.mark_clean();
         }
+        events::writeback_one(&block, !is_stored_to);
         Ok(!is_stored_to)
     }
 

@@ -2,12 +2,14 @@
 
 mod common;
 
-use common::{TestFile, data, folios, info, range};
+use common::{TestFile, data, folios, info, mode, range};
+use std::io::Write;
 use std::thread;
 use std::time::{Duration, Instant};
-use udax_mapping::BreakError;
+use udax_mapping::{BreakError, Populate};
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::mpsc;
-use udax_mm::{Access, FileIndex, Order, PgmapOff, PinKind, Wait};
+use udax_mm::{Access, FileIndex, Interrupt, Order, Pages, PgmapOff, PinKind, Wait};
 
 #[test]
 fn the_pages_behind_a_broken_range_are_claimed_and_nothing_else() {
@@ -245,4 +247,74 @@ fn a_reference_that_is_no_pin_is_not_waited_for() {
     assert!(matches!(error, BreakError::Busy(FileIndex(2))), "{error}");
     drop(held);
     file.truncate(0, Wait::Never).unwrap();
+}
+
+/// F-39: whoever touches the pages again and again does not hold up the break for longer than the
+/// pin does.
+#[test]
+fn a_storm_of_faults_does_not_hold_up_a_punch_longer_than_the_pin() {
+    let Some(file) = TestFile::lazy(16, &data(0, 8)) else {
+        // Past the capture of the test harness.
+        let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: no userfaultfd here");
+        return;
+    };
+    let lazy = mode(Access::Read, Populate::Lazy);
+    let mapped = file.mapping.map(FileIndex(0), Pages(8), lazy).unwrap();
+    let pin = file.mapping.pin(range(5, 6), info("nic", PinKind::Write)).unwrap();
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut byte = [0];
+                while !is_over.load(Ordering::Relaxed) {
+                    for page in 0..8 {
+                        mapped.vma().read(page * 4096, &mut byte).unwrap();
+                    }
+                }
+            });
+        }
+        let punch = scope.spawn(|| file.punch(range(0, 8), Wait::Forever));
+        while file.mapping.stats().waits == 0 {
+            std::thread::yield_now();
+        }
+        // The storm goes on, and so does the wait: it has taken the translations back before.
+        assert!(!punch.is_finished());
+        drop(pin);
+        let punched = punch.join().unwrap();
+        is_over.store(true, Ordering::Relaxed);
+        punched.unwrap();
+    });
+    file.verify();
+}
+
+/// I-54, rule 8: who waits for a pin can be called off, and the file is as it was.
+#[test]
+fn a_raised_interrupt_ends_the_wait_and_leaves_the_file_as_it_was() {
+    let file = TestFile::new(8, &data(0, 4));
+    let stores = mode(Access::Write, Populate::Eager);
+    let mapped = file.mapping.map(FileIndex(0), Pages(4), stores).unwrap();
+    let entries = file.mapping.entry_pages();
+    let pin = file.mapping.pin(range(2, 3), info("nic", PinKind::Write)).unwrap();
+    let interrupt = Interrupt::new();
+    thread::scope(|scope| {
+        let broken = scope.spawn(|| {
+            let forever = Wait::Forever.unless(&interrupt);
+            file.mapping.break_layout(range(0, 4), forever).map(drop)
+        });
+        while file.mapping.stats().waits == 0 {
+            thread::yield_now();
+        }
+        interrupt.raise();
+        let error = broken.join().unwrap().unwrap_err();
+        assert!(matches!(error, BreakError::Interrupted(FileIndex(2))), "{error}");
+    });
+    assert_eq!(file.mapping.entry_pages(), entries, "I-51: every entry is still there");
+    assert_eq!(file.blocks(), data(0, 4));
+    mapped.vma().write(0, b"as before").unwrap();
+    pin.write(0, b"dma").unwrap();
+    file.verify();
+
+    // What needs no wait goes on.
+    drop(pin);
+    file.mapping.break_layout(range(0, 4), Wait::Forever.unless(&interrupt)).map(drop).unwrap();
 }

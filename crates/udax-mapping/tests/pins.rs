@@ -3,7 +3,7 @@
 mod common;
 
 use common::{PAGE, TestFile, data, folios, info, mode, range};
-use udax_mapping::{FaultError, Populate};
+use udax_mapping::{FaultError, PinnedFolios, Populate};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Wait};
 
@@ -169,4 +169,82 @@ fn what_a_failed_pin_allocated_is_no_hole_any_more() {
     file.fill_block(block, 9);
     let mut byte = [0];
     assert!(shows.vma().read(0, &mut byte).is_err() || byte == [9], "B-12");
+}
+
+#[test]
+fn two_pins_of_one_page_let_go_in_either_order() {
+    for first_goes_first in [true, false] {
+        let file = TestFile::new(8, &data(0, 2));
+        let first = file.mapping.pin(range(0, 2), info("first", PinKind::Read)).unwrap();
+        let second = file.mapping.pin(range(1, 2), info("second", PinKind::Write)).unwrap();
+        let (gone, left) = if first_goes_first { (first, second) } else { (second, first) };
+        let label = left.info().owner.label.clone();
+
+        drop(gone);
+
+        assert_eq!(file.pgmap().pins()[0].info.owner.label, label);
+        assert!(file.truncate(1, Wait::Never).is_err(), "one is left");
+        file.verify();
+        drop(left);
+        file.truncate(0, Wait::Never).unwrap();
+        file.verify();
+    }
+}
+
+/// B-07: nothing of the file is mapped, so nothing but the page map knows of the pin.
+#[test]
+fn a_pinned_page_that_nobody_maps_is_found() {
+    let file = TestFile::new(8, &data(0, 4));
+    let mode = mode(Access::Write, Populate::Eager);
+    let mapped = file.mapping.map(FileIndex(0), Pages(4), mode).unwrap();
+    let pin = file.mapping.pin(range(2, 3), info("nic", PinKind::Write)).unwrap();
+    drop(mapped);
+
+    let error = file.truncate(0, Wait::Never).unwrap_err();
+
+    assert!(error.to_string().contains("page 2"), "{error}");
+    assert!(error.to_string().contains("nic"), "{error}");
+    drop(pin);
+    file.truncate(0, Wait::Never).unwrap();
+}
+
+#[test]
+fn only_pins_in_the_range_are_in_the_way() {
+    let file = TestFile::new(8, &data(0, 6));
+    let before = file.mapping.pin(range(0, 2), info("before", PinKind::Write)).unwrap();
+    let behind = file.mapping.pin(range(4, 6), info("behind", PinKind::Write)).unwrap();
+
+    file.punch(range(2, 4), Wait::Never).unwrap();
+
+    before.write(0, b"kept").unwrap();
+    behind.write(0, b"kept").unwrap();
+    assert!(file.punch(range(2, 5), Wait::Never).is_err(), "the end reaches into it");
+    file.verify();
+}
+
+#[test]
+fn a_pin_may_be_dropped_by_another_thread() {
+    fn is_send<T: Send>() {}
+    is_send::<PinnedFolios>();
+    let file = TestFile::new(8, &data(0, 4));
+    let pin = file.mapping.pin(range(1, 3), info("here", PinKind::Write)).unwrap();
+    std::thread::scope(|scope| {
+        let truncate = scope.spawn(|| file.truncate(0, Wait::Forever));
+        scope.spawn(move || drop(pin));
+        truncate.join().unwrap().unwrap();
+    });
+    assert!(file.pgmap().pins().is_empty());
+    file.verify();
+}
+
+#[test]
+fn a_file_that_permits_no_stores_is_pinned_for_reading_only() {
+    let file = TestFile::new(8, &data(0, 4));
+    file.forbid_stores();
+
+    let refused = file.mapping.pin(range(1, 3), info("writer", PinKind::Write)).unwrap_err();
+
+    assert!(matches!(refused, FaultError::Forbidden(FileIndex(1))), "{refused}");
+    assert!(file.mapping.pins().is_empty());
+    drop(file.mapping.pin(range(1, 3), info("reader", PinKind::Read)).unwrap());
 }

@@ -168,9 +168,11 @@ impl From<Error> for io::Error {
             ErrorKind::ReadOnly => io::ErrorKind::ReadOnlyFilesystem,
             ErrorKind::TooLarge => io::ErrorKind::FileTooLarge,
             ErrorKind::Full => io::ErrorKind::StorageFull,
-            ErrorKind::Pinned | ErrorKind::InUse | ErrorKind::StillOpen => {
-                io::ErrorKind::ResourceBusy
-            }
+            ErrorKind::Pinned
+            | ErrorKind::MappedForWriting
+            | ErrorKind::InUse
+            | ErrorKind::StillOpen => io::ErrorKind::ResourceBusy,
+            ErrorKind::Interrupted => io::ErrorKind::Interrupted,
             ErrorKind::Stale => io::ErrorKind::StaleNetworkFileHandle,
             ErrorKind::NotAPool | ErrorKind::Truncated | ErrorKind::Corrupt => {
                 io::ErrorKind::InvalidData

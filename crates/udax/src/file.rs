@@ -12,7 +12,7 @@ use crate::error::{At, Cause, Error, Result};
 use crate::frozen::Frozen;
 use crate::mapping::{MapOptions, Mapping};
 use crate::metadata::{Metadata, Times};
-use crate::pin::{self, Pin, PinOptions};
+use crate::pin::{self, Deferred, Pin, PinOptions};
 use crate::pool::Inner;
 use crate::range::byte_count;
 
@@ -131,22 +131,24 @@ impl File {
     ///
     /// Fails if the file is frozen or would be too large.
     pub fn set_len(&self, len: u64) -> Result<()> {
-        self.set_len_with(len, FreePolicy::Defer)
+        self.set_len_with(len, FreePolicy::Defer).map(drop)
     }
 
-    /// Sets the size; `policy` says what happens to pages that are cut off and pinned.
+    /// Sets the size; `policy` says what happens to pages that are cut off and pinned. Returns the
+    /// pins that were deferred.
     ///
     /// # Blocking
     ///
-    /// With [`FreePolicy::Wait`], waits for the pins in the range, holding no lock.
+    /// With [`FreePolicy::Wait`], recalls the pins in the range and waits for them, holding no lock.
     ///
     /// # Errors
     ///
     /// Fails with [`ErrorKind::Pinned`](crate::ErrorKind), naming the holders and since when, if
     /// the wait runs out; the size is then as it was.
-    pub fn set_len_with(&self, len: u64, policy: FreePolicy) -> Result<()> {
+    pub fn set_len_with(&self, len: u64, policy: FreePolicy) -> Result<Deferred> {
         self.require_write()?;
-        self.inode.truncate(len, policy).at(&self.path)
+        let pins = self.inode.truncate(len, policy).at(&self.path)?;
+        Ok(Deferred::new(&self.path, &pins))
     }
 
     /// Makes a range read as zeros and frees the whole pages in it. Does not wait for pins.
@@ -155,10 +157,11 @@ impl File {
     ///
     /// Fails if the file is frozen.
     pub fn punch_hole(&self, range: Range<u64>) -> Result<()> {
-        self.punch_hole_with(range, FreePolicy::Defer)
+        self.punch_hole_with(range, FreePolicy::Defer).map(drop)
     }
 
-    /// Makes a range read as zeros; `policy` says what happens to pages that are pinned.
+    /// Makes a range read as zeros; `policy` says what happens to pages that are pinned. Returns the
+    /// pins that were deferred.
     ///
     /// # Blocking
     ///
@@ -167,9 +170,10 @@ impl File {
     /// # Errors
     ///
     /// As [`File::set_len_with`].
-    pub fn punch_hole_with(&self, range: Range<u64>, policy: FreePolicy) -> Result<()> {
+    pub fn punch_hole_with(&self, range: Range<u64>, policy: FreePolicy) -> Result<Deferred> {
         self.require_write()?;
-        self.inode.punch(range, policy).at(&self.path)
+        let pins = self.inode.punch(range, policy).at(&self.path)?;
+        Ok(Deferred::new(&self.path, &pins))
     }
 
     /// Gives every page of a range a place in the pool, zeroed where there was none, and grows the
@@ -268,7 +272,9 @@ impl File {
     ///
     /// # Errors
     ///
-    /// Fails if a pin is held longer, or somebody has the file mapped for writing.
+    /// Fails with [`ErrorKind::MappedForWriting`](crate::ErrorKind), naming the addresses, if
+    /// somebody has the file mapped for writing, and with
+    /// [`ErrorKind::Pinned`](crate::ErrorKind), naming the holders, if a pin is held longer.
     pub fn freeze(&self, wait: Wait) -> Result<()> {
         self.require_write_or_read()?;
         self.inode.freeze(wait).at(&self.path)

@@ -40,6 +40,8 @@ pub enum ErrorKind {
     Frozen,
     /// The call wants a frozen file.
     NotFrozen,
+    /// The call wants a file that nobody has mapped for writing.
+    MappedForWriting,
     /// The pool or the medium is open read-only.
     ReadOnly,
     /// The handle was not opened for this.
@@ -50,6 +52,8 @@ pub enum ErrorKind {
     Full,
     /// Somebody holds a pin and the caller did not want to wait longer, or died with one.
     Pinned,
+    /// A wait was interrupted; nothing has changed.
+    Interrupted,
     /// The file was removed for good.
     Stale,
     /// The offset or the range lies outside the file or the mapping.
@@ -110,6 +114,7 @@ impl From<&FsError> for ErrorKind {
             FsError::NotASymlink => ErrorKind::NotASymlink,
             FsError::Frozen => ErrorKind::Frozen,
             FsError::NotFrozen => ErrorKind::NotFrozen,
+            FsError::MappedForWriting { .. } => ErrorKind::MappedForWriting,
             FsError::ReadOnly | FsError::ReadOnlyLease => ErrorKind::ReadOnly,
             FsError::TooLarge { .. } | FsError::TransactionTooLarge { .. } => ErrorKind::TooLarge,
             FsError::Stale(_) => ErrorKind::Stale,
@@ -131,6 +136,7 @@ impl From<&FsError> for ErrorKind {
 fn of_break(error: &BreakError) -> ErrorKind {
     match error {
         BreakError::Pinned { .. } | BreakError::Busy(_) => ErrorKind::Pinned,
+        BreakError::Interrupted(_) => ErrorKind::Interrupted,
         BreakError::Closed => ErrorKind::Closed,
         BreakError::Iomap(error) => of_owner(error),
         BreakError::Request(error) => of_request(error),
@@ -141,6 +147,7 @@ fn of_fault(error: &FaultError) -> ErrorKind {
     match error {
         FaultError::PastEnd(_) => ErrorKind::OutOfRange,
         FaultError::ReadOnly(_) => ErrorKind::BadHandle,
+        FaultError::Forbidden(_) => ErrorKind::Frozen,
         FaultError::Empty => ErrorKind::InvalidInput,
         FaultError::Removed => ErrorKind::DeviceGone,
         FaultError::Closed => ErrorKind::Closed,

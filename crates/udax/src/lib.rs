@@ -50,7 +50,8 @@ pub use udax_fs::{
 pub use udax_mapping::{Fallback, Populate, Stats};
 pub use udax_mm::media::{Durability, Persistence};
 pub use udax_mm::{
-    Access, FileIndex, Iovec, MediaFacts, Order, PAGE_SIZE, Pages, PinKind, PinOwner, PinTerm, Wait,
+    Access, FileIndex, Iovec, MediaFacts, Order, PAGE_SIZE, Pages, PinKind, PinOwner, PinTerm,
+    RecallReason, Wait,
 };
 
 pub use dir::{DirEntry, ReadDir};
@@ -62,7 +63,7 @@ pub use mapping::{MapOptions, Mapping};
 pub use metadata::{Metadata, Times};
 pub use open::{CreateOptions, OpenPool};
 pub use options::OpenOptions;
-pub use pin::{Pin, PinOptions, PinnedFile, PoolPin};
+pub use pin::{Deferred, Pin, PinOptions, PinnedFile, PoolPin, Recalled};
 pub use pool::Pool;
 
 /// The example of the README runs with the others.

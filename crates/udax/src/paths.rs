@@ -5,7 +5,7 @@
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use udax_fs::{FsError, Inode, Kind, RenameMode, SetAttr};
+use udax_fs::{FreePolicy, FsError, Inode, Kind, RenameMode, SetAttr};
 use udax_mm::sync::Arc;
 
 use crate::dir::ReadDir;
@@ -15,6 +15,7 @@ use crate::kind::ErrorKind;
 use crate::metadata::{Metadata, Times};
 use crate::options::OpenOptions;
 use crate::path::{self, LastSymlink};
+use crate::pin::Deferred;
 use crate::pool::Pool;
 
 /// The permissions of a directory that nobody chose.
@@ -162,6 +163,26 @@ impl Pool {
         let removed =
             self.parent(path).and_then(|(dir, name)| Ok(self.filesystem().unlink(&dir, &name)?));
         removed.at(path)
+    }
+
+    /// Removes the name of a file; `policy` says what happens to pins if it is the last name.
+    /// Returns those that the file has then; what they hold goes to limbo when nobody has the file
+    /// open.
+    ///
+    /// # Blocking
+    ///
+    /// With [`FreePolicy::Wait`], recalls the pins and waits for them, holding no lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`Pool::remove_file`], and with [`ErrorKind::Pinned`], naming the holders, if the wait
+    /// runs out; the name is then still there.
+    pub fn remove_file_with(&self, path: impl AsRef<Path>, policy: FreePolicy) -> Result<Deferred> {
+        let path = path.as_ref();
+        let removed = self
+            .parent(path)
+            .and_then(|(dir, name)| Ok(self.filesystem().unlink_with(&dir, &name, policy)?));
+        Ok(Deferred::new(path, &removed.at(path)?))
     }
 
     /// Removes an empty directory.

@@ -1,13 +1,15 @@
 //! Pins: ranges of a file that stay where they are, for a device or a long copy.
 
+use std::fmt;
 use std::ops::Range;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use udax_fs::{HeldPin, Ino, Inode};
 use udax_mapping::FilePin;
 use udax_mm::sync::Arc;
-use udax_mm::{Iovec, PinInfo, PinKind, PinOwner, PinTerm};
+use udax_mm::{Iovec, PinInfo, PinKind, PinOwner, PinTerm, Recall, RecallEvent, RecallReason};
 
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
@@ -20,17 +22,35 @@ use crate::range::{byte_count, check, to_pages};
 /// let options = PinOptions::new("nic receive ring").kind(PinKind::Write);
 /// # let _ = options;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PinOptions {
     label: String,
     kind: PinKind,
     term: PinTerm,
     is_registrable: bool,
+    on_recall: Option<OnRecall>,
+}
+
+type OnRecall = Arc<dyn Fn(&Recalled) + Send + Sync>;
+
+/// What the holder of a pin is told when somebody wants its pages.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Recalled {
+    /// The bytes of the file that are wanted, whole pages.
+    pub range: Range<u64>,
+    /// When whoever waits gives up, if it does.
+    pub deadline: Option<Instant>,
+    /// What becomes of the bytes if the holder keeps them.
+    pub why: RecallReason,
 }
 
 /// A pinned range of a file. Dropping it unpins.
 ///
 /// It reads and writes the memory it pinned, whatever becomes of the file.
+///
+/// It is a lease: whoever wants to take the range away from the file and waits for the pin asks
+/// the holder first, by [`PinOptions::on_recall`] and [`Pin::recall_fd`]. Nothing is taken by
+/// force.
 ///
 /// ```
 /// use udax::{PinOptions, Pool};
@@ -58,6 +78,27 @@ pub struct Pin {
     _pool: Arc<Inner>,
 }
 
+/// What a call that did not wait has left to pins: the bytes are free with their last unpin.
+///
+/// ```
+/// use udax::{FreePolicy, PinOptions, Pool};
+///
+/// let pool = Pool::create_in_memory("example", 8 << 20)?;
+/// let file = pool.create_file("/data")?;
+/// file.write_all_at(&[1; 8192], 0)?;
+/// let pin = file.pin(4096..8192, &PinOptions::new("nic"))?;
+///
+/// let deferred = file.set_len_with(0, FreePolicy::Defer)?;
+/// assert_eq!(&*deferred.pins()[0].owner().label, "nic");
+/// assert_eq!(deferred.pins()[0].range(), 4096..8192);
+/// assert!(pin.is_recalled());
+/// # Ok::<(), udax::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Deferred {
+    pins: Vec<PoolPin>,
+}
+
 /// A pin as [`Pool::pins`](crate::Pool::pins) lists it.
 #[derive(Clone, Debug)]
 pub struct PoolPin {
@@ -81,7 +122,8 @@ impl PinOptions {
     /// For a device that reads, for long; `label` says to others who holds the pin.
     pub fn new(label: &str) -> PinOptions {
         let (kind, term) = (PinKind::Read, PinTerm::Long);
-        PinOptions { label: label.to_owned(), kind, term, is_registrable: false }
+        let (label, on_recall) = (label.to_owned(), None);
+        PinOptions { label, kind, term, is_registrable: false, on_recall }
     }
 
     /// Sets what the device does.
@@ -103,6 +145,41 @@ impl PinOptions {
         self
     }
 
+    /// Calls `callback` whenever somebody wants pages of the pin back: once for each truncate, punch,
+    /// removal or freeze that waits for it or defers them, in the thread that does so, with no lock
+    /// held. It may use the pool and drop the pin; it should not take long.
+    ///
+    /// If somebody waits already when the pin is taken, the call comes before [`File::pin`] returns;
+    /// [`Pin::is_recalled`] then says so.
+    ///
+    /// ```
+    /// use std::sync::{Arc, Mutex};
+    /// use udax::{FreePolicy, PinOptions, Pool, Wait};
+    ///
+    /// let pool = Pool::create_in_memory("example", 8 << 20)?;
+    /// let file = pool.create_file("/data")?;
+    /// file.write_all_at(b"cache me", 0)?;
+    ///
+    /// // A cache that keeps what it has pinned until somebody else needs it.
+    /// let cached = Arc::new(Mutex::new(None));
+    /// let options = PinOptions::new("cache").on_recall({
+    ///     let cached = Arc::clone(&cached);
+    ///     move |_| drop(cached.lock().unwrap().take())
+    /// });
+    /// *cached.lock().unwrap() = Some(file.pin(0..8, &options)?);
+    ///
+    /// file.set_len_with(0, FreePolicy::Wait(Wait::Forever))?;
+    /// assert!(cached.lock().unwrap().is_none());
+    /// # Ok::<(), udax::Error>(())
+    /// ```
+    ///
+    /// [`File::pin`]: crate::File::pin
+    #[must_use]
+    pub fn on_recall(mut self, callback: impl Fn(&Recalled) + Send + Sync + 'static) -> PinOptions {
+        self.on_recall = Some(Arc::new(callback));
+        self
+    }
+
     /// Asks for memory that the host kernel registers for input and output (`io_uring`, RDMA, GPU);
     /// the pin is refused where it does not.
     #[must_use]
@@ -113,6 +190,43 @@ impl PinOptions {
 
     pub(crate) fn is_write(&self) -> bool {
         self.kind == PinKind::Write
+    }
+
+    fn recall(&self) -> Recall {
+        let Some(callback) = self.on_recall.clone() else { return Recall::default() };
+        Recall::call(move |event: &RecallEvent| {
+            let RecallEvent { range, deadline, why } = event.clone();
+            callback(&Recalled { range: range.start.byte()..range.end.byte(), deadline, why });
+        })
+    }
+}
+
+impl fmt::Debug for PinOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PinOptions")
+            .field("label", &self.label)
+            .field("kind", &self.kind)
+            .field("term", &self.term)
+            .field("is_registrable", &self.is_registrable)
+            .field("on_recall", &self.on_recall.is_some())
+            .finish()
+    }
+}
+
+impl Deferred {
+    /// The pins, each with the bytes that it held of the range.
+    pub fn pins(&self) -> &[PoolPin] {
+        &self.pins
+    }
+
+    /// Whether nothing was pinned.
+    pub fn is_empty(&self) -> bool {
+        self.pins.is_empty()
+    }
+
+    pub(crate) fn new(path: &Path, pins: &[FilePin]) -> Deferred {
+        let place = PinnedFile::Path(path.to_owned());
+        Deferred { pins: pins.iter().map(|pin| PoolPin::new(place.clone(), pin)).collect() }
     }
 }
 
@@ -135,6 +249,21 @@ impl Pin {
     /// What the device does.
     pub fn kind(&self) -> PinKind {
         self.pinned.info().kind
+    }
+
+    /// Whether anybody has wanted pages of it since it was taken.
+    pub fn is_recalled(&self) -> bool {
+        self.pinned.lease().is_recalled()
+    }
+
+    /// A file descriptor to poll: an eventfd that is readable from the first recall on. Reading it
+    /// gives how many there were, and makes it unreadable until the next.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the host has no descriptor left for the first call.
+    pub fn recall_fd(&self) -> Result<BorrowedFd<'_>> {
+        self.pinned.lease().fd().at(&self.path)
     }
 
     /// Copies pinned bytes out, from byte `from` of the range on.
@@ -182,7 +311,8 @@ impl Pin {
             return Err(Cause::NotRegistrable);
         }
         let (pages, skip) = to_pages(&range)?;
-        let pinned = inode.pin(pages, info(&options.label, options.kind, options.term))?;
+        let info = info(&options.label, options.kind, options.term);
+        let pinned = inode.pin_leased(pages, info, options.recall())?;
         Ok(Pin { pinned, range, skip, path: path.to_owned(), _pool: pool })
     }
 

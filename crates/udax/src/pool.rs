@@ -204,14 +204,19 @@ impl Pool {
         self.inner.filesystem.sync().at(self.path())
     }
 
-    /// Closes the pool, so that the next open finds nothing to recover.
+    /// Closes the pool, so that the next open finds nothing to recover. The holders of pins are
+    /// asked to let go first.
     ///
     /// # Errors
     ///
     /// Fails with [`ErrorKind::StillOpen`](crate::ErrorKind) while other handles exist; the pool is
     /// then closed with the last of them.
     pub fn close(self) -> Result<()> {
-        let inner = match Arc::try_unwrap(self.inner) {
+        let recalled = Arc::try_unwrap(self.inner).or_else(|inner| {
+            inner.filesystem.recall_pins(None);
+            Arc::try_unwrap(inner)
+        });
+        let inner = match recalled {
             Ok(inner) => inner,
             Err(inner) => {
                 let others = Arc::strong_count(&inner) - 1;

@@ -2,12 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use common::{close_clean, error, in_memory, on_file};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use udax::{
-    Access, ErrorKind, FreePolicy, MapOptions, OpenOptions, PinKind, PinOptions, PinnedFile, Pool,
-    Wait,
+    Access, Error, ErrorKind, FreePolicy, MapOptions, OpenOptions, PinKind, PinOptions, PinnedFile,
+    Pool, Wait,
 };
 
 mod common;
@@ -234,6 +236,147 @@ fn a_pinned_file_freezes_when_the_pin_is_gone() {
     assert_eq!(error(file.freeze(Wait::Never)).kind(), ErrorKind::Pinned);
     drop(pin);
     file.freeze(Wait::Never).unwrap();
+}
+
+/// Every call of the face that changes bytes of a file, on one that is frozen.
+#[test]
+fn no_call_changes_a_frozen_file() {
+    let (_dir, path, pool) = on_file();
+    let text = b"frozen ".repeat(2000);
+    pool.write("/file", &text).unwrap();
+    let mut options = OpenOptions::new();
+    let mut file = options.read(true).write(true).open(&pool, "/file").unwrap();
+    let mut append = OpenOptions::new().append(true).open(&pool, "/file").unwrap();
+    file.freeze(Wait::Never).unwrap();
+
+    let refused = |found: Error| assert_eq!(found.kind(), ErrorKind::Frozen, "{found}");
+    let denied = |found: std::io::Error| {
+        assert_eq!(found.kind(), std::io::ErrorKind::PermissionDenied, "{found}");
+    };
+    refused(error(file.write_at(b"x", 0)));
+    refused(error(file.write_at(b"x", 1 << 20)));
+    refused(error(file.write_all_at(b"x", 0)));
+    refused(error(file.append(b"x")));
+    refused(error(append.write_at(b"x", 0)));
+    denied(file.write_all(b"x").unwrap_err());
+    denied(append.write_all(b"x").unwrap_err());
+    refused(error(file.set_len(0)));
+    refused(error(file.set_len(1 << 20)));
+    for policy in [FreePolicy::Defer, FreePolicy::Fail, FreePolicy::Wait(Wait::Forever)] {
+        refused(error(file.set_len_with(5, policy)));
+        refused(error(file.punch_hole_with(0..4096, policy)));
+    }
+    refused(error(file.punch_hole(0..4096)));
+    refused(error(file.allocate(0..1 << 20)));
+    refused(error(file.map(0..10, &MapOptions::new().access(Access::Write))));
+    refused(error(file.pin(0..10, &PinOptions::new("dma").kind(PinKind::Write))));
+    refused(error(pool.write("/file", b"x")));
+    refused(error(pool.create_file("/file")));
+    refused(error(OpenOptions::new().write(true).truncate(true).open(&pool, "/file")));
+
+    // What leaves the bytes as they are is permitted.
+    let private = MapOptions::new().access(Access::Write).private();
+    file.map(0..10, &private).unwrap().write(b"my own", 0).unwrap();
+    drop(file.pin(0..10, &PinOptions::new("dma")).unwrap());
+    file.set_permissions(0o400).unwrap();
+    pool.rename("/file", "/moved").unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(pool.read("/moved").unwrap(), text);
+    assert_eq!(&file.frozen().unwrap()[..], text);
+    drop((file, append));
+    close_clean(&path, pool);
+}
+
+#[test]
+fn a_file_that_is_mapped_for_writing_does_not_freeze() {
+    let pool = in_memory();
+    let file = pool.create_file("/file").unwrap();
+    file.set_len(8192).unwrap();
+    let map = file.map(4096..8192, &MapOptions::new().access(Access::Write)).unwrap();
+
+    let found = error(file.freeze(Wait::Forever));
+
+    assert_eq!(found.kind(), ErrorKind::MappedForWriting);
+    assert!(found.to_string().contains(&format!("{:#x}", map.addr())), "{found}");
+    map.write(b"still", 0).unwrap();
+    drop(map);
+    file.freeze(Wait::Never).unwrap();
+}
+
+fn is_readable(pin: &udax::Pin) -> bool {
+    let fd = pin.recall_fd().unwrap();
+    let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+}
+
+#[test]
+fn a_holder_that_polls_lets_a_truncate_go_on() {
+    let pool = in_memory();
+    let file = pool.create_file("/file").unwrap();
+    file.write_all_at(&[3; 8192], 0).unwrap();
+    let pin = file.pin(4096..8192, &PinOptions::new("nic")).unwrap();
+    assert!(!is_readable(&pin) && !pin.is_recalled());
+    std::thread::scope(|scope| {
+        let truncate = scope.spawn(|| file.set_len_with(0, FreePolicy::Wait(Wait::Forever)));
+        let fd = pin.recall_fd().unwrap();
+        poll(&mut [PollFd::new(&fd, PollFlags::IN)], None).unwrap();
+        assert!(pin.is_recalled());
+        drop(pin);
+        assert!(truncate.join().unwrap().unwrap().is_empty());
+    });
+    assert_eq!(file.metadata().len(), 0);
+}
+
+#[test]
+fn whoever_truncates_chooses_to_wait_to_defer_or_to_fail() {
+    let pool = in_memory();
+    let file = pool.create_file("/file").unwrap();
+    file.write_all_at(&[3; 16384], 0).unwrap();
+    let pin = file.pin(4096..16384, &PinOptions::new("nic ring")).unwrap();
+
+    let found = error(file.set_len_with(0, FreePolicy::Fail));
+    assert_eq!(found.kind(), ErrorKind::Pinned);
+    assert!(found.to_string().contains("nic ring"), "{found}");
+    assert!(!pin.is_recalled(), "nobody waits");
+    assert_eq!(error(file.punch_hole_with(0..8192, FreePolicy::Fail)).kind(), ErrorKind::Pinned);
+    let found = error(pool.remove_file_with("/file", FreePolicy::Wait(soon())));
+    assert_eq!(found.kind(), ErrorKind::Pinned);
+    assert!(pin.is_recalled() && pool.exists("/file").unwrap());
+
+    let punched = file.punch_hole_with(0..8192, FreePolicy::Defer).unwrap();
+    assert_eq!((punched.pins().len(), punched.pins()[0].range()), (1, 4096..8192));
+    assert_eq!(punched.pins()[0].file(), &PinnedFile::Path("/file".into()));
+    let cut = file.set_len_with(12288, FreePolicy::Defer).unwrap();
+    assert_eq!(cut.pins()[0].range(), 12288..16384);
+    let removed = pool.remove_file_with("/file", FreePolicy::Defer).unwrap();
+    assert_eq!(removed.pins()[0].range(), 8192..12288);
+    assert!(pool.usage().limbo.0 == 2, "the handle keeps the rest");
+    drop(file);
+    assert_eq!(pool.usage().limbo.0, 3);
+    drop(pin);
+    assert_eq!(pool.usage().limbo.0, 0);
+}
+
+#[test]
+fn closing_a_pool_recalls_its_pins() {
+    let (_dir, path, pool) = on_file();
+    pool.write("/file", [1; 8192]).unwrap();
+    let held = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let options = PinOptions::new("cache").on_recall({
+        let held = std::sync::Arc::clone(&held);
+        move |event| {
+            assert_eq!(event.range, 0..8192);
+            drop(held.lock().unwrap().take());
+        }
+    });
+    *held.lock().unwrap() = Some(pool.open_file("/file").unwrap().pin(0..8192, &options).unwrap());
+    pool.close().unwrap();
+    assert_eq!(Pool::check(&path).unwrap().problems, []);
+
+    let pool = Pool::open(&path).unwrap();
+    let pin = pool.open_file("/file").unwrap().pin(0..10, &PinOptions::new("nic")).unwrap();
+    assert_eq!(error(pool.close()).kind(), ErrorKind::StillOpen);
+    assert!(pin.is_recalled());
 }
 
 #[test]

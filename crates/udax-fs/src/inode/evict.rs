@@ -1,5 +1,6 @@
 //! The end of the last handle: what is left is written, and an inode without a name is freed.
 
+use udax_mapping::Deferred;
 use udax_mm::FileIndex;
 
 use super::{END, Inode};
@@ -14,28 +15,32 @@ use crate::{FsError, Kind};
 impl Drop for Inode {
     fn drop(&mut self) {
         self.node.core.store.ahead.forget(self.node.ino);
-        if self.node.core.check_writable().is_ok() {
-            let _ = self.settle();
-        }
+        let is_writable = self.node.core.check_writable().is_ok();
+        let deferred = if is_writable { self.settle() } else { Ok(Deferred::default()) };
         self.node.core.cache.forget(self.node.ino);
+        // Last: whom this calls may want the number.
+        if let Ok(deferred) = deferred {
+            deferred.tell();
+        }
     }
 }
 
 impl Inode {
-    fn settle(&self) -> Result<(), FsError> {
+    fn settle(&self) -> Result<Deferred, FsError> {
         let links = self.node.read().record.links.get();
         match self.node.kind {
             _ if links == 0 => self.free(),
             // The mapping goes, and with it the knowledge of what was stored through it.
-            Kind::File => self.sync(),
-            Kind::Dir | Kind::Symlink => Ok(()),
+            Kind::File => self.sync().map(|()| Deferred::default()),
+            Kind::Dir | Kind::Symlink => Ok(Deferred::default()),
         }
     }
 
     /// Frees all pages and the number, in one transaction. What is pinned goes to limbo.
-    fn free(&self) -> Result<(), FsError> {
+    fn free(&self) -> Result<Deferred, FsError> {
         let store = &self.node.core.store;
         let mut broken = self.break_layout(FileIndex(0), END, FreePolicy::Defer)?;
+        let deferred = broken.take_deferred();
         let vacant = Vacant::take(store, &mut broken);
         let mut state = self.node.write();
         let mut txn = Txn::new(store);
@@ -52,6 +57,6 @@ impl Inode {
         drop(state);
         drop(broken);
         self.node.core.itable.release(self.node.ino);
-        Ok(())
+        Ok(deferred)
     }
 }

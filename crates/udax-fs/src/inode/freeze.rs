@@ -16,8 +16,8 @@ use crate::proof::Txn;
 impl Inode {
     /// Makes the bytes of the file immutable, durably and for ever; it can still be removed.
     ///
-    /// Holes are allocated, so that the bytes can be borrowed whole. Mappings to write keep what
-    /// they stored and can store no more. Freezing a frozen file does nothing.
+    /// Holes are allocated, so that the bytes can be borrowed whole. Freezing a frozen file does
+    /// nothing.
     ///
     /// # Blocking
     ///
@@ -25,7 +25,8 @@ impl Inode {
     ///
     /// # Errors
     ///
-    /// Returns [`FsError::Layout`] with the holders of pins if the wait runs out,
+    /// Returns [`FsError::MappedForWriting`] with the mappings by which it can be written,
+    /// [`FsError::Layout`] with the holders of pins if the wait runs out,
     /// [`FsError::NoSpace`] if the holes do not fit, and [`FsError::Quarantined`] if a device may
     /// still write for a holder that died. The file is not frozen then.
     pub fn freeze(&self, wait: Wait) -> Result<(), FsError> {
@@ -39,6 +40,8 @@ impl Inode {
     /// Freezes a file that is not frozen.
     fn freeze_thawed(&self, wait: Wait) -> Result<(), FsError> {
         loop {
+            // Before the wait, which is of no use then.
+            self.refuse_mapped()?;
             self.allocate_within(0..MAX_FILE_BYTES)?;
             let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
             if self.freeze_broken(&broken)? {
@@ -68,6 +71,8 @@ impl Inode {
         for run in &runs {
             store.flush(run.device.byte(), run.pages.bytes())?;
         }
+        // Who maps the file from here on finds it frozen.
+        self.refuse_mapped()?;
         self.node.zero_tail(&state, u64::MAX)?;
         store.fence_all()?;
         let filled: u64 = runs.iter().map(|run| run.pages.0).sum();
@@ -79,6 +84,14 @@ impl Inode {
         next.touch_attributes();
         self.node.commit(&mut state, next, Txn::new(store))?;
         Ok(true)
+    }
+
+    /// Refuses a file that somebody can write without a call.
+    fn refuse_mapped(&self) -> Result<(), FsError> {
+        match self.mapping.writable_mappings() {
+            mappings if mappings.is_empty() => Ok(()),
+            mappings => Err(FsError::MappedForWriting { mappings }),
+        }
     }
 
     /// The bytes of a frozen file, without a copy. `info` says in whose name they are pinned.

@@ -4,7 +4,9 @@ use std::ops::{Deref, Range};
 
 use udax_mapping::{FilePin, MapMode, Sharing, Stats, UserMapping};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord, PinTerm};
+use udax_mm::{
+    Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord, PinTerm, Recall, Wait,
+};
 
 use super::iomap::spans;
 use super::{END, Inode};
@@ -65,11 +67,15 @@ impl Inode {
         mode: MapMode,
     ) -> Result<FileMapping, FsError> {
         // A private mapping stores to copies, and never to the file.
-        self.check_access(match mode.sharing {
+        let access = match mode.sharing {
             Sharing::Shared => mode.access,
             Sharing::Private => Access::Read,
-        })?;
+        };
+        self.check_access(access)?;
         let user = self.mapping.map(start, pages, mode)?;
+        // A freeze that has not seen the mapping is over once the lock was free.
+        drop(self.mapping.faults());
+        self.check_access(access)?;
         Ok(FileMapping { user, inode: Arc::clone(self) })
     }
 
@@ -85,6 +91,21 @@ impl Inode {
     /// Returns [`FsError::Fault`] for a range that reaches past the end, [`FsError::ReadOnlyLease`]
     /// and [`FsError::PinTableFull`] if it cannot be recorded, and what [`Inode::map`] returns.
     pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<HeldPin, FsError> {
+        self.pin_leased(range, info, Recall::default())
+    }
+
+    /// The same, by a holder that is called when somebody wants the pages; see
+    /// [`Mapping::pin_leased`](udax_mapping::Mapping::pin_leased).
+    ///
+    /// # Errors
+    ///
+    /// As [`Inode::pin`].
+    pub fn pin_leased(
+        &self,
+        range: Range<FileIndex>,
+        info: PinInfo,
+        recall: Recall,
+    ) -> Result<HeldPin, FsError> {
         let access = match info.kind {
             udax_mm::PinKind::Read => Access::Read,
             udax_mm::PinKind::Write => Access::Write,
@@ -94,7 +115,7 @@ impl Inode {
         if info.term == PinTerm::Long && core.mode() == MountMode::ReadOnly {
             return Err(FsError::ReadOnlyLease);
         }
-        HeldPin::grant(&core.store, self.mapping.pin(range, info)?)
+        HeldPin::grant(&core.store, self.mapping.pin_leased(range, info, recall)?)
     }
 
     /// The pins that cover pages of this file, oldest first.
@@ -112,6 +133,21 @@ impl Inode {
         }
         pins.sort_by_key(|pin| pin.info.since);
         pins
+    }
+
+    /// Recalls every pin of the file and waits until there is none.
+    ///
+    /// # Blocking
+    ///
+    /// Waits as `wait` says, with no lock held.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`FsError::Layout`] with the holders if the wait runs out.
+    pub(crate) fn wait_unpinned(&self, wait: Wait) -> Result<(), FsError> {
+        let broken = self.mapping.break_layout(FileIndex(0)..END, wait)?;
+        // With the entries, the break removed the knowledge of what was stored to the pages.
+        self.node.flush_runs(&self.node.read(), broken.range())
     }
 
     /// Makes everything stored so far durable: by writes, and through mappings.

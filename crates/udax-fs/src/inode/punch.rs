@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use udax_mapping::FilePin;
 use udax_mm::FileIndex;
 use udax_mm::units::PAGE_BYTES;
 
@@ -17,7 +18,7 @@ impl Inode {
     /// size does not change; what lies past the end is ignored.
     ///
     /// Freed pages disappear at once. A page at either end of the range, which keeps other bytes,
-    /// is zeroed in place.
+    /// is zeroed in place. Returns the pins that were deferred.
     ///
     /// # Blocking
     ///
@@ -26,15 +27,16 @@ impl Inode {
     /// # Errors
     ///
     /// As [`Inode::truncate`].
-    pub fn punch(&self, range: Range<u64>, policy: FreePolicy) -> Result<(), FsError> {
+    pub fn punch(&self, range: Range<u64>, policy: FreePolicy) -> Result<Vec<FilePin>, FsError> {
         self.check_can_write(0)?;
         let range = range.start..range.end.min(MAX_FILE_BYTES);
         let size = self.node.read().size();
         if range.start >= range.end.min(size) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let pages = pages_to_break(&range, size);
         let mut broken = self.break_layout(pages.start, pages.end, policy)?;
+        let deferred = broken.take_deferred();
         let vacant = Vacant::take(&self.node.core.store, &mut broken);
         let mut state = self.node.write();
         state.check_not_frozen()?;
@@ -44,7 +46,10 @@ impl Inode {
             // stay.
             self.node.flush_runs(&state, broken.range())?;
         }
-        done
+        done?;
+        drop(state);
+        drop(broken);
+        Ok(deferred.tell())
     }
 }
 

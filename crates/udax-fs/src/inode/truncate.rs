@@ -1,6 +1,6 @@
 //! Changing the size of a file.
 
-use udax_mapping::{BreakError, LayoutBroken};
+use udax_mapping::{BreakError, Deferred, FilePin, LayoutBroken};
 use udax_mm::sync::Arc;
 use udax_mm::{FileIndex, LimboSink, Wait};
 
@@ -12,15 +12,32 @@ use crate::proof::{Txn, Vacant};
 /// What to do with pages that are pinned while their blocks are freed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum FreePolicy {
-    /// Wait for the pins; when time runs out, nothing has changed and the error names them.
+    /// Recall the pins, and wait for them; when time runs out, nothing has changed and the error
+    /// names them.
     Wait(Wait),
     /// Do not wait: the file loses the pages at once, and the blocks come back with the last put.
+    /// The holders are told, and the call returns their pins.
     Defer,
+    /// Do not wait, and change nothing if there is a pin: the error names the holders, who hear
+    /// nothing of it.
+    Fail,
+}
+
+impl FreePolicy {
+    /// How long to wait for pins; `None` if their pages are deferred.
+    pub(crate) fn wait(self) -> Option<Wait> {
+        match self {
+            FreePolicy::Wait(wait) => Some(wait),
+            FreePolicy::Defer => None,
+            FreePolicy::Fail => Some(Wait::Never),
+        }
+    }
 }
 
 impl Inode {
     /// Sets the size of the file. Bytes that come into being are zeros, also where a mapping wrote
-    /// past the old end.
+    /// past the old end. Returns the pins that were deferred, each with the pages that it had of the
+    /// range.
     ///
     /// # Blocking
     ///
@@ -32,18 +49,19 @@ impl Inode {
     /// Returns [`FsError::Layout`] with the first pinned index and its holders if the wait runs
     /// out; the file is unchanged then. Returns what [`Inode::write_at`] returns for files that
     /// cannot be written.
-    pub fn truncate(&self, size: u64, policy: FreePolicy) -> Result<(), FsError> {
+    pub fn truncate(&self, size: u64, policy: FreePolicy) -> Result<Vec<FilePin>, FsError> {
         self.check_can_write(size)?;
         loop {
             if self.node.read().size() <= size {
                 let _writer = self.writer.lock();
                 if self.grow(size)? {
-                    return Ok(());
+                    return Ok(Vec::new());
                 }
             } else {
-                let broken = self.break_layout(end_of(size), END, policy)?;
+                let mut broken = self.break_layout(end_of(size), END, policy)?;
+                let deferred = broken.take_deferred();
                 if self.shrink_broken(size, broken)? {
-                    return Ok(());
+                    return Ok(deferred.tell());
                 }
             }
             // The size has passed `size` meanwhile, so this is the other case.
@@ -101,11 +119,13 @@ impl Inode {
         self.shrink(Txn::new(&self.node.core.store), to, broken)
     }
 
-    /// Takes back what an append could not complete. The caller holds the writer lock.
-    pub(super) fn truncate_locked(&self, size: u64) -> Result<(), FsError> {
-        let broken = self.break_layout(end_of(size), END, FreePolicy::Defer)?;
+    /// Takes back what an append could not complete. The caller holds the writer lock, and tells
+    /// the holders of pins when it does not any more.
+    pub(super) fn truncate_locked(&self, size: u64) -> Result<Deferred, FsError> {
+        let mut broken = self.break_layout(end_of(size), END, FreePolicy::Defer)?;
+        let deferred = broken.take_deferred();
         self.shrink_broken(size, broken)?;
-        Ok(())
+        Ok(deferred)
     }
 
     /// Breaks the layout of pages `from..to`, as the policy says.
@@ -115,20 +135,18 @@ impl Inode {
         to: FileIndex,
         policy: FreePolicy,
     ) -> Result<LayoutBroken<'_>, BreakError> {
-        match policy {
-            FreePolicy::Wait(wait) => self.mapping.break_layout(from..to, wait),
-            FreePolicy::Defer => {
-                let deferral = Deferral::new(&self.node.core.store);
-                let sink: Arc<dyn LimboSink> = deferral.clone();
-                let broken = self.mapping.break_layout_deferred(from..to, &sink);
-                if broken.is_ok() {
-                    deferral.succeed();
-                } else {
-                    deferral.fail();
-                }
-                broken
-            }
+        if let Some(wait) = policy.wait() {
+            return self.mapping.break_layout(from..to, wait);
         }
+        let deferral = Deferral::new(&self.node.core.store);
+        let sink: Arc<dyn LimboSink> = deferral.clone();
+        let broken = self.mapping.break_layout_deferred(from..to, &sink);
+        if broken.is_ok() {
+            deferral.succeed();
+        } else {
+            deferral.fail();
+        }
+        broken
     }
 
     /// Grows the file to `size`, or leaves it. False if it is larger. The caller holds the writer

@@ -36,13 +36,15 @@ impl Inode {
     /// As [`Inode::write_at`]. If not all bytes fit, none of them is kept.
     pub fn append(&self, bytes: &[u8]) -> Result<u64, FsError> {
         self.check_can_write(to_u64(bytes.len()))?;
-        let _writer = self.writer.lock();
+        let writer = self.writer.lock();
         let at = self.node.read().size();
         self.check_can_write(at.saturating_add(to_u64(bytes.len())))?;
         let done = self.write_chunks(bytes, at)?;
         if done < bytes.len() {
             let wanted = pages_holding(at + to_u64(done), at + to_u64(bytes.len()));
-            self.truncate_locked(at)?;
+            let deferred = self.truncate_locked(at)?;
+            drop(writer);
+            deferred.tell();
             let free = self.node.core.store.free_pages();
             return Err(FsError::NoSpace { wanted: wanted.end.since(wanted.start), free });
         }

@@ -1,10 +1,13 @@
 //! Removing names.
 
+use std::convert::Infallible;
+
+use udax_mapping::FilePin;
 use udax_mm::sync::Arc;
 
 use super::{check_dir, find_existing};
 use crate::batch::Batch;
-use crate::{Filesystem, FsError, Inode, Kind, Name};
+use crate::{Filesystem, FreePolicy, FsError, Inode, Kind, Name};
 
 impl Filesystem {
     /// Removes a name of a file or symbolic link.
@@ -17,6 +20,53 @@ impl Filesystem {
     /// Returns [`FsError::NotFound`], [`FsError::IsADirectory`], [`FsError::NotADirectory`] and
     /// [`FsError::ReadOnly`]. Nothing has changed then.
     pub fn unlink(&self, dir: &Arc<Inode>, name: &Name) -> Result<(), FsError> {
+        let removed = self.try_unlink(dir, name, |_| Ok::<(), Infallible>(()))?;
+        removed.map_err(|(_, never)| match never {})
+    }
+
+    /// The same; `policy` says what to do about pins if this is the last name. Returns those that
+    /// the file has then. Whoever has the file open may pin it later as well.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for the pins as `policy` says, with no lock held.
+    ///
+    /// # Errors
+    ///
+    /// As [`Filesystem::unlink`], and [`FsError::Layout`] with the holders if the wait runs out.
+    pub fn unlink_with(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        policy: FreePolicy,
+    ) -> Result<Vec<FilePin>, FsError> {
+        loop {
+            let mut pins = Vec::new();
+            let removed = self.try_unlink(dir, name, |inode| {
+                let is_last = inode.node().read().record.links.get() == 1;
+                if is_last && inode.kind() == Kind::File {
+                    pins = inode.pins();
+                }
+                match policy.wait() {
+                    Some(wait) if !pins.is_empty() => Err(wait),
+                    _ => Ok(()),
+                }
+            })?;
+            match removed {
+                Ok(()) => return Ok(pins),
+                Err((inode, wait)) => inode.wait_unpinned(wait)?,
+            }
+        }
+    }
+
+    /// Removes a name if `check` lets it; gives back the inode and why if not. `check` is called
+    /// with the namespace locked.
+    fn try_unlink<T>(
+        &self,
+        dir: &Arc<Inode>,
+        name: &Name,
+        check: impl FnOnce(&Arc<Inode>) -> Result<(), T>,
+    ) -> Result<Result<(), (Arc<Inode>, T)>, FsError> {
         self.core().check_writable()?;
         check_dir(dir)?;
         let names = self.core().namespace.write();
@@ -25,6 +75,10 @@ impl Filesystem {
             return Err(FsError::IsADirectory);
         }
         let inode = self.core().inode(entry.ino)?;
+        if let Err(why) = check(&inode) {
+            drop(names);
+            return Ok(Err((inode, why)));
+        }
         let mut batch = Batch::new(self.core());
         batch.remove(dir.node(), name, entry)?;
         let state = batch.state(inode.node());
@@ -33,7 +87,7 @@ impl Filesystem {
         batch.commit()?;
         drop(names);
         drop(inode);
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// Removes an empty directory.

@@ -10,6 +10,7 @@ use udax_mapping::{
     BreakError, Iomap, IomapError, IomapOps, LayoutBroken, MapMode, Mapping, PinnedFolios, Populate,
 };
 use udax_mm::media::FileMedia;
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{
     Access, DeviceOff, FaultService, FileIndex, IdleSpan, LimboSink, Media, MediaRange, MemoryType,
@@ -32,6 +33,7 @@ pub struct TestFile {
     hook: Mutex<Option<Hook>>,
     /// Run at the next call of `spans`, with the layout lock held exclusively.
     spans_hook: Mutex<Option<Hook>>,
+    permits_stores: AtomicBool,
 }
 
 #[derive(Default)]
@@ -92,6 +94,7 @@ impl TestFile {
             blocks: Mutex::new(Blocks { pages: pages.to_vec(), free }),
             hook: Mutex::new(None),
             spans_hook: Mutex::new(None),
+            permits_stores: AtomicBool::new(true),
         })
     }
 
@@ -105,6 +108,7 @@ impl TestFile {
             blocks: Mutex::new(Blocks { pages: self.blocks(), free: Vec::new() }),
             hook: Mutex::new(None),
             spans_hook: Mutex::new(None),
+            permits_stores: AtomicBool::new(true),
         })
     }
 
@@ -138,6 +142,13 @@ impl TestFile {
     /// Runs `hook` after the next answer to `iomap` is known, before it is given.
     pub fn hook_next_iomap(&self, hook: impl FnOnce() + Send + 'static) {
         *self.hook.lock() = Some(Box::new(hook));
+    }
+
+    /// Permits no stores from here on, as a file does that is frozen.
+    pub fn forbid_stores(&self) {
+        let all = range(0, u64::MAX);
+        let _broken = self.mapping.break_layout(all, Wait::Never).expect("nobody pins it");
+        self.permits_stores.store(false, Ordering::Relaxed);
     }
 
     /// Runs `hook` when a layout is broken the next time, with the layout lock held exclusively.
@@ -333,6 +344,10 @@ impl IomapOps for TestFile {
 
     fn end(&self) -> FileIndex {
         FileIndex(count(self.blocks().len()))
+    }
+
+    fn permits_stores(&self) -> bool {
+        self.permits_stores.load(Ordering::Relaxed)
     }
 
     fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use tempfile::TempDir;
 use udax::{
-    Access, CreateOptions, ErrorKind, File, FreePolicy, MapOptions, Mapping, OpenOptions, Pin,
-    PinKind, PinOptions, Pool, Populate, RenameMode, Result, Wait,
+    Access, CreateOptions, Deferred, ErrorKind, File, FreePolicy, MapOptions, Mapping, OpenOptions,
+    Pin, PinKind, PinOptions, Pool, Populate, RenameMode, Result, Wait,
 };
 
 use crate::model::{HUGE, Model, PAGE, Page, us};
@@ -416,13 +416,17 @@ impl World {
     }
 
     fn policy(&mut self) -> FreePolicy {
-        if self.rng.once_in(3) { FreePolicy::Wait(Wait::Never) } else { FreePolicy::Defer }
+        match self.rng.below(6) {
+            0 => FreePolicy::Wait(Wait::Never),
+            1 => FreePolicy::Fail,
+            _ => FreePolicy::Defer,
+        }
     }
 
     /// Checks whether freeing `range` should have succeeded, and says whether it did.
     fn check_freed(
         &self,
-        done: &Result<()>,
+        done: &Result<Deferred>,
         policy: FreePolicy,
         model: &Model,
         range: Range<u64>,
@@ -435,7 +439,11 @@ impl World {
         let around = range.start / HUGE * HUGE..range.end.next_multiple_of(HUGE);
         let may_wait = model.whole_pages(around).iter().any(is_pinned);
         match done {
-            Ok(()) => assert!(policy == FreePolicy::Defer || !must_wait, "freed pinned pages"),
+            Ok(deferred) => {
+                assert!(policy == FreePolicy::Defer || !must_wait, "freed pinned pages");
+                assert!(!deferred.is_empty() || !must_wait, "a pin was deferred and not named");
+                assert!(deferred.is_empty() || may_wait, "no pin is there that was deferred");
+            }
             Err(error) if error.kind() == ErrorKind::Pinned => {
                 assert!(policy != FreePolicy::Defer && may_wait, "{error}");
             }
