@@ -72,6 +72,32 @@ fn map_accounts_for_every_byte_and_shows_huge_blocks() {
 }
 
 #[test]
+fn a_touched_file_says_by_which_folios_it_is_mapped_and_why_not_by_larger_ones() {
+    let bench = filled();
+    for how in ["--touch", "--touch=eager"] {
+        let touched = &bench.json(&["map", how, "p.udax:/dir/file"])["touched"];
+        let folios = serde_json::json!([
+            { "order": 0, "bytes": 4096, "count": 256 },
+            { "order": 9, "bytes": 2 << 20, "count": 2 },
+        ]);
+        assert_eq!(touched["folios"], folios, "{how}");
+        let fallbacks = touched["fallbacks"].as_array().unwrap();
+        assert!(!fallbacks.is_empty(), "{how}");
+        for fallback in fallbacks {
+            assert!(
+                ["eof", "bounds"].contains(&fallback["reason"].as_str().unwrap()),
+                "{fallback}"
+            );
+        }
+    }
+    let said = bench.ok(&["map", "--touch", "p.udax:/dir/file"]);
+    assert!(said.contains("2 of 2.0 MiB, 256 of 4.0 KiB"), "{said}");
+    assert!(said.contains("not larger"), "{said}");
+    assert!(bench.json(&["map", "p.udax:/dir/file"]).get("touched").is_none());
+    bench.assert_clean();
+}
+
+#[test]
 fn moves_and_removals_are_seen() {
     let bench = filled();
     bench.ok(&["mv", "p.udax:/hard", "p.udax:/soft", "p.udax:/dir"]);

@@ -1,10 +1,10 @@
-//! `udax map`: where the bytes of a file lie.
+//! `udax map`: where the bytes of a file lie, and by which folios they are mapped.
 
 use std::io::{self, Write};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde::Serialize;
-use udax::{FileExtent, Order};
+use udax::{Fallback, File, FileExtent, MapOptions, Order, PAGE_SIZE, Populate, Stats};
 
 use crate::opening::{InPool, Opener};
 use crate::output::{Human, Name, Output};
@@ -16,15 +16,35 @@ use crate::target::PoolPath;
 /// Each line is a run that is contiguous in the file and in the pool. Its order says how it can be
 /// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. What is missing between
 /// the lines is a hole, which reads as zeros and takes no room.
+///
+/// With --touch the file is really mapped and every page of it read, and what served the faults is
+/// counted: by which folios, and for what reasons they were not larger.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   udax map data.udax:/model.bin
+  udax map --touch data.udax:/model.bin
   udax map --json data.udax:/model.bin | jq '.extents | length'")]
 pub(crate) struct MapArgs {
     /// The file.
     #[arg(value_name = "POOL:/PATH", value_parser = PoolPath::parser())]
     path: PoolPath,
+    /// Map the file and read every page: at the first touch (lazy), or all at once (eager).
+    #[arg(
+        long,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "lazy"
+    )]
+    touch: Option<Touch>,
+}
+
+/// How the file is mapped to be touched.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Touch {
+    Lazy,
+    Eager,
 }
 
 /// What `map` prints; offsets and sizes in bytes.
@@ -38,6 +58,36 @@ struct FileMap {
     /// Bytes that lie in entries of order 9 and above.
     huge: u64,
     extents: Vec<Extent>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    touched: Option<Touched>,
+}
+
+/// How the faults of a whole file were served.
+#[derive(Debug, Serialize)]
+struct Touched {
+    /// `lazy` or `eager`; a host that permits no userfaultfd makes every mapping eager.
+    faulting: &'static str,
+    folios: Vec<Folios>,
+    /// Faults that showed a hole as zeros.
+    holes: u64,
+    /// Why folios were not larger, and how often.
+    fallbacks: Vec<FellBack>,
+}
+
+/// How many folios of one order were mapped.
+#[derive(Debug, Serialize)]
+struct Folios {
+    order: u32,
+    bytes: u64,
+    count: u64,
+}
+
+/// How often a folio was smaller than the one tried first, for one reason.
+#[derive(Debug, Serialize)]
+struct FellBack {
+    reason: &'static str,
+    meaning: String,
+    count: u64,
 }
 
 /// One contiguous run.
@@ -52,7 +102,7 @@ struct Extent {
 }
 
 impl MapArgs {
-    /// Prints the extents.
+    /// Prints the extents, and what served the faults.
     ///
     /// # Errors
     ///
@@ -61,7 +111,69 @@ impl MapArgs {
         let pool = pools.to_read(self.path.pool())?;
         let file = pool.open_file(self.path.path()).of(pool.path())?;
         let extents = file.extents().of(pool.path())?;
-        Ok(out.facts(&FileMap::new(&self.path, file.metadata().len(), &extents))?)
+        let mut found = FileMap::new(&self.path, file.metadata().len(), &extents);
+        if let Some(how) = self.touch {
+            found.touched = Some(how.touch(&file).of(pool.path())?);
+        }
+        Ok(out.facts(&found)?)
+    }
+}
+
+impl Touch {
+    /// Maps the file, reads a byte of every page, and counts what served it.
+    fn touch(self, file: &File) -> udax::Result<Touched> {
+        let populate = match self {
+            Touch::Lazy => Populate::Lazy,
+            Touch::Eager => Populate::Eager,
+        };
+        let len = file.metadata().len();
+        if len == 0 {
+            return Ok(Touched::new(populate, &Stats::default()));
+        }
+        let map = file.map(0..len, &MapOptions::new().populate(populate))?;
+        for at in (0..len).step_by(PAGE_SIZE) {
+            map.read(&mut [0], at)?;
+        }
+        Ok(Touched::new(map.faulting(), &map.stats()))
+    }
+}
+
+impl Touched {
+    fn new(populate: Populate, stats: &Stats) -> Touched {
+        let folios = |order: Order| Folios {
+            order: order.get(),
+            bytes: order.pages().bytes(),
+            count: stats.faults(order),
+        };
+        let fell_back = |(reason, count): (Fallback, u64)| FellBack {
+            reason: reason.code(),
+            meaning: reason.to_string(),
+            count,
+        };
+        Touched {
+            faulting: match populate {
+                Populate::Lazy => "lazy",
+                Populate::Eager => "eager",
+            },
+            folios: Order::ALL.into_iter().map(folios).filter(|found| found.count > 0).collect(),
+            holes: stats.holes,
+            fallbacks: stats.reasons().map(fell_back).collect(),
+        }
+    }
+
+    fn human(&self, out: &mut dyn Write) -> io::Result<()> {
+        let folios = self.folios.iter().rev();
+        let mut parts: Vec<String> =
+            folios.map(|found| format!("{} of {}", found.count, human(found.bytes))).collect();
+        if self.holes > 0 {
+            parts.push(format!("{} faults on holes", self.holes));
+        }
+        let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
+        writeln!(out, "touched ({}): {parts}", self.faulting)?;
+        for FellBack { reason, meaning, count } in &self.fallbacks {
+            writeln!(out, "  {count} not larger, {reason}: {meaning}")?;
+        }
+        Ok(())
     }
 }
 
@@ -77,6 +189,7 @@ impl FileMap {
             holes: udax::Pages::holding(size).bytes().saturating_sub(data),
             huge: extents.iter().filter(is_huge).map(bytes).sum(),
             extents: extents.iter().map(Extent::new).collect(),
+            touched: None,
         }
     }
 }
@@ -107,6 +220,6 @@ impl Human for FileMap {
             let (len, alignment) = (human(*len), human(*alignment));
             writeln!(out, "{offset:>#16x} {device:>#16x} {len:>12} {order:>5}  {alignment}")?;
         }
-        Ok(())
+        self.touched.as_ref().map_or(Ok(()), |touched| touched.human(out))
     }
 }
