@@ -7,7 +7,7 @@ use zerocopy::IntoBytes as _;
 
 use crate::dir::{CELL_BYTES, Cell};
 use crate::entry::{Entry, Place};
-use crate::format::{InodeRecord, ROOT_INO};
+use crate::format::{FLAG_SHARES, InodeRecord, ROOT_INO};
 use crate::num::to_u64;
 use crate::scan::Scan;
 use crate::testing::{device, store_on};
@@ -170,4 +170,55 @@ fn sizes_and_counts_agree_with_trees() {
         |device| edit(device, LINK, |record| record.size.set(4096)),
         &[("inode 5", "a symbolic link to 4096 bytes")],
     );
+}
+
+/// Lets two files refer to the page of the first, and say that they may share as told.
+fn share(device: &Arc<dyn DaxDevice>, flags: [u32; 2]) {
+    let page = first_page(device, FILE);
+    let place = Place { ino: OTHER, first: FileIndex(0), level: 0 };
+    edit(device, FILE, |record| record.flags.set(flags[0]));
+    edit(device, OTHER, |record| {
+        record.flags.set(flags[1]);
+        record.root.set(Entry::Data(page).encode(&place));
+    });
+}
+
+#[test]
+fn data_is_shared_only_by_files_that_say_so() {
+    let page = first_page(&sample(), FILE);
+    let found = format!("page {page} is used twice");
+    check(|device| share(device, [FLAG_SHARES; 2]), &[]);
+    check(|device| share(device, [0, 0]), &[("inode 4", &found)]);
+    check(|device| share(device, [0, FLAG_SHARES]), &[("inode 4", &found)]);
+    check(|device| share(device, [FLAG_SHARES, 0]), &[("inode 3", &found)]);
+}
+
+#[test]
+fn a_page_of_data_is_no_node_of_another_tree() {
+    let page = first_page(&sample(), FILE);
+    let found = format!("page {page} is used twice");
+    check(
+        |device| {
+            share(device, [FLAG_SHARES; 2]);
+            let place = Place { ino: OTHER, first: FileIndex(0), level: 1 };
+            // A node of holes, where the data of the other file lies.
+            DaxBytes::new(Arc::clone(device)).zero(page.byte(), 4096).unwrap();
+            edit(device, OTHER, |record| {
+                record.depth.set(1);
+                record.root.set(Entry::Node(page).encode(&place));
+            });
+        },
+        &[("inode 3", &found)],
+    );
+}
+
+#[test]
+fn only_files_share_data() {
+    let damage = |device: &Arc<dyn DaxDevice>| {
+        edit(device, LINK, |record| record.flags.set(FLAG_SHARES));
+    };
+    let device = sample();
+    damage(&device);
+    let report = Filesystem::check(device).unwrap();
+    assert_eq!(report.problems[0].found, "it shares data and is not a file");
 }

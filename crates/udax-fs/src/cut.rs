@@ -1,7 +1,8 @@
 //! Taking pages out of a tree: whole subtrees by one entry, large extents by splitting them.
 //!
-//! This file owns which entries change and which pages that frees. Nodes that stay are changed by
-//! the transaction; nodes that lose their last entry go too, and are not written to.
+//! This file owns which entries change and which pages the tree does not refer to any more. Nodes
+//! that stay are changed by the transaction; nodes that lose their last entry go too, and are not
+//! written to. What goes in the place of a cut is replace.rs's.
 
 use crate::FsError;
 use crate::alloc::Extent;
@@ -15,16 +16,19 @@ use crate::tree::{Tree, entry_byte, load_node};
 use std::ops::Range;
 use udax_mm::{DeviceOff, FileIndex, Pages};
 
-/// Pages to take out of a tree, with the nodes that replace what is split.
+/// Pages to take out of a tree, with the nodes that replace what is split, and what else goes in
+/// their place.
 #[derive(Debug)]
 pub struct Cut {
     /// The tree once the cut is made.
     pub(crate) tree: Tree,
     pub(crate) grown: Grown,
-    /// Data pages that it frees.
+    /// Data pages that it gives up, and frees if no other place of a tree refers to them.
     pub(crate) data: Vec<Extent>,
     /// Nodes that it frees.
     pub(crate) nodes: Vec<Extent>,
+    /// Data of another place of a tree that it refers to from then on.
+    pub(crate) shared: Vec<Extent>,
 }
 
 /// What becomes of an entry.
@@ -38,7 +42,8 @@ struct Cutter<'s> {
     store: &'s Store,
     range: Range<u64>,
     builder: Builder<'s>,
-    data: Ranges,
+    /// In file order: a tree may refer to the same pages at several places.
+    data: Vec<Extent>,
     nodes: Ranges,
 }
 
@@ -57,11 +62,16 @@ impl Tree {
         store: &Store,
         range: Range<FileIndex>,
     ) -> Result<Stored<Cut, Dirty>, FsError> {
+        self.cut_out(store, range).map(Stored::dirty)
+    }
+
+    /// Builds what [`Tree::clear`] does, for more to be added.
+    pub(crate) fn cut_out(&self, store: &Store, range: Range<FileIndex>) -> Result<Cut, FsError> {
         let mut cutter = Cutter {
             store,
             range: range.start.0..range.end.0,
             builder: Builder::new(store, self.ino),
-            data: Ranges::default(),
+            data: Vec::new(),
             nodes: Ranges::default(),
         };
         let mut tree = *self;
@@ -70,12 +80,12 @@ impl Tree {
             After::Hole => (tree.root, tree.depth) = (0, 0),
             After::Changed(root) => tree.root = root,
         }
-        Ok(Stored::dirty(cutter.finish(tree)))
+        Ok(cutter.finish(tree))
     }
 }
 
 impl<S> Stored<Cut, S> {
-    /// The data pages that the cut frees.
+    /// The data pages that the tree gives up.
     pub(crate) fn freed(&self) -> &[Extent] {
         &self.object().data
     }
@@ -104,7 +114,7 @@ impl Cutter<'_> {
             ),
         };
         let cut = self.range.start.max(own.start)..self.range.end.min(own.end);
-        self.data.insert(piece(cut.clone()).extent.range());
+        self.give_up(piece(cut.clone()).extent);
         let kept = [piece(own.start..cut.start), piece(cut.end..own.end)];
         let kept: Vec<Piece> =
             kept.into_iter().filter(|piece| !piece.extent.pages.is_empty()).collect();
@@ -141,16 +151,25 @@ impl Cutter<'_> {
         Ok(After::Same)
     }
 
+    fn give_up(&mut self, extent: Extent) {
+        match self.data.last_mut() {
+            Some(last) if last.end() == extent.start => last.pages = last.pages + extent.pages,
+            _ => self.data.push(extent),
+        }
+    }
+
     fn finish(self, mut tree: Tree) -> Cut {
         let grown = self.builder.grown;
         let added: u64 = grown.fresh.iter().map(|fresh| fresh.extent().pages.0).sum();
-        let freed = self.data.count() + self.nodes.count();
+        let data: u64 = self.data.iter().map(|extent| extent.pages.0).sum();
+        let freed = data + self.nodes.count();
         tree.pages = Pages((tree.pages.0 + added).saturating_sub(freed));
         Cut {
             tree,
             grown,
-            data: self.data.iter().map(Extent::of).collect(),
+            data: self.data,
             nodes: self.nodes.iter().map(Extent::of).collect(),
+            shared: Vec::new(),
         }
     }
 }

@@ -166,6 +166,29 @@ pub enum FsError {
         max: u64,
     },
 
+    /// Only whole pages are shared, and the rest of a page only where both files end in it.
+    #[error(
+        "byte {0} is not at the border of a page; share whole pages, or up to the end of the file"
+    )]
+    NotAligned(u64),
+
+    /// Files share data with files of the same filesystem only.
+    #[error("the files lie in different pools; copy the bytes instead")]
+    OtherPool,
+
+    /// The two ranges of one file have bytes in common.
+    #[error("the two ranges of the file overlap")]
+    Overlap,
+
+    /// The source ends before the range does.
+    #[error("the file ends at byte {size}, before byte {wanted}")]
+    PastEnd {
+        /// The size of the file.
+        size: u64,
+        /// The end of the range.
+        wanted: u64,
+    },
+
     /// No inode of that number is in use.
     #[error("inode {} does not exist", .0.0)]
     Stale(Ino),

@@ -74,6 +74,8 @@ pub struct Usage {
     pub limbo: Pages,
     /// Pages of no file to which a device may still store for a process that died.
     pub quarantined: Pages,
+    /// Pages in use, counted once, that more than one place of a file refers to.
+    pub shared: Pages,
     /// Files, directories and symbolic links.
     pub inodes: u64,
     /// 2 MiB blocks that are wholly free.
@@ -250,6 +252,7 @@ impl Filesystem {
             free,
             limbo,
             quarantined,
+            shared: store.shared_pages(),
             inodes: self.core.itable.used(),
             huge_free: store.huge_free(),
             huge_misses: store.huge_misses(),

@@ -40,8 +40,11 @@ pub(crate) const ITABLE_INO: Ino = Ino(u64::MAX);
 /// The number of the root directory.
 pub(crate) const ROOT_INO: Ino = Ino(1);
 
-/// The flag of a frozen file in [`InodeRecord::flags`].
+/// The flag of a frozen file in [`InodeRecord::flags`]: its bytes never change again.
 pub(crate) const FLAG_FROZEN: u32 = 1;
+
+/// The flag of a file whose data other files with this flag may have too.
+pub(crate) const FLAG_SHARES: u32 = 2;
 
 /// The number of an inode. 1 is the root directory; 0 names nothing.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

@@ -11,6 +11,7 @@ use crate::num::{to_u64, to_usize};
 use crate::store::{Fresh, Store};
 use crate::stored::{Data, Dirty, Object, Stored};
 use crate::tree::{Tree, entry_byte, load_node};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use udax_mm::{DeviceOff, FileIndex, Pages};
 
@@ -77,7 +78,8 @@ impl Tree {
         Ok(Stored::dirty(Graft { tree, grown }))
     }
 
-    fn grow(
+    /// Hangs pieces, which are in order, into the tree.
+    pub(crate) fn grow(
         &mut self,
         builder: &mut Builder<'_>,
         pieces: &[Piece],
@@ -99,7 +101,7 @@ impl Tree {
 }
 
 impl Piece {
-    fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.index + self.extent.pages.0
     }
 
@@ -111,10 +113,16 @@ impl Piece {
 
 impl<'s> Builder<'s> {
     pub(crate) fn new(store: &'s Store, ino: Ino) -> Builder<'s> {
-        Builder { store, ino, below: None, grown: Grown::default() }
+        Builder::after(store, ino, Grown::default())
     }
 
-    fn own(&mut self, (index, data): (FileIndex, Stored<Data, Dirty>)) -> Piece {
+    /// A builder that sees the nodes as they will be once `grown` is published, and adds to it.
+    pub(crate) fn after(store: &'s Store, ino: Ino, grown: Grown) -> Builder<'s> {
+        Builder { store, ino, below: None, grown }
+    }
+
+    /// Takes over fresh data.
+    pub(crate) fn own(&mut self, (index, data): (FileIndex, Stored<Data, Dirty>)) -> Piece {
         let fresh = data.into_fresh();
         let piece = Piece { index: index.0, extent: fresh.extent() };
         self.grown.fresh.push(fresh);
@@ -154,7 +162,8 @@ impl<'s> Builder<'s> {
         let Entry::Node(node) = entry else {
             panic!("tree: data is inserted over holes only, and {entry:?} is not one");
         };
-        let entries = load_node(self.store, node)?;
+        let mut entries = load_node(self.store, node)?;
+        self.grown.show_in(node, &mut entries);
         for number in touched(place, pieces) {
             let child = place.child(number);
             match Entry::decode(entries[to_usize(number)], &child, self.store.geometry())? {
@@ -184,6 +193,29 @@ impl Grown {
         match self.publish.last_mut() {
             Some((start, run)) if at == *start + 8 * to_u64(run.len()) => run.push(raw),
             _ => self.publish.push((at, vec![raw])),
+        }
+    }
+
+    /// Puts what will be published into the entries of a node as it is.
+    fn show_in(&self, node: DeviceOff, entries: &mut [u64]) {
+        let (first, end) = (entry_byte(node, 0), entry_byte(node, FANOUT - 1) + 8);
+        for (at, run) in &self.publish {
+            for (byte, raw) in (*at..).step_by(8).zip(run) {
+                if (first..end).contains(&byte) {
+                    entries[to_usize((byte - first) / 8)] = *raw;
+                }
+            }
+        }
+    }
+
+    /// Leaves of several values for one entry the last: nobody may see the others.
+    pub(crate) fn settle(&mut self) {
+        let mut last = BTreeMap::new();
+        for (at, run) in self.publish.drain(..) {
+            last.extend((at..).step_by(8).zip(run));
+        }
+        for (at, raw) in last {
+            self.publish(at, raw);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! One walk over the pin table, the inode table and all trees, shared by mounting, checking and verifying.
 //!
 //! It reserves every page it meets in a store whose pages are all free, and so finds pages that are
-//! used twice. It reports what is wrong and goes on; it writes nothing and never panics on what it
+//! used twice. Data of files that may share it is counted at the end, when all of it is known. It
+//! reports what is wrong and goes on; it writes nothing and never panics on what it
 //! reads.
+
+use std::ops::Range;
 
 use udax_mm::{DeviceOff, FileIndex, Pages};
 
@@ -53,14 +56,17 @@ impl Scan {
         let pins = Loaded::of(store)?;
         let table = scan_table(store)?;
         let mut scan = Scan { table, inodes: Vec::new(), corrupt: Vec::new() };
+        let mut shared = SharedData::default();
         for ino in scan.table.inos() {
-            scan.add(store, ino)?;
+            scan.add(store, ino, &mut shared)?;
         }
+        scan.corrupt.extend(shared.count(store));
+        scan.corrupt.sort_by_key(|(ino, _)| *ino);
         Ok((scan, pins))
     }
 
     /// Walks one inode.
-    fn add(&mut self, store: &Store, ino: Ino) -> Result<(), FsError> {
+    fn add(&mut self, store: &Store, ino: Ino, shared: &mut SharedData) -> Result<(), FsError> {
         let slot = self.table.slot(ino).expect("the number is one of the table's");
         let record = read_record(store, slot)?;
         let kind = match record.examine(ino) {
@@ -74,7 +80,7 @@ impl Scan {
                 return Ok(());
             }
         };
-        let found = scan_tree(store, &record)?;
+        let found = scan_tree(store, &record, shared)?;
         self.corrupt.extend(found.into_iter().map(|found| (ino, found)));
         self.inodes.push(Scanned { ino, kind, record });
         Ok(())
@@ -90,7 +96,7 @@ fn scan_table(store: &Store) -> Result<Table, FsError> {
         Ok(_) => return Err(corrupt("its record is that of something else".into())),
         Err(found) => return Err(corrupt(found)),
     }
-    let found = scan_tree(store, &record)?;
+    let found = scan_tree(store, &record, &mut SharedData::default())?;
     if let Some(found) = found.into_iter().next() {
         return Err(corrupt(found));
     }
@@ -104,14 +110,20 @@ fn scan_table(store: &Store) -> Result<Table, FsError> {
     Ok(Table { record, pages, free: std::collections::BTreeSet::new() })
 }
 
-/// Walks the tree of one inode and reserves its pages. Returns what is wrong with it.
-pub(crate) fn scan_tree(store: &Store, record: &InodeRecord) -> Result<Vec<String>, FsError> {
+/// Walks the tree of one inode and reserves its pages; data that it may share goes to `shared`.
+/// Returns what is wrong with it.
+fn scan_tree(
+    store: &Store,
+    record: &InodeRecord,
+    shared: &mut SharedData,
+) -> Result<Vec<String>, FsError> {
     let tree = match Tree::of(record) {
         Ok(tree) => tree,
         Err(FsError::Corrupt { found, .. }) => return Ok(vec![found]),
         Err(error) => return Err(error),
     };
-    let mut walk = TreeWalk { store, end: end_of(record.size.get()), pages: 0, found: Vec::new() };
+    let end = end_of(record.size.get());
+    let mut walk = TreeWalk { store, tree, end, pages: 0, found: Vec::new(), shared };
     tree.walk(store, &mut |visit| walk.visit(visit))?;
     let TreeWalk { pages, mut found, .. } = walk;
     if found.is_empty() && pages != record.pages.get() {
@@ -123,10 +135,18 @@ pub(crate) fn scan_tree(store: &Store, record: &InodeRecord) -> Result<Vec<Strin
 /// The walk of one tree.
 struct TreeWalk<'s> {
     store: &'s Store,
+    tree: Tree,
     /// No data lies here or later.
     end: FileIndex,
     pages: u64,
     found: Vec<String>,
+    shared: &'s mut SharedData,
+}
+
+/// The data of files that may share it.
+#[derive(Debug, Default)]
+struct SharedData {
+    extents: Vec<(Extent, Ino)>,
 }
 
 impl TreeWalk<'_> {
@@ -144,7 +164,13 @@ impl TreeWalk<'_> {
         if run.index + run.pages > self.end {
             self.found.push(format!("data at index {}, past the end", run.index));
         }
-        self.reserve(Extent { start: run.device, pages: run.pages });
+        let extent = Extent { start: run.device, pages: run.pages };
+        if self.tree.may_share {
+            self.pages += extent.pages.0;
+            self.shared.add(extent, self.tree.ino);
+        } else {
+            self.reserve(extent);
+        }
     }
 
     fn reserve(&mut self, extent: Extent) {
@@ -152,5 +178,75 @@ impl TreeWalk<'_> {
         if let Err(double) = self.store.reserve(extent) {
             self.found.push(format!("page {} is used twice", double.0));
         }
+    }
+}
+
+impl SharedData {
+    fn add(&mut self, extent: Extent, ino: Ino) {
+        match self.extents.last_mut() {
+            Some((last, of)) if *of == ino && last.end() == extent.start => {
+                last.pages = last.pages + extent.pages;
+            }
+            _ => self.extents.push((extent, ino)),
+        }
+    }
+
+    /// Reserves each page once, and tells the store how often the trees refer to it. Returns what
+    /// is wrong with which inode.
+    fn count(mut self, store: &Store) -> Vec<(Ino, String)> {
+        self.extents.sort_unstable_by_key(|(extent, _)| extent.start);
+        let mut corrupt = Vec::new();
+        for (pages, count) in counted(&self.extents) {
+            if let Err(double) = store.reserve(Extent::of(pages.clone())) {
+                corrupt.extend(self.users(double.0));
+            }
+            if count > 1 {
+                store.shares.lock().set(pages, count);
+            }
+        }
+        corrupt
+    }
+
+    /// The inodes that refer to a page which something else uses.
+    fn users(&self, page: DeviceOff) -> impl Iterator<Item = (Ino, String)> {
+        let is_user = move |(extent, _): &&(Extent, Ino)| extent.range().contains(&page.0);
+        let found = move |&(_, ino): &(Extent, Ino)| (ino, format!("page {page} is used twice"));
+        self.extents.iter().filter(is_user).map(found)
+    }
+}
+
+/// The pages of `extents`, which are sorted, in order: ranges of which each page lies in equally
+/// many of them, with that number.
+fn counted(extents: &[(Extent, Ino)]) -> Vec<(Range<u64>, u64)> {
+    let mut ends: Vec<u64> = extents.iter().map(|(extent, _)| extent.end().0).collect();
+    ends.sort_unstable();
+    let mut starts = extents.iter().map(|(extent, _)| extent.start.0).peekable();
+    let (mut ranges, mut at, mut count) = (Vec::new(), 0, 0);
+    for end in ends {
+        while let Some(start) = starts.next_if(|&start| start < end) {
+            push(&mut ranges, at..start, count);
+            (at, count) = (start, count + 1);
+        }
+        push(&mut ranges, at..end, count);
+        (at, count) = (end, count - 1);
+    }
+    ranges
+}
+
+fn push(ranges: &mut Vec<(Range<u64>, u64)>, range: Range<u64>, count: u64) {
+    if !range.is_empty() && count > 0 {
+        ranges.push((range, count));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_counts_once_for_each_extent_it_lies_in() {
+        let extents = [0..10, 0..4, 4..6, 6..20, 30..31].map(|range| (Extent::of(range), Ino(7)));
+        let expected = vec![(0..4, 2), (4..6, 2), (6..10, 2), (10..20, 1), (30..31, 1)];
+        assert_eq!(counted(&extents), expected);
     }
 }

@@ -16,6 +16,7 @@ use crate::limbo::Limbo;
 use crate::num::to_u64;
 use crate::pin_table::PinTable;
 use crate::quarantine::Quarantine;
+use crate::shares::Shares;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, IoError};
 use udax_mm::sync::{Arc, Mutex, OnceLock};
@@ -27,8 +28,8 @@ pub use crate::vacant::Vacant;
 /// See the module. Shared as `Arc<Store>`, which is also the sink of pages in limbo.
 ///
 /// Locks: the pin table's is taken before the journal's, and that before the allocator's, which is
-/// also taken under the quarantine's while mounting; those of limbo and of what is allocated ahead
-/// are held alone.
+/// also taken under the quarantine's while mounting; those of limbo, of shares and of what is
+/// allocated ahead are held alone.
 #[derive(Debug)]
 pub struct Store {
     bytes: DaxBytes,
@@ -36,6 +37,7 @@ pub struct Store {
     journal: Mutex<Journal>,
     pub(crate) alloc: Arc<Mutex<Allocator>>,
     pub(crate) limbo: Mutex<Limbo>,
+    pub(crate) shares: Mutex<Shares>,
     pub(crate) ahead: Ahead,
     pub(crate) pins: PinTable,
     pub(crate) quarantine: Quarantine,
@@ -54,6 +56,7 @@ impl Store {
             journal: Mutex::new(Journal::new(&geometry, uuid)),
             alloc: Arc::new(Mutex::new(Allocator::new(geometry.data..geometry.end))),
             limbo: Mutex::new(Limbo::default()),
+            shares: Mutex::new(Shares::default()),
             ahead: Ahead::default(),
             pins: PinTable::new(&geometry),
             quarantine: Quarantine::default(),

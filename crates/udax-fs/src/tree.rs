@@ -5,7 +5,7 @@
 
 use crate::FsError;
 use crate::entry::{Entry, Place};
-use crate::format::{FANOUT, Ino, InodeRecord, MAX_DEPTH};
+use crate::format::{FANOUT, FLAG_SHARES, Ino, InodeRecord, MAX_DEPTH};
 use crate::store::Store;
 use std::ops::{ControlFlow, Range};
 use udax_mm::{DeviceOff, FileIndex, Order, Pages};
@@ -21,6 +21,8 @@ pub struct Tree {
     pub(crate) depth: u32,
     /// Pages of data and nodes.
     pub(crate) pages: Pages,
+    /// Whether other trees may refer to data of this one.
+    pub(crate) may_share: bool,
 }
 
 /// Adjacent pages of a file that are adjacent on the device.
@@ -77,7 +79,13 @@ impl Tree {
             let object = format!("inode {}", ino.0);
             return Err(FsError::corrupt(object, format!("its tree has the depth {depth}")));
         }
-        Ok(Tree { ino, root: record.root.get(), depth, pages: Pages(record.pages.get()) })
+        Ok(Tree {
+            ino,
+            root: record.root.get(),
+            depth,
+            pages: Pages(record.pages.get()),
+            may_share: record.may_share(),
+        })
     }
 
     /// Puts the tree into the inode's record.
@@ -86,6 +94,9 @@ impl Tree {
         record.root = self.root.into();
         record.depth = self.depth.into();
         record.pages = self.pages.0.into();
+        if self.may_share {
+            record.flags.set(record.flags.get() | FLAG_SHARES);
+        }
     }
 
     /// Whether the file has no page.

@@ -38,7 +38,18 @@ pub struct Txn<'s> {
     store: &'s Arc<Store>,
     writes: Writes,
     fresh: Vec<Fresh>,
-    freed: Vec<(Vec<Extent>, Vacant)>,
+    freed: Vec<Freed>,
+    /// Data to which one more place of a tree refers.
+    shared: Vec<Extent>,
+}
+
+/// Pages that a transaction gives up.
+#[derive(Debug)]
+struct Freed {
+    extents: Vec<Extent>,
+    vacant: Vacant,
+    /// Whether other places of trees may refer to them.
+    may_be_shared: bool,
 }
 
 impl Slot<InodeRecord> {
@@ -75,7 +86,8 @@ impl<T> Copy for Slot<T> {}
 impl<'s> Txn<'s> {
     /// A transaction that changes nothing yet.
     pub(crate) fn new(store: &'s Arc<Store>) -> Txn<'s> {
-        Txn { store, writes: Writes::default(), fresh: Vec::new(), freed: Vec::new() }
+        let (fresh, freed, shared) = (Vec::new(), Vec::new(), Vec::new());
+        Txn { store, writes: Writes::default(), fresh, freed, shared }
     }
 
     /// Hangs new pages into a tree. The tree that comes back goes into the inode's record.
@@ -87,8 +99,8 @@ impl<'s> Txn<'s> {
         tree
     }
 
-    /// Takes pages out of a tree and frees them. The tree that comes back goes into the inode's
-    /// record.
+    /// Takes pages out of a tree and frees those to which no other place of a tree refers. The tree
+    /// that comes back goes into the inode's record.
     ///
     /// # Errors
     ///
@@ -96,15 +108,22 @@ impl<'s> Txn<'s> {
     ///
     /// # Panics
     ///
-    /// Panics if `vacant` does not prove every data page of the cut free to go (I-50).
+    /// Panics if `vacant` does not prove every data page of the cut free to go (I-50), unless the
+    /// tree may share it: what is freed then is known when the transaction has committed (rule 26).
     pub fn cut(&mut self, cut: Stored<Cut, Durable>, vacant: Vacant) -> Result<Tree, FsError> {
-        let Cut { tree, grown, data, nodes } = cut.into_object();
-        assert!(vacant.covers(&data), "I-50: pages are freed that somebody may use");
+        let Cut { tree, grown, data, nodes, shared } = cut.into_object();
+        let may_be_shared = tree.may_share;
+        assert!(may_be_shared || shared.is_empty(), "I-17: only a tree that says so shares data");
+        assert!(
+            may_be_shared || vacant.covers(&data),
+            "I-50: pages are freed that somebody may use"
+        );
         let vacant_nodes = Vacant::claim(self.store, &nodes)?;
         self.write_entries(&grown.publish);
         self.fresh.extend(grown.fresh);
-        self.freed.push((data, vacant));
-        self.freed.push((nodes, vacant_nodes));
+        self.shared.extend(shared);
+        self.freed.push(Freed { extents: data, vacant, may_be_shared });
+        self.freed.push(Freed { extents: nodes, vacant: vacant_nodes, may_be_shared: false });
         Ok(tree)
     }
 
@@ -133,7 +152,8 @@ impl<'s> Txn<'s> {
         self.writes.zeros(slot.at, count * CELL_BYTES);
     }
 
-    /// Makes the changes durable, then visible at their place, and frees what was cut.
+    /// Makes the changes durable, then visible at their place, and frees what was cut and is not
+    /// referred to by other trees.
     ///
     /// # Errors
     ///
@@ -156,7 +176,9 @@ impl<'s> Txn<'s> {
             committed?;
         }
         self.fresh.drain(..).for_each(Fresh::keep);
-        self.freed.drain(..).for_each(|(extents, vacant)| vacant.free(&extents));
+        let given_up = self.freed.iter_mut().filter(|freed| freed.may_be_shared);
+        self.store.settle_references(&self.shared, given_up.map(|freed| &mut freed.extents));
+        self.freed.drain(..).for_each(|freed| freed.vacant.free(&freed.extents));
         Ok(())
     }
 
@@ -173,7 +195,7 @@ impl<'s> Txn<'s> {
     }
 
     fn check_no_write_to_freed(&self) {
-        let freed = self.freed.iter().flat_map(|(extents, _)| extents);
+        let freed = self.freed.iter().flat_map(|freed| &freed.extents);
         let freed: Ranges = freed.map(|extent| extent.range()).collect();
         let is_freed = |byte: u64| freed.contains(byte / PAGE_BYTES);
         let hit = self.writes.iter().find(|write| is_freed(write.range().start));

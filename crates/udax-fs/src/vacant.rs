@@ -11,7 +11,7 @@ use crate::store::Store;
 use std::ops::Range;
 use udax_mapping::LayoutBroken;
 use udax_mm::sync::Arc;
-use udax_mm::{IdleSpan, LimboSink, RequestError};
+use udax_mm::{IdleSpan, LimboSink, Pages, RequestError};
 
 /// The proof that pages may be freed: nobody uses them, or their last put comes to the store.
 ///
@@ -48,11 +48,32 @@ impl Vacant {
     ///
     /// Panics if somebody uses one of them (I-50).
     pub(crate) fn claim(store: &Arc<Store>, extents: &[Extent]) -> Result<Vacant, FsError> {
-        let mut vacant = Vacant { store: Arc::clone(store), idle: Vec::new(), limbo: Vec::new() };
-        for &extent in extents {
-            vacant.idle.extend(claim(store, extent)?);
+        let mut vacant = Vacant::none(store);
+        // A tree may have the same pages at several places.
+        let pages: Ranges = extents.iter().map(|extent| extent.range()).collect();
+        for range in pages.iter() {
+            vacant.idle.extend(claim(store, Extent::of(range))?);
         }
         Ok(vacant)
+    }
+
+    /// The proof of no page: for what other places of trees refer to, or for nothing.
+    pub(crate) fn none(store: &Arc<Store>) -> Vacant {
+        Vacant { store: Arc::clone(store), idle: Vec::new(), limbo: Vec::new() }
+    }
+
+    /// Splits off the proof of the pages of `extents`, as far as this is one of them.
+    pub(crate) fn split_off(&mut self, extents: &[Extent]) -> Vacant {
+        let mut part = Vacant::none(&self.store);
+        let mut wanted: Ranges = extents.iter().map(|extent| extent.range()).collect();
+        let mut left: Ranges = self.limbo.iter().map(|extent| extent.range()).collect();
+        let in_limbo = wanted.iter().flat_map(|range| left.take(&range)).collect::<Vec<_>>();
+        part.limbo = in_limbo.into_iter().map(Extent::of).collect();
+        self.limbo = left.iter().map(Extent::of).collect();
+        for (extent, claim) in std::mem::take(&mut self.idle) {
+            divide(extent, claim, &wanted.take(&extent.range()), &mut part.idle, &mut self.idle);
+        }
+        part
     }
 
     /// Whether every page of `extents` may be freed.
@@ -63,17 +84,28 @@ impl Vacant {
     }
 
     /// The transaction that frees `extents` committed. Other pages of the proof stay in use.
+    ///
+    /// Pages that this is no proof of were shared when it was made, and nothing else refers to them
+    /// any more: whoever still uses them gives them back (rule 26).
     pub(crate) fn free(mut self, extents: &[Extent]) {
         let mut freed: Ranges = extents.iter().map(|extent| extent.range()).collect();
-        let in_limbo = self.limbo.iter().flat_map(|extent| freed.take(&extent.range()));
-        let in_limbo: Vec<Extent> = in_limbo.map(Extent::of).collect();
-        self.limbo.clear();
+        let mut kept: Ranges = self.limbo.drain(..).map(Extent::range).collect();
+        let take = |from: &mut Ranges, of: Vec<Range<u64>>| -> Vec<Extent> {
+            of.iter().flat_map(|range| from.take(range)).map(Extent::of).collect()
+        };
+        let in_limbo = take(&mut kept, freed.iter().collect());
+        for extent in &in_limbo {
+            freed.take(&extent.range());
+        }
+        let free = take(&mut freed, self.idle.iter().map(|(extent, _)| extent.range()).collect());
 
         let claims = self.idle.drain(..).map(|(_, claim)| claim).collect();
-        let free = freed.iter().map(Extent::of).collect();
         self.store.let_go(Decided { claims, free });
-        let decided = self.store.limbo.lock().free(&in_limbo);
+        self.store.free_in_limbo(&in_limbo);
+        let kept: Vec<Extent> = kept.iter().map(Extent::of).collect();
+        let decided = self.store.limbo.lock().keep(&kept);
         self.store.let_go(decided);
+        freed.iter().for_each(|range| self.store.free_in_use(Extent::of(range)));
     }
 }
 
@@ -100,6 +132,31 @@ impl Store {
         drop(decided.claims);
         self.give_back(decided.free);
     }
+
+    /// Frees pages in limbo with their last put.
+    fn free_in_limbo(&self, extents: &[Extent]) {
+        let decided = self.limbo.lock().free(extents);
+        self.let_go(decided);
+    }
+
+    /// Frees pages that nothing refers to, with their last put where somebody still counts them.
+    fn free_in_use(self: &Arc<Store>, extent: Extent) {
+        let sink: Arc<dyn LimboSink> = self.clone();
+        let Range { mut start, end } = extent.range();
+        // A device that is gone gives nothing out again.
+        while let Some(span) =
+            (start < end).then(|| self.span(Extent::of(start..end)).ok()).flatten()
+        {
+            let Ok((claims, limbo)) = span.pgmap().claim_or_defer(span.range(), &sink) else {
+                return;
+            };
+            let extents = |pages| self.extents_of(span.pgmap().pgmap(), pages);
+            let free = claims.iter().flat_map(|claim| extents(claim.pages())).collect();
+            self.let_go(Decided { claims, free });
+            self.free_in_limbo(&limbo.into_iter().flat_map(extents).collect::<Vec<_>>());
+            start += span.pages().0;
+        }
+    }
 }
 
 /// Claims pages that the store says nobody can use, in pieces that lie in one medium each.
@@ -120,6 +177,28 @@ fn claim(store: &Store, extent: Extent) -> Result<Vec<(Extent, IdleSpan)>, FsErr
         start = part.end().0;
     }
     Ok(claimed)
+}
+
+/// Divides a claim on an extent: `parts` of it, which are in order, go to `into`, the rest to `rest`.
+fn divide(
+    extent: Extent,
+    claim: IdleSpan,
+    parts: &[Range<u64>],
+    into: &mut Vec<(Extent, IdleSpan)>,
+    rest: &mut Vec<(Extent, IdleSpan)>,
+) {
+    let first = claim.pages().start;
+    let page = |at: u64| first + Pages(at - extent.start.0);
+    let (mut at, mut left) = (extent.start.0, claim);
+    for part in parts {
+        let (before, from) = left.split(page(part.start));
+        let (inside, after) = from.split(page(part.end));
+        rest.push((Extent::of(at..part.start), before));
+        into.push((Extent::of(part.clone()), inside));
+        (at, left) = (part.end, after);
+    }
+    rest.push((Extent::of(at..extent.end().0), left));
+    rest.retain(|(extent, _)| !extent.pages.is_empty());
 }
 
 /// Splits a claim into the extents of the device that it covers.

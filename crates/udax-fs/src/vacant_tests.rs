@@ -2,10 +2,12 @@
 
 use super::*;
 use crate::format::Ino;
+use crate::graft::Piece;
+use crate::replace::Content;
 use crate::testing;
-use crate::tree::Tree;
+use crate::tree::{Run, Tree};
 use crate::txn::Txn;
-use udax_mm::{Folio, Order, Pages};
+use udax_mm::{FileIndex, Folio, Order, Pages};
 
 /// A file of eight pages of which somebody uses the third.
 struct Used {
@@ -150,4 +152,84 @@ fn pages_that_come_back_together_are_told_apart() {
     assert_eq!(freed.iter().collect::<Vec<_>>(), [first.range()]);
     let decided = limbo.keep(&[rest]);
     assert!(decided.free.is_empty() && !decided.claims.is_empty());
+}
+
+/// Two files that have the same eight pages.
+struct Sharing {
+    used: Used,
+    other: Tree,
+}
+
+impl Sharing {
+    fn new() -> Sharing {
+        let mut used = Used::new();
+        used.tree.may_share = true;
+        let mut other = testing::tree(Ino(13));
+        other.may_share = true;
+        let runs = used.tree.runs(&used.store, FileIndex(0)..FileIndex(8)).unwrap();
+        let piece = |run: &Run| Piece {
+            index: run.index.0,
+            extent: Extent { start: run.device, pages: run.pages },
+        };
+        let pieces = Content::Shared(runs.iter().map(piece).collect());
+        let swap = other.replace(&used.store, FileIndex(0)..FileIndex(8), pieces).unwrap();
+        let swap = swap.flush(&used.store).unwrap().fence(&used.store).unwrap();
+        let mut txn = Txn::new(&used.store);
+        let other = txn.cut(swap, Vacant::none(&used.store)).unwrap();
+        txn.commit().unwrap();
+        Sharing { used, other }
+    }
+
+    /// Cuts all of a file of which every page was shared when its layout was broken.
+    fn cut(&self, tree: &Tree) -> Txn<'_> {
+        let cut = testing::cut(&self.used.store, tree, 0..8);
+        let mut txn = Txn::new(&self.used.store);
+        let _ = txn.cut(cut, Vacant::none(&self.used.store)).unwrap();
+        txn
+    }
+}
+
+#[test]
+fn a_page_is_freed_by_the_last_file_that_gives_it_up_whichever_that_is() {
+    let mut sharing = Sharing::new();
+    sharing.used.user = None;
+    let before = sharing.used.store.free_pages();
+    // Both break their layouts, and find the pages shared, before either commits.
+    let (first, second) = (sharing.cut(&sharing.used.tree), sharing.cut(&sharing.other));
+    second.commit().unwrap();
+    assert!(!sharing.used.is_free());
+    first.commit().unwrap();
+    assert!(sharing.used.is_free() && sharing.used.is_idle());
+    assert_eq!(sharing.used.store.free_pages(), before + Pages(10), "data and two nodes");
+    assert_eq!(sharing.used.store.limbo_pages(), Pages(0));
+}
+
+#[test]
+fn a_shared_page_in_use_is_freed_with_its_last_put_after_the_last_file_gave_it_up() {
+    let mut sharing = Sharing::new();
+    let (first, second) = (sharing.cut(&sharing.used.tree), sharing.cut(&sharing.other));
+    first.commit().unwrap();
+    assert_eq!(sharing.used.store.limbo_pages(), Pages(0));
+    second.commit().unwrap();
+    assert!(!sharing.used.is_free());
+    assert_eq!(sharing.used.store.limbo_pages(), Pages(1));
+    sharing.used.user = None;
+    assert!(sharing.used.is_free() && sharing.used.is_idle());
+    assert_eq!(sharing.used.store.limbo_pages(), Pages(0));
+}
+
+#[test]
+fn a_proof_is_split_at_every_page() {
+    let mut used = Used::new();
+    used.user = None;
+    let data = testing::cut(&used.store, &used.tree, 0..8).freed()[0].range();
+    for part in [0..8, 0..3, 2..5, 7..8, 4..4] {
+        let part = data.start + part.start..data.start + part.end;
+        let mut whole = Vacant::claim(&used.store, &[Extent::of(data.clone())]).unwrap();
+        let first = whole.split_off(&[Extent::of(part.clone())]);
+        assert!(first.covers(&[Extent::of(part.clone())]));
+        let outside = [data.start..part.start, part.end..data.end].map(Extent::of);
+        assert!(whole.covers(&outside));
+        assert!(part.is_empty() || !whole.covers(&[Extent::of(part)]));
+    }
 }

@@ -36,8 +36,11 @@ impl Filesystem {
         if on_medium != core.itable.used() {
             return Ok(Err(format!("{on_medium} inodes, memory says {}", core.itable.used())));
         }
-        if let Err(found) = self.compare_free(&shadow).and_then(|()| core.store.pins.verify(&pins))
-        {
+        let compared = self
+            .compare_free(&shadow)
+            .and_then(|()| self.compare_shares(&shadow))
+            .and_then(|()| core.store.pins.verify(&pins));
+        if let Err(found) = compared {
             return Ok(Err(found));
         }
         for inode in core.cache.all() {
@@ -73,6 +76,17 @@ impl Filesystem {
             }
         }
         Ok(())
+    }
+
+    /// The trees on the medium refer to each page as often as memory says (I-17).
+    fn compare_shares(&self, shadow: &Store) -> Result<(), String> {
+        let counted = |store: &Store| store.shares.lock().counted().collect::<Vec<_>>();
+        let (medium, memory) = (counted(shadow), counted(&self.core().store));
+        match medium.iter().zip(&memory).find(|(found, said)| found != said) {
+            Some((found, said)) => Err(format!("shared: {found:?}, memory says {said:?}")),
+            None if medium.len() == memory.len() => Ok(()),
+            None => Err(format!("{} shared extents, memory says {}", medium.len(), memory.len())),
+        }
     }
 
     fn verify_pages(&self) -> Result<(), String> {

@@ -35,7 +35,7 @@ enum Past {
 impl Inode {
     /// Allocates what is a hole in the bytes of `range`, and grows the file to the end of it.
     ///
-    /// What is new reads as zeros. A file that is 2 MiB or larger gets 2 MiB blocks wherever a
+    /// What is new reads as zeros; data that the file has stays as it is, shared or not. A file that is 2 MiB or larger gets 2 MiB blocks wherever a
     /// whole aligned 2 MiB of it is a hole, for as long as there are any.
     ///
     /// # Errors
@@ -70,8 +70,12 @@ impl Inode {
         let mut from = range.start;
         while from < range.end {
             let to = range.end.min(next_chunk(from));
-            self.allocate_chunk(from, to, past)?;
-            from = to;
+            if past == Past::Grow {
+                self.own_tail()?;
+            }
+            if self.allocate_chunk(from, to, past)? {
+                from = to;
+            }
         }
         Ok(())
     }
@@ -86,7 +90,9 @@ impl Inode {
         if wanted > free { Err(FsError::NoSpace { wanted, free }) } else { Ok(()) }
     }
 
-    fn allocate_chunk(&self, from: u64, to: u64, past: Past) -> Result<(), FsError> {
+    /// Allocates in one chunk. False, and nothing, if the file shares the page that it would have to
+    /// zero the end of.
+    fn allocate_chunk(&self, from: u64, to: u64, past: Past) -> Result<bool, FsError> {
         let (pages, grown) = {
             let _faults = self.mapping.faults();
             let mut state = self.node.write();
@@ -94,13 +100,16 @@ impl Inode {
             let size = state.size();
             let to = if past == Past::Grow { to } else { to.min(size) };
             if from >= to {
-                return Ok(());
+                return Ok(true);
+            }
+            if to > size && self.node.shares_page_of(&state, size)? {
+                return Ok(false);
             }
             let pages = pages_holding(from, to);
             let pieces = self.node.zeroed(&state, pages.clone())?;
             let graft = self.node.graft(&state, pieces)?;
             if graft.is_none() && to <= size {
-                return Ok(());
+                return Ok(true);
             }
             if to > size {
                 self.node.zero_tail(&state, to)?;
@@ -109,7 +118,7 @@ impl Inode {
             (pages, size..to)
         };
         self.show(pages, grown);
-        Ok(())
+        Ok(true)
     }
 
     /// Lets user mappings see pages that were holes, or that lay past the end.
@@ -222,7 +231,7 @@ impl Node {
     }
 
     /// Continues where the page before `index` lies.
-    fn goal(&self, tree: &Tree, index: FileIndex) -> Result<Goal, FsError> {
+    pub(super) fn goal(&self, tree: &Tree, index: FileIndex) -> Result<Goal, FsError> {
         let Some(before) = index.0.checked_sub(1).map(FileIndex) else { return Ok(Goal::Packed) };
         match tree.lookup(&self.core.store, before, before..index)? {
             Lookup::Run(run) => Ok(Goal::At(run.device + index.since(run.index))),
@@ -234,6 +243,10 @@ impl Node {
     /// mapped store may have left something there, and growing must not show it.
     ///
     /// The zeros are durable with the next fence, which comes before the new size.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the file shares that page (I-36).
     #[track_caller]
     pub(super) fn zero_tail(&self, state: &State, to: u64) -> Result<(), FsError> {
         let size = state.size();
@@ -242,6 +255,7 @@ impl Node {
             return Ok(());
         }
         let index = FileIndex::of_byte(size);
+        assert!(!self.shares_page_of(state, size)?, "I-36: bytes of a shared page are zeroed");
         match state.tree.lookup(&self.core.store, index, index..index + Pages(1))? {
             Lookup::Hole(_) => Ok(()),
             Lookup::Run(run) => {

@@ -7,6 +7,7 @@ use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, PgmapOff, PinInfo, Wait};
 use super::iomap::spans;
 use super::{END, Inode};
 use crate::FsError;
+use crate::MountMode;
 use crate::alloc::Extent;
 use crate::format::{FLAG_FROZEN, MAX_FILE_BYTES};
 use crate::inode::FreePolicy;
@@ -43,15 +44,17 @@ impl Inode {
             // Before the wait, which is of no use then.
             self.refuse_mapped()?;
             self.allocate_within(0..MAX_FILE_BYTES)?;
+            self.own_tail()?;
             let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
             if self.freeze_broken(&broken)? {
                 return Ok(());
             }
-            // Somebody punched a hole meanwhile.
+            // Somebody punched a hole meanwhile, or the file has begun to share its last page.
         }
     }
 
-    /// Sets the flag, while nobody maps or pins the file. False if it has a hole.
+    /// Sets the flag, while nobody maps or pins the file. False if it has a hole, or shares the page
+    /// in which it ends, the rest of which is zeroed.
     ///
     /// All bytes are durable before the flag is, so a crash leaves no frozen file with others.
     fn freeze_broken(&self, broken: &LayoutBroken<'_>) -> Result<bool, FsError> {
@@ -73,10 +76,13 @@ impl Inode {
         }
         // Who maps the file from here on finds it frozen.
         self.refuse_mapped()?;
-        self.node.zero_tail(&state, u64::MAX)?;
+        let shares_tail = self.node.shares_page_of(&state, state.size())?;
+        if !shares_tail {
+            self.node.zero_tail(&state, u64::MAX)?;
+        }
         store.fence_all()?;
         let filled: u64 = runs.iter().map(|run| run.pages.0).sum();
-        if filled < state.end().0 {
+        if shares_tail || filled < state.end().0 {
             return Ok(false);
         }
         let mut next = state.clone();
@@ -95,6 +101,9 @@ impl Inode {
     }
 
     /// The bytes of a frozen file, without a copy. `info` says in whose name they are pinned.
+    ///
+    /// The bytes must be nobody else's: what the file shares with others is copied first, as
+    /// [`Inode::unshare`] does.
     ///
     /// # Errors
     ///
@@ -148,7 +157,20 @@ impl Inode {
 
     /// Takes every translation back and freezes the folios behind the file.
     fn freeze_folios(&self, info: &PinInfo) -> Result<Vec<FrozenFolio>, FsError> {
-        let mut broken = self.mapping.break_layout(FileIndex(0)..END, Wait::Never)?;
+        let mut broken = loop {
+            // Nobody stores to what is mounted read-only, shared or not.
+            let is_shared = self.node.core.mode() == MountMode::ReadWrite
+                && self.first_shared(FileIndex(0)..END)?.is_some();
+            if is_shared {
+                self.unshare(0..MAX_FILE_BYTES)?;
+            }
+            let broken = self.mapping.break_layout(FileIndex(0)..END, Wait::Never)?;
+            let is_own = self.node.core.mode() == MountMode::ReadOnly
+                || !self.node.shares(&self.node.read(), FileIndex(0)..END)?;
+            if is_own {
+                break broken;
+            }
+        };
         let mut folios = Vec::new();
         for span in broken.take_idle() {
             freeze_span(span, info, &mut folios)?;

@@ -1,4 +1,5 @@
-//! What the mapping asks an inode: where pages lie, and to fill a hole before a store.
+//! What the mapping asks an inode: where pages lie, and to fill a hole, or to copy what is shared,
+//! before a store.
 //!
 //! Called under the lock of an entry, so this file takes only the state lock and what is inside it.
 
@@ -8,11 +9,12 @@ use udax_dev::DaxSpan;
 use udax_mapping::{Iomap, IomapError, IomapOps};
 use udax_mm::{Access, FileIndex, Order, Pages};
 
+use super::copy::Overlay;
 use super::{END, Node, State};
-use crate::FsError;
 use crate::alloc::Extent;
-use crate::store::Store;
+use crate::store::{Store, Vacant};
 use crate::tree::{Lookup, Run};
+use crate::{FsError, MountMode};
 
 impl IomapOps for Node {
     fn iomap(&self, index: FileIndex, access: Access) -> Result<Iomap, IomapError> {
@@ -28,9 +30,16 @@ impl IomapOps for Node {
     }
 
     fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {
-        let tree = self.read().tree;
-        Ok(spans(&self.core.store, tree.runs(&self.core.store, range).map_err(boxed)?)
-            .map_err(boxed)?)
+        let (store, tree) = (&self.core.store, self.read().tree);
+        let runs = tree.runs(store, range).map_err(boxed)?;
+        // What other places of trees refer to is theirs too: nobody waits for it, nobody claims it
+        // (rule 26). Where nothing is written, nobody loses anything.
+        let own = if tree.may_share && self.core.mode() == MountMode::ReadWrite {
+            runs.into_iter().flat_map(|run| store.own_parts(run)).collect()
+        } else {
+            runs
+        };
+        Ok(spans(store, own).map_err(boxed)?)
     }
 }
 
@@ -43,18 +52,15 @@ impl Node {
                 state.check_not_frozen()?;
             }
             match find(&self.core.store, &state, index)? {
-                Iomap::Hole { .. } if access == Access::Write => (),
+                found if access == Access::Write && !is_ready(&found) => (),
                 found => return Ok(found),
             }
         }
         self.core.check_writable()?;
         let mut state = self.write();
         state.check_not_frozen()?;
-        match find(&self.core.store, &state, index)? {
-            Iomap::Hole { .. } => (),
-            found => return Ok(found),
-        }
-        let filled = self.fill_around(&mut state, index)?;
+        let found = find(&self.core.store, &state, index)?;
+        let filled = self.make_ready(&mut state, index, found)?;
         let found = find(&self.core.store, &state, index)?;
         Ok(match found {
             Iomap::Data { span, start, is_shared, .. } => {
@@ -62,6 +68,27 @@ impl Node {
             }
             other => other,
         })
+    }
+
+    /// Makes what was found at `index` fit for a store. Returns what is new.
+    fn make_ready(
+        &self,
+        state: &mut State,
+        index: FileIndex,
+        found: Iomap,
+    ) -> Result<Range<FileIndex>, FsError> {
+        match found {
+            Iomap::Hole { .. } => self.fill_around(state, index),
+            // One page: the lock of its entry holds off who uses it, and covers no more for sure.
+            Iomap::Data { is_shared: true, .. } => {
+                let page = index..index + Pages(1);
+                let is_copied =
+                    self.copy(state, &page, Overlay::NONE, Vacant::none(&self.core.store))?;
+                assert!(is_copied, "what was found is there while the state is locked");
+                Ok(page)
+            }
+            Iomap::Data { .. } | Iomap::PastEnd => Ok(index..index),
+        }
     }
 
     /// Fills the 2 MiB around `index` if the file has a hole in all of it and there is a block for
@@ -89,8 +116,9 @@ impl Node {
     }
 }
 
-fn data(span: DaxSpan, start: FileIndex) -> Iomap {
-    Iomap::Data { span, start, is_shared: false, new: start..start }
+/// Whether what was found can be stored to.
+fn is_ready(found: &Iomap) -> bool {
+    !matches!(found, Iomap::Hole { .. } | Iomap::Data { is_shared: true, .. })
 }
 
 /// What lies at `index`.
@@ -98,21 +126,26 @@ fn find(store: &Store, state: &State, index: FileIndex) -> Result<Iomap, FsError
     if index >= state.end() {
         return Ok(Iomap::PastEnd);
     }
-    match state.tree.lookup(store, index, FileIndex(0)..END)? {
+    let run = match state.tree.lookup(store, index, FileIndex(0)..END)? {
         Lookup::Hole(pages) => {
-            Ok(Iomap::Hole { pages: Pages(pages.0.min(state.end().since(index).0)) })
+            return Ok(Iomap::Hole { pages: Pages(pages.0.min(state.end().since(index).0)) });
         }
-        Lookup::Run(run) => {
-            let before = index.since(run.index);
-            let span = store.span(Extent { start: run.device, pages: run.pages })?;
-            if before < span.pages() {
-                return Ok(data(span, run.index));
-            }
-            // The run crosses from one medium to the next before the page that was asked for.
-            let rest = Extent { start: run.device + before, pages: run.pages - before };
-            Ok(data(store.span(rest)?, index))
-        }
+        Lookup::Run(run) => run,
+    };
+    let page = run.device + index.since(run.index);
+    let whole = Extent { start: run.device, pages: run.pages };
+    let (is_shared, part) =
+        if state.tree.may_share { store.share_around(page, whole) } else { (false, whole) };
+    let start = run.index + part.start.since(run.device);
+    let before = page.since(part.start);
+    let span = store.span(part)?;
+    if before < span.pages() {
+        return Ok(Iomap::Data { span, start, is_shared, new: start..start });
     }
+    // The run crosses from one medium to the next before the page that was asked for.
+    let rest = Extent { start: page, pages: part.pages - before };
+    let (span, start) = (store.span(rest)?, index);
+    Ok(Iomap::Data { span, start, is_shared, new: start..start })
 }
 
 /// The addresses of `runs`; a run that crosses media becomes several spans.

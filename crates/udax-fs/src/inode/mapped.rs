@@ -24,6 +24,8 @@ pub struct FileExtent {
     pub pages: Pages,
     /// The order of the folios that the extent is made of.
     pub order: Order,
+    /// Whether other files, or other places of this one, have these pages too.
+    pub is_shared: bool,
 }
 
 /// A user mapping of a file, which it keeps open. Dropping it unmaps.
@@ -201,13 +203,7 @@ impl Inode {
         let _faults = self.mapping.faults();
         let tree = self.node.read().tree;
         let runs = tree.runs(&self.node.core.store, FileIndex(0)..END)?;
-        let extent = |run: crate::tree::Run| FileExtent {
-            index: run.index,
-            device: run.device,
-            pages: run.pages,
-            order: run.order,
-        };
-        Ok(runs.into_iter().map(extent).collect())
+        Ok(runs.into_iter().flat_map(|run| self.node.core.store.extents_in(&tree, run)).collect())
     }
 
     fn check_access(&self, access: Access) -> Result<(), FsError> {

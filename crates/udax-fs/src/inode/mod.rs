@@ -11,11 +11,15 @@
 //! waits for a pin holds none of them, so whoever holds the pin can still read, write and fault.
 
 pub(crate) mod attr;
+mod clone;
+mod copy;
+mod dedupe;
 mod evict;
 mod fill;
 mod freeze;
 mod iomap;
 mod mapped;
+mod pair;
 mod punch;
 mod read;
 pub(crate) mod record;
@@ -32,6 +36,7 @@ use udax_mm::units::PAGE_BYTES;
 use udax_mm::{FileIndex, Pages};
 
 pub use attr::{Attr, SetAttr};
+pub use dedupe::Deduped;
 pub use mapped::{FileExtent, FileMapping};
 pub use truncate::FreePolicy;
 

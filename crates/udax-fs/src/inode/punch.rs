@@ -6,7 +6,7 @@ use udax_mapping::FilePin;
 use udax_mm::FileIndex;
 use udax_mm::units::PAGE_BYTES;
 
-use super::{Inode, Node, State, end_of};
+use super::{Inode, Node, State, end_of, pages_holding};
 use crate::FsError;
 use crate::format::MAX_FILE_BYTES;
 use crate::inode::FreePolicy;
@@ -35,27 +35,35 @@ impl Inode {
             return Ok(Vec::new());
         }
         let pages = pages_to_break(&range, size);
-        let mut broken = self.break_layout(pages.start, pages.end, policy)?;
-        let deferred = broken.take_deferred();
-        let vacant = Vacant::take(&self.node.core.store, &mut broken);
-        let mut state = self.node.write();
-        state.check_not_frozen()?;
-        let done = self.node.punch(&mut state, &range, broken.range(), vacant);
-        if done.is_err() {
-            // With the entries, the break removed the knowledge of what was stored to pages that
-            // stay.
-            self.node.flush_runs(&state, broken.range())?;
+        loop {
+            self.own_page_of(range.start)?;
+            if range.end < self.node.read().size() {
+                self.own_page_of(range.end)?;
+            }
+            let mut broken = self.break_layout(pages.start, pages.end, policy)?;
+            let deferred = broken.take_deferred();
+            let vacant = Vacant::take(&self.node.core.store, &mut broken);
+            let mut state = self.node.write();
+            state.check_not_frozen()?;
+            let done = self.node.punch(&mut state, &range, broken.range(), vacant);
+            if !matches!(done, Ok(true)) {
+                // With the entries, the break removed the knowledge of what was stored to pages
+                // that stay.
+                self.node.flush_runs(&state, broken.range())?;
+            }
+            if done? {
+                drop(state);
+                drop(broken);
+                return Ok(deferred.tell());
+            }
         }
-        done?;
-        drop(state);
-        drop(broken);
-        Ok(deferred.tell())
     }
 }
 
 impl Node {
     /// Punches the part of `range` that lies in the file, whose size may have changed since the
-    /// layout of the `broken` pages was.
+    /// layout of the `broken` pages was. False, and nothing, if the file shares a page of which a
+    /// part has to be zeroed.
     #[track_caller]
     fn punch(
         &self,
@@ -63,15 +71,21 @@ impl Node {
         range: &Range<u64>,
         broken: Range<FileIndex>,
         vacant: Vacant,
-    ) -> Result<(), FsError> {
+    ) -> Result<bool, FsError> {
         let size = state.size();
         let range = range.start..range.end.min(size);
         if range.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let whole = whole_pages(&range, size);
         // The page in which the file ends only since then is zeroed and stays.
         let whole = whole.start..whole.end.min(broken.end);
+        let edges = edges(&range, &whole);
+        for edge in edges.iter().filter(|edge| !edge.is_empty()) {
+            if self.shares(state, pages_holding(edge.start, edge.end))? {
+                return Ok(false);
+            }
+        }
         let store = &self.core.store;
         let mut txn = Txn::new(store);
         let mut next = state.clone();
@@ -81,9 +95,12 @@ impl Node {
         }
         // Last, because the pool may have had no page for a node: what fails changes no byte.
         // Durable with the commit, whose last fence comes from this thread.
-        self.zero_edges(state, range, &whole)?;
+        for edge in edges {
+            self.zero_in_page(state, edge)?;
+        }
         next.touch();
-        self.commit(state, next, txn)
+        self.commit(state, next, txn)?;
+        Ok(true)
     }
 
     /// Makes durable what was stored to `pages`.
@@ -96,26 +113,8 @@ impl Node {
         store.fence()
     }
 
-    /// Zeros the bytes of `range` that lie outside the `whole` pages. They and all else in their
-    /// pages are durable with the next fence: the break may have removed the entries of these
-    /// pages.
-    #[track_caller]
-    fn zero_edges(
-        &self,
-        state: &State,
-        range: Range<u64>,
-        whole: &Range<FileIndex>,
-    ) -> Result<(), FsError> {
-        if whole.is_empty() {
-            let cut = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
-            self.zero_in_page(state, range.start..cut)?;
-            return self.zero_in_page(state, cut..range.end);
-        }
-        self.zero_in_page(state, range.start..whole.start.byte())?;
-        self.zero_in_page(state, whole.end.byte().min(range.end)..range.end)
-    }
-
-    /// Zeros bytes of one page, if it is there.
+    /// Zeros bytes of one page, if it is there. They and all else in the page are durable with the
+    /// next fence: the break may have removed its entry.
     #[track_caller]
     fn zero_in_page(&self, state: &State, bytes: Range<u64>) -> Result<(), FsError> {
         if bytes.is_empty() {
@@ -133,6 +132,15 @@ impl Node {
             }
         }
     }
+}
+
+/// The bytes of `range` outside the `whole` pages, each part of them in one page.
+fn edges(range: &Range<u64>, whole: &Range<FileIndex>) -> [Range<u64>; 2] {
+    if whole.is_empty() {
+        let cut = range.start.next_multiple_of(PAGE_BYTES).min(range.end);
+        return [range.start..cut, cut..range.end];
+    }
+    [range.start..whole.start.byte(), whole.end.byte().min(range.end)..range.end]
 }
 
 /// The pages that punching `range` may free, of a file that has `size` bytes and may grow or shrink

@@ -24,8 +24,15 @@ impl Inode {
         self.check_file()?;
         // The layout lock holds off everything that could free the pages that are copied.
         let _faults = self.mapping.faults();
-        let state = self.node.read().clone();
-        self.node.copy_out(&state, into, at)
+        let state = self.node.read();
+        if state.tree.may_share {
+            // A store through a mapping may move the file away from pages that it shares, and the
+            // others may free them: not while they are copied (rule 28).
+            return self.node.copy_out(&state, into, at);
+        }
+        let copy = state.clone();
+        drop(state);
+        self.node.copy_out(&copy, into, at)
     }
 
     /// The target of a symbolic link.

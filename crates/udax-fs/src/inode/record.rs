@@ -4,7 +4,7 @@ use udax_mm::Pages;
 use zerocopy::FromZeros as _;
 
 use super::attr::{Attr, PERMISSIONS};
-use crate::format::{FLAG_FROZEN, InodeRecord, MAX_FILE_BYTES};
+use crate::format::{FLAG_FROZEN, FLAG_SHARES, ITABLE_INO, InodeRecord, MAX_FILE_BYTES};
 use crate::{Ino, Kind};
 
 /// The bits of a mode that say what an inode is.
@@ -73,6 +73,11 @@ impl InodeRecord {
         self.flags.get() & FLAG_FROZEN != 0
     }
 
+    /// Whether other files may refer to data that this one refers to.
+    pub(crate) fn may_share(&self) -> bool {
+        self.flags.get() & FLAG_SHARES != 0
+    }
+
     /// Checks the record of number `ino` by itself, and says what it is: `None` is free.
     ///
     /// # Errors
@@ -93,8 +98,11 @@ impl InodeRecord {
         if self.size.get() > MAX_FILE_BYTES {
             return Err(format!("a size of {} bytes", self.size.get()));
         }
-        if self.flags.get() & !FLAG_FROZEN != 0 {
+        if self.flags.get() & !(FLAG_FROZEN | FLAG_SHARES) != 0 {
             return Err(format!("unknown flags {:#x}", self.flags.get()));
+        }
+        if self.may_share() && (kind != Kind::File || ino == ITABLE_INO) {
+            return Err("it shares data and is not a file".to_owned());
         }
         Ok(Some(kind))
     }

@@ -54,24 +54,28 @@ impl Inode {
         loop {
             if self.node.read().size() <= size {
                 let _writer = self.writer.lock();
+                self.own_tail()?;
                 if self.grow(size)? {
                     return Ok(Vec::new());
                 }
             } else {
+                self.own_page_of(size)?;
                 let mut broken = self.break_layout(end_of(size), END, policy)?;
                 let deferred = broken.take_deferred();
                 if self.shrink_broken(size, broken)? {
                     return Ok(deferred.tell());
                 }
             }
-            // The size has passed `size` meanwhile, so this is the other case.
+            // The size has passed `size` meanwhile, so this is the other case, or the file has begun
+            // to share the page in which it ends.
         }
     }
 
     /// Shrinks the file to `to` bytes: the pages of `broken` are freed with `txn`.
     ///
     /// The proof is held until the transaction has committed, so nobody can map, pin or add a page
-    /// in the range before it is gone. Returns whether the file was larger than `to`.
+    /// in the range before it is gone. False, and nothing has changed, if the file was not larger
+    /// than `to`, or shares the page in which it would end: bytes of it have to be zeroed.
     ///
     /// # Errors
     ///
@@ -93,6 +97,10 @@ impl Inode {
         let mut state = self.node.write();
         state.check_not_frozen()?;
         if state.size() <= to {
+            return Ok(false);
+        }
+        if self.node.shares_page_of(&state, to)? {
+            self.node.flush_runs(&state, broken.range())?;
             return Ok(false);
         }
         assert!(
@@ -122,10 +130,14 @@ impl Inode {
     /// Takes back what an append could not complete. The caller holds the writer lock, and tells
     /// the holders of pins when it does not any more.
     pub(super) fn truncate_locked(&self, size: u64) -> Result<Deferred, FsError> {
-        let mut broken = self.break_layout(end_of(size), END, FreePolicy::Defer)?;
-        let deferred = broken.take_deferred();
-        self.shrink_broken(size, broken)?;
-        Ok(deferred)
+        loop {
+            self.own_page_of(size)?;
+            let mut broken = self.break_layout(end_of(size), END, FreePolicy::Defer)?;
+            let deferred = broken.take_deferred();
+            if self.shrink_broken(size, broken)? || self.node.read().size() <= size {
+                return Ok(deferred);
+            }
+        }
     }
 
     /// Breaks the layout of pages `from..to`, as the policy says.
@@ -149,15 +161,15 @@ impl Inode {
         broken
     }
 
-    /// Grows the file to `size`, or leaves it. False if it is larger. The caller holds the writer
-    /// lock.
+    /// Grows the file to `size`, or leaves it. False if it is larger, or shares the page in which it
+    /// ends. The caller holds the writer lock.
     fn grow(&self, size: u64) -> Result<bool, FsError> {
         let old = {
             let _faults = self.mapping.faults();
             let mut state = self.node.write();
             state.check_not_frozen()?;
             let old = state.size();
-            if old > size {
+            if old > size || old < size && self.node.shares_page_of(&state, old)? {
                 return Ok(false);
             }
             self.node.zero_tail(&state, size)?;

@@ -1,7 +1,9 @@
-//! Writing bytes: in place where there are pages, out of place where there are none.
+//! Writing bytes: in place where the file has pages of its own, out of place where it has none, or
+//! only pages that it shares.
 
 use udax_mm::FileIndex;
 
+use super::copy::Overlay;
 use super::fill::next_chunk;
 use super::{Inode, Node, State, pages_holding};
 use crate::FsError;
@@ -14,8 +16,9 @@ impl Inode {
     ///
     /// What was written is durable at return. Bytes that exist are overwritten in place, 8 at a
     /// time; what is new (holes, and everything past the end) appears at once, together with the
-    /// size. A write that crosses a multiple of 4 MiB is several such steps, in order. The time of
-    /// a write that only overwrites is durable with the next [`Inode::sync`].
+    /// size. Data that other files have too is copied, and the bytes appear in the copy at once. A
+    /// write that crosses a multiple of 4 MiB, or the border of such data, is several such steps,
+    /// in order. The time of a write that only overwrites is durable with the next [`Inode::sync`].
     ///
     /// # Errors
     ///
@@ -67,8 +70,8 @@ impl Inode {
         while done < bytes.len() {
             let from = at + to_u64(done);
             let len = to_usize(next_chunk(from) - from).min(bytes.len() - done);
-            match self.write_chunk(&bytes[done..done + len], from) {
-                Ok(()) => done += len,
+            match self.write_step(&bytes[done..done + len], from) {
+                Ok(written) => done += written,
                 Err(error) if done == 0 => return Err(error),
                 Err(_) => break,
             }
@@ -76,14 +79,45 @@ impl Inode {
         Ok(done)
     }
 
-    /// Writes bytes that lie in one chunk.
-    fn write_chunk(&self, bytes: &[u8], at: u64) -> Result<(), FsError> {
+    /// Writes the first of some bytes that lie in one chunk, and returns how many: up to where data
+    /// that the file shares begins or ends.
+    fn write_step(&self, bytes: &[u8], at: u64) -> Result<usize, FsError> {
+        let end = at + to_u64(bytes.len());
+        loop {
+            let shared = self.first_shared(pages_holding(at, end))?;
+            let from = shared.as_ref().map_or(end, |shared| shared.start.byte().min(end));
+            let is_written = if let Some(shared) = shared.filter(|_| from <= at) {
+                let part = &bytes[..to_usize(end.min(shared.end.byte()) - at)];
+                let is_copied = self.copy(&shared, Overlay { bytes: part, at })?;
+                is_copied.then_some(part.len())
+            } else {
+                let part = &bytes[..to_usize(from - at)];
+                self.write_in_place(part, at)?.then_some(part.len())
+            };
+            // Else others began or ceased to share the data meanwhile.
+            if let Some(written) = is_written {
+                return Ok(written);
+            }
+        }
+    }
+
+    /// Writes bytes that lie in one chunk. False, and nothing, if the file shares a page that would
+    /// be stored to.
+    fn write_in_place(&self, bytes: &[u8], at: u64) -> Result<bool, FsError> {
         let end = at + to_u64(bytes.len());
         let pages = pages_holding(at, end);
+        if self.node.read().size() < at {
+            self.own_tail()?;
+        }
         let layout = self.mapping.faults();
         let mut state = self.node.write();
         state.check_not_frozen()?;
         let size = state.size();
+        if self.node.shares(&state, pages.clone())?
+            || size < at && self.node.shares_page_of(&state, size)?
+        {
+            return Ok(false);
+        }
         let pieces = self.node.written(&state, bytes, at)?;
         // Before the first byte is overwritten, because the pool may have no page for a node.
         let graft = self.node.graft(&state, pieces)?;
@@ -96,13 +130,13 @@ impl Inode {
             self.node.core.store.fence()?;
             state.touch();
             state.has_lazy_times = true;
-            return Ok(());
+            return Ok(true);
         }
         self.node.publish(&mut state, graft, end)?;
         drop(state);
         drop(layout);
         self.show(pages, size..end.max(size));
-        Ok(())
+        Ok(true)
     }
 }
 
