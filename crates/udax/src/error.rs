@@ -173,6 +173,7 @@ impl From<Error> for io::Error {
             | ErrorKind::InUse
             | ErrorKind::StillOpen => io::ErrorKind::ResourceBusy,
             ErrorKind::Interrupted => io::ErrorKind::Interrupted,
+            ErrorKind::OtherPool => io::ErrorKind::CrossesDevices,
             ErrorKind::Stale => io::ErrorKind::StaleNetworkFileHandle,
             ErrorKind::NotAPool | ErrorKind::Truncated | ErrorKind::Corrupt => {
                 io::ErrorKind::InvalidData

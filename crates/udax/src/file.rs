@@ -67,7 +67,7 @@ impl File {
     ///
     /// Fails if the handle is not open for reading, or the medium fails.
     pub fn read_at(&self, into: &mut [u8], at: u64) -> Result<usize> {
-        self.require(self.rights.read, "reading")?;
+        self.require_read()?;
         self.inode.read_at(into, at).at(&self.path)
     }
 
@@ -286,7 +286,7 @@ impl File {
     ///
     /// Fails with [`ErrorKind::NotFrozen`](crate::ErrorKind) if it is not frozen.
     pub fn frozen(&self) -> Result<Frozen> {
-        self.require(self.rights.read, "reading")?;
+        self.require_read()?;
         let info = pin::info("frozen", udax_mm::PinKind::Read, udax_mm::PinTerm::Long);
         let bytes = self.inode.frozen_bytes(&info).at(&self.path)?;
         Ok(Frozen::new(Arc::clone(&self.pool), bytes))
@@ -331,7 +331,11 @@ impl File {
         if is_granted { Ok(()) } else { Err(self.error(Cause::BadHandle(what))) }
     }
 
-    fn require_write(&self) -> Result<()> {
+    pub(crate) fn require_read(&self) -> Result<()> {
+        self.require(self.rights.read, "reading")
+    }
+
+    pub(crate) fn require_write(&self) -> Result<()> {
         self.require(self.rights.write || self.rights.append, "writing")
     }
 

@@ -78,6 +78,8 @@ pub enum ErrorKind {
     Closed,
     /// Handles of the pool are still open.
     StillOpen,
+    /// The files lie in different pools, and share nothing.
+    OtherPool,
     /// The host kernel cannot register this memory for input and output.
     NotRegistrable,
     /// Stores to this memory are not durable without a call.
@@ -126,6 +128,9 @@ impl From<&FsError> for ErrorKind {
             FsError::Map(_) => ErrorKind::Host,
             FsError::Stopped(_) => ErrorKind::Media,
             FsError::Holder(_) => ErrorKind::InUse,
+            FsError::OtherPool => ErrorKind::OtherPool,
+            FsError::NotAligned(_) | FsError::Overlap => ErrorKind::InvalidInput,
+            FsError::PastEnd { .. } => ErrorKind::OutOfRange,
             FsError::Layout(error) => of_break(error),
             FsError::Fault(error) => of_fault(error),
             FsError::Device(error) => of_device(error),

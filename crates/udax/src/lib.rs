@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod clone;
 mod dir;
 mod error;
 mod file;
@@ -44,8 +45,8 @@ mod range;
 
 pub use udax_fs as fs;
 pub use udax_fs::{
-    CheckReport, FileExtent, FreePolicy, Ino, Kind, LivingOwner, Problem, RecordedPin, Recovered,
-    Release, RenameMode, Usage,
+    CheckReport, Deduped, FileExtent, FreePolicy, Ino, Kind, LivingOwner, Problem, RecordedPin,
+    Recovered, Release, RenameMode, Usage,
 };
 pub use udax_mapping::{Fallback, Populate, Stats};
 pub use udax_mm::media::{Durability, Persistence};

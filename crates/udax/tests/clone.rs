@@ -1,0 +1,82 @@
+//! Clones, deduplication and unsharing through the face.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+use common::{close_clean, error, in_memory, on_file};
+use udax::{Deduped, ErrorKind, OpenOptions, PinKind, PinOptions, Pool, Wait};
+
+mod common;
+
+fn bytes(seed: u8, len: usize) -> Vec<u8> {
+    (0..len).map(|at| u8::try_from(at / 4096 % 251).unwrap() ^ seed).collect()
+}
+
+#[test]
+fn a_clone_is_a_file_of_its_own_after_the_pool_is_opened_again() {
+    let (_dir, path, pool) = on_file();
+    pool.write("/a", bytes(1, 300_000)).unwrap();
+    pool.set_permissions("/a", 0o640).unwrap();
+    assert_eq!(pool.clone_file("/a", "/b", Wait::Never).unwrap(), 300_000);
+    assert_eq!(pool.metadata("/b").unwrap().mode(), 0o640);
+    let clone = OpenOptions::new().write(true).open(&pool, "/b").unwrap();
+    clone.write_at(b"other", 5000).unwrap();
+    drop(clone);
+    close_clean(&path, pool);
+
+    let pool = Pool::open(&path).unwrap();
+    assert!(pool.read("/a").unwrap() == bytes(1, 300_000));
+    let mut expected = bytes(1, 300_000);
+    expected[5000..5005].copy_from_slice(b"other");
+    assert!(pool.read("/b").unwrap() == expected);
+    pool.remove_file("/a").unwrap();
+    assert!(pool.read("/b").unwrap() == expected);
+    close_clean(&path, pool);
+}
+
+#[test]
+fn errors_of_clones_have_kinds() {
+    let (pool, other) = (in_memory(), in_memory());
+    pool.write("/a", bytes(1, 10_000)).unwrap();
+    let a = pool.open_file("/a").unwrap();
+    let (b, c) = (pool.create_file("/b").unwrap(), other.create_file("/c").unwrap());
+    let kind = |range, target, at| error(a.clone_range(range, target, at, Wait::Never)).kind();
+    assert_eq!(kind(0..4096, &c, 0), ErrorKind::OtherPool);
+    assert_eq!(kind(5..4096, &b, 0), ErrorKind::InvalidInput);
+    assert_eq!(kind(0..40_960, &b, 0), ErrorKind::OutOfRange);
+    assert_eq!(kind(0..4096, &a, 0), ErrorKind::BadHandle);
+    assert_eq!(error(pool.clone_file("/a", "/b", Wait::Never)).kind(), ErrorKind::AlreadyExists);
+    assert_eq!(error(pool.clone_file("/x", "/y", Wait::Never)).kind(), ErrorKind::NotFound);
+
+    let writable = OpenOptions::new().read(true).write(true).open(&pool, "/a").unwrap();
+    assert_eq!(
+        error(writable.clone_range(0..8192, &writable, 4096, Wait::Never)).kind(),
+        ErrorKind::InvalidInput
+    );
+    let pin = writable.pin(0..4096, &PinOptions::new("nic").kind(PinKind::Write)).unwrap();
+    let found = error(pool.clone_file("/a", "/y", Wait::Never));
+    assert_eq!(found.kind(), ErrorKind::Pinned);
+    assert!(found.to_string().contains("nic"), "{found}");
+    assert!(!pool.exists("/y").unwrap(), "no file is left");
+    drop(pin);
+    pool.clone_file("/a", "/y", Wait::Never).unwrap();
+}
+
+#[test]
+fn copies_are_deduplicated_and_unshared() {
+    let pool = in_memory();
+    pool.write("/a", bytes(1, 100_000)).unwrap();
+    pool.write("/b", bytes(1, 100_000)).unwrap();
+    let a = pool.open_file("/a").unwrap();
+    let b = OpenOptions::new().read(true).write(true).open(&pool, "/b").unwrap();
+    let free = pool.usage().free;
+    let found = a.dedupe_range(0..100_000, &b, 0, Wait::Never).unwrap();
+    assert_eq!(found, Deduped::Shared(100_000));
+    assert_eq!(pool.usage().free.0, free.0 + 25);
+    assert_eq!(pool.usage().shared.0, 25);
+    b.unshare(0..100_000).unwrap();
+    assert_eq!((pool.usage().free, pool.usage().shared.0), (free, 0));
+    b.write_at(b"x", 70_000).unwrap();
+    let found = a.dedupe_range(0..100_000, &b, 0, Wait::Never).unwrap();
+    assert_eq!(found, Deduped::Differs(70_000));
+    pool.verify().unwrap();
+}
