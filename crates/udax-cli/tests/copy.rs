@@ -238,3 +238,54 @@ fn the_file_of_the_pool_is_no_destination() {
     assert_eq!(std::fs::metadata(&pool).unwrap().len(), 8 << 20);
     assert!(udax(&["check", "p.udax"]).status.success());
 }
+
+/// The figures of the pool.
+fn df(bench: &Bench) -> serde_json::Value {
+    bench.json(&["df", "p.udax"])["pools"][0].clone()
+}
+
+#[test]
+fn a_copy_within_a_pool_takes_no_room_and_says_so() {
+    let bench = Bench::with_pool("64M");
+    fs::write(bench.path("large"), pattern(20 << 20)).unwrap();
+    bench.ok(&["cp", "large", "p.udax:/a"]);
+    let before = df(&bench);
+    let report = bench.json(&["cp", "p.udax:/a", "p.udax:/b"]);
+    assert_eq!((&report["bytes"], &report["shared"]), (&(20 << 20).into(), &(20 << 20).into()));
+    let after = df(&bench);
+    let taken = before["free"].as_u64().unwrap() - after["free"].as_u64().unwrap();
+    assert!(taken < 64 << 10, "{taken} bytes");
+    assert_eq!(after["shared"], 20 << 20);
+    let map = bench.json(&["map", "p.udax:/b"]);
+    assert_eq!(map["shared"], 20 << 20);
+    assert_eq!(map["extents"][0]["shared"], true);
+    assert_eq!(bench.json(&["stat", "p.udax:/b"])["files"][0]["shared"], 20 << 20);
+    assert!(bench.ok(&["stat", "p.udax:/b"]).contains("20.0 MiB of it shared"));
+    bench.ok(&["cp", "p.udax:/b", "out"]);
+    assert!(fs::read(bench.path("out")).unwrap() == pattern(20 << 20));
+    bench.ok(&["rm", "p.udax:/a"]);
+    assert_eq!(df(&bench)["shared"], 0);
+    bench.assert_clean();
+}
+
+#[test]
+fn a_copy_shares_pages_as_it_is_told() {
+    let bench = Bench::with_pool("64M");
+    bench.ok(&["create", "q.udax", "--size", "16M"]);
+    fs::write(bench.path("file"), pattern(1 << 20)).unwrap();
+    bench.ok(&["cp", "file", "p.udax:/a"]);
+    bench.ok(&["cp", "--reflink=never", "p.udax:/a", "p.udax:/copy"]);
+    assert_eq!(df(&bench)["shared"], 0);
+    bench.ok(&["cp", "--reflink", "p.udax:/a", "p.udax:/clone"]);
+    assert_eq!(df(&bench)["shared"], 1 << 20);
+    for (from, to) in [("p.udax:/a", "q.udax:/a"), ("file", "p.udax:/b"), ("p.udax:/a", "out")] {
+        let run = bench.run(&["cp", "--reflink=always", from, to]);
+        assert_eq!(run.code, 1, "{from} {to}");
+        let words = ["different pools", "same pool"];
+        assert!(words.iter().any(|words| run.stderr.contains(words)), "{}", run.stderr);
+        bench.ok(&["cp", "--reflink=auto", from, to]);
+    }
+    assert!(!bench.path("none").exists());
+    bench.ok(&["cp", "p.udax:/clone", "out"]);
+    assert!(fs::read(bench.path("out")).unwrap() == pattern(1 << 20));
+}

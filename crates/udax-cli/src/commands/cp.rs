@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 
-use crate::copy::{self, Depth};
+use crate::copy::{self, Depth, Manner, Reflink};
 use crate::interrupt::Interrupt;
 use crate::opening::Opener;
 use crate::output::{Format, Output};
@@ -16,6 +16,9 @@ use crate::target::Target;
 /// removed again. Files with several names (hard links) become files of their own. Sockets,
 /// devices and fifos are skipped and counted.
 ///
+/// Within one pool a copy shares the pages of its source, and takes no room until one of the two is
+/// written (--reflink).
+///
 /// Ctrl-C stops after the file at hand and says what was done; a second one stops at once, which a
 /// pool survives.
 #[derive(Args, Debug)]
@@ -25,6 +28,7 @@ Examples:
   udax cp -r /usr/share/doc data.udax:/doc    a tree, into the pool
   udax cp -r data.udax:/doc /tmp/doc          and out again
   udax cp -r data.udax:/doc other.udax:/      between pools
+  udax cp data.udax:/model data.udax:/tuned   a clone, which takes no room
   udax cp -r src/. data.udax:/src             what src contains")]
 pub(crate) struct CpArgs {
     /// Copy directories and what is below them.
@@ -34,6 +38,11 @@ pub(crate) struct CpArgs {
     /// Say what was copied; -r says it too.
     #[arg(short, long)]
     verbose: bool,
+
+    /// Whether copies within a pool share pages with their source.
+    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Reflink::Auto)]
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    reflink: Reflink,
 
     /// One or more sources, then the destination: `POOL:/path` or a path of the host.
     #[arg(num_args = 2.., required = true, value_names = ["SOURCE", "DESTINATION"])]
@@ -54,7 +63,8 @@ impl CpArgs {
         }
         let interrupt = Interrupt::install()?;
         let depth = if self.recursive { Depth::Tree } else { Depth::File };
-        let report = copy::copy(pools, sources, destination, depth, &interrupt)?;
+        let manner = Manner { depth, reflink: self.reflink };
+        let report = copy::copy(pools, sources, destination, manner, &interrupt)?;
         if self.recursive || self.verbose || report.interrupted || out.format() == Format::Json {
             out.facts(&report)?;
         }

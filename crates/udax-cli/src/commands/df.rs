@@ -49,6 +49,8 @@ pub(crate) struct PoolFacts {
     quarantined: u64,
     /// Who died with pins, on pages of files too.
     quarantine: Vec<PinFacts>,
+    /// Of what is used: pages that several files have, each counted once.
+    shared: u64,
     inodes: u64,
     /// Free bytes in whole blocks of 2 MiB.
     huge_free: u64,
@@ -87,6 +89,7 @@ impl PoolFacts {
             limbo: usage.limbo.bytes(),
             quarantined: usage.quarantined.bytes(),
             quarantine: pool.quarantine().iter().map(PinFacts::of).collect(),
+            shared: usage.shared.bytes(),
             inodes: usage.inodes,
             huge_free: usage.huge_free * Order::Pmd.pages().bytes(),
             host_page: facts.host_page,
@@ -145,6 +148,7 @@ impl Human for PoolFacts {
         let huge = human(self.huge_free);
         writeln!(out, "  free      {:>12}  {huge} of it in 2 MiB blocks", human(self.free))?;
         writeln!(out, "  limbo     {:>12}", human(self.limbo))?;
+        writeln!(out, "  shared    {:>12}  of what is used", human(self.shared))?;
         self.quarantine(out)?;
         writeln!(out, "  {}; host pages of {} bytes", self.survives, self.host_page)
     }

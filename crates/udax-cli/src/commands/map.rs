@@ -14,7 +14,8 @@ use crate::target::PoolPath;
 /// Show where the bytes of a file lie in its pool.
 ///
 /// Each line is a run that is contiguous in the file and in the pool. Its order says how it can be
-/// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. What is missing between
+/// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. A run that is shared is
+/// one that other files have too; it is copied when one of them is written. What is missing between
 /// the lines is a hole, which reads as zeros and takes no room.
 ///
 /// With --touch the file is really mapped and every page of it read, and what served the faults is
@@ -57,6 +58,8 @@ struct FileMap {
     holes: u64,
     /// Bytes that lie in entries of order 9 and above.
     huge: u64,
+    /// Bytes that other files, or other places of this one, have too.
+    shared: u64,
     extents: Vec<Extent>,
     #[serde(skip_serializing_if = "Option::is_none")]
     touched: Option<Touched>,
@@ -97,6 +100,7 @@ struct Extent {
     device: u64,
     len: u64,
     order: u32,
+    shared: bool,
     /// The largest power of two that divides the place in the pool, at most 1 GiB.
     alignment: u64,
 }
@@ -188,6 +192,7 @@ impl FileMap {
             data,
             holes: udax::Pages::holding(size).bytes().saturating_sub(data),
             huge: extents.iter().filter(is_huge).map(bytes).sum(),
+            shared: extents.iter().filter(|extent| extent.is_shared).map(bytes).sum(),
             extents: extents.iter().map(Extent::new).collect(),
             touched: None,
         }
@@ -202,6 +207,7 @@ impl Extent {
             device,
             len: extent.pages.bytes(),
             order: extent.order.get(),
+            shared: extent.is_shared,
             alignment: 1 << device.trailing_zeros().min(30),
         }
     }
@@ -210,15 +216,20 @@ impl Extent {
 impl Human for FileMap {
     fn human(&self, out: &mut dyn Write) -> io::Result<()> {
         self.path.write(out)?;
-        let FileMap { size, data, holes, huge, extents, .. } = self;
+        let FileMap { size, data, holes, huge, shared, extents, .. } = self;
         let (data, holes, huge) = (human(*data), human(*holes), human(*huge));
-        writeln!(out, ": {size} bytes; data {data}, holes {holes}, in huge pages {huge}")?;
+        write!(out, ": {size} bytes; data {data}, holes {holes}, in huge pages {huge}")?;
+        if *shared > 0 {
+            write!(out, ", shared {}", human(*shared))?;
+        }
+        writeln!(out)?;
         if !extents.is_empty() {
             writeln!(out, "{:>16} {:>16} {:>12} order  aligned to", "offset", "in pool", "length")?;
         }
-        for Extent { offset, device, len, order, alignment } in extents {
+        for Extent { offset, device, len, order, shared, alignment } in extents {
             let (len, alignment) = (human(*len), human(*alignment));
-            writeln!(out, "{offset:>#16x} {device:>#16x} {len:>12} {order:>5}  {alignment}")?;
+            write!(out, "{offset:>#16x} {device:>#16x} {len:>12} {order:>5}  {alignment}")?;
+            writeln!(out, "{}", if *shared { ", shared" } else { "" })?;
         }
         self.touched.as_ref().map_or(Ok(()), |touched| touched.human(out))
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use serde::Serialize;
-use udax::{Kind, Metadata, Pool};
+use udax::{FileExtent, Kind, Metadata, Pool};
 
 use super::entry::{self, permissions};
 use crate::moment::Moment;
@@ -40,6 +40,8 @@ struct FileStat {
     kind: &'static str,
     size: u64,
     allocated: u64,
+    /// How much of that other files, or other places of this one, have too.
+    shared: u64,
     mode: String,
     #[serde(skip)]
     permissions: String,
@@ -79,7 +81,12 @@ impl FileStat {
             Kind::Symlink => Some(Name::new(pool.read_link(path).of(pool.path())?.as_os_str())),
             Kind::File | Kind::Dir => None,
         };
-        Ok(FileStat::new(path, &metadata, target))
+        let shared = match metadata.kind() {
+            // Where the tree of a file is damaged, its attributes are shown all the same.
+            Kind::File => pool.open_file(path).and_then(|file| file.extents()).map_or(0, shared),
+            Kind::Dir | Kind::Symlink => 0,
+        };
+        Ok(FileStat { shared, ..FileStat::new(path, &metadata, target) })
     }
 
     fn new(path: &Path, metadata: &Metadata, target: Option<Name>) -> FileStat {
@@ -88,6 +95,7 @@ impl FileStat {
             kind: entry::kind(metadata.kind()),
             size: metadata.len(),
             allocated: metadata.allocated(),
+            shared: 0,
             mode: format!("{:04o}", metadata.mode()),
             permissions: permissions(metadata),
             uid: metadata.uid(),
@@ -120,7 +128,11 @@ impl Human for FileStat {
         let frozen = if self.frozen { ", frozen: its bytes cannot change" } else { "" };
         writeln!(out, "\n  {}{frozen}", self.kind)?;
         let allocated = human(self.allocated);
-        writeln!(out, "  size      {} bytes, {allocated} allocated", self.size)?;
+        write!(out, "  size      {} bytes, {allocated} allocated", self.size)?;
+        if self.shared > 0 {
+            write!(out, ", {} of it shared", human(self.shared))?;
+        }
+        writeln!(out)?;
         writeln!(out, "  mode      {} ({})", self.mode, self.permissions)?;
         writeln!(out, "  owner     user {}, group {}", self.uid, self.gid)?;
         writeln!(out, "  inode     {} with {} names", self.inode, self.links)?;
@@ -129,4 +141,9 @@ impl Human for FileStat {
         writeln!(out, "  changed   {}", self.changed)?;
         writeln!(out, "  created   {} (times are UTC)", self.created)
     }
+}
+
+/// The bytes of a file that others have too.
+fn shared(extents: Vec<FileExtent>) -> u64 {
+    extents.into_iter().filter(|extent| extent.is_shared).map(|extent| extent.pages.bytes()).sum()
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt, Permi
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rustix::fs::{AtFlags, CWD, SeekFrom, Timespec, Timestamps, UTIME_OMIT, seek, utimensat};
 use rustix::io::Errno;
 
@@ -140,9 +140,17 @@ impl Source for HostSource {
         let end = seek(&self.file, SeekFrom::Hole(start)).named(&self.path)?.min(self.size);
         Ok((start < end).then_some(start..end))
     }
+
+    fn as_pool_file(&self) -> Option<&udax::File> {
+        None
+    }
 }
 
 impl Sink for HostSink {
+    fn clone_from(&self, _: &dyn Source, _: u64) -> anyhow::Result<()> {
+        bail!("{}: only a file of the same pool can be a clone", self.path.display())
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> anyhow::Result<()> {
         self.file.write_all_at(bytes, at).named(&self.path)
     }

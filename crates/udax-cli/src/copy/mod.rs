@@ -8,6 +8,7 @@ mod trees;
 mod walk;
 
 use anyhow::bail;
+use clap::ValueEnum;
 use udax::ErrorKind;
 
 pub(crate) use report::CopyReport;
@@ -28,6 +29,24 @@ pub(crate) enum Depth {
     Tree,
 }
 
+/// Whether a copy within one pool shares the pages of its source until one of them is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Reflink {
+    /// Where that is possible.
+    Auto,
+    /// Or it fails.
+    Always,
+    /// Every byte is copied.
+    Never,
+}
+
+/// How things are copied.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    pub(crate) depth: Depth,
+    pub(crate) reflink: Reflink,
+}
+
 /// Copies `sources` to `destination`: into it if it is a directory, else under its name.
 ///
 /// # Errors
@@ -38,11 +57,11 @@ pub(crate) fn copy(
     pools: Opener,
     sources: &[Target],
     destination: &Target,
-    depth: Depth,
+    manner: Manner,
     interrupt: &Interrupt,
 ) -> anyhow::Result<CopyReport> {
     let trees = Trees::open(pools, destination, sources)?;
-    let report = copy_all(&trees, sources, destination, depth, interrupt)?;
+    let report = copy_all(&trees, sources, destination, manner, interrupt)?;
     trees.close()?;
     Ok(report)
 }
@@ -72,9 +91,10 @@ fn copy_all(
     trees: &Trees,
     sources: &[Target],
     destination: &Target,
-    depth: Depth,
+    manner: Manner,
     interrupt: &Interrupt,
 ) -> anyhow::Result<CopyReport> {
+    let Manner { depth, reflink } = manner;
     let to = trees.place(destination);
     let is_dir = to.stat_through()?.is_some_and(|stat| stat.kind == FileKind::Dir);
     if sources.len() > 1 && !is_dir {
@@ -90,7 +110,7 @@ fn copy_all(
             (trees.place(source), into.unwrap_or_else(|| to.clone()))
         })
         .collect();
-    let mut copier = Copier::new(interrupt, trees.pool_files());
+    let mut copier = Copier::new(interrupt, reflink, trees.pool_files());
     copier.expect(pairs.iter().map(|(from, _)| from));
     for (from, to) in &pairs {
         let copied = match depth {

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use udax::{ErrorKind, File, Kind, Metadata, OpenOptions, Pool, Times};
+use anyhow::bail;
+use udax::{ErrorKind, File, Kind, Metadata, OpenOptions, Pool, Times, Wait};
 
 use super::tree::{FileId, FileKind, Sink, Source, Stat, Tree, Volume};
 use crate::opening::InPool;
@@ -128,9 +129,26 @@ impl Source for PoolFile {
         let end = self.file.inode().seek_hole(start)?;
         Ok(Some(start..end.unwrap_or_else(|| self.file.metadata().len())))
     }
+
+    fn as_pool_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 impl Sink for PoolFile {
+    fn clone_from(&self, source: &dyn Source, len: u64) -> anyhow::Result<()> {
+        let Some(source) = source.as_pool_file() else {
+            bail!("{}: only a file of the same pool can be a clone", self.file.path().display());
+        };
+        let cloned = source.clone_range(0..len, &self.file, 0, Wait::Never).of(&self.pool)?;
+        if cloned < len {
+            // The rest does not fit: the copy that is tried next says so.
+            self.file.set_len(0).of(&self.pool)?;
+            bail!("{}: the pool became full", self.file.path().display());
+        }
+        Ok(())
+    }
+
     fn write_at(&self, bytes: &[u8], at: u64) -> anyhow::Result<()> {
         Ok(self.file.write_all_at(bytes, at).of(&self.pool)?)
     }

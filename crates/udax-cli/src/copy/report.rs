@@ -20,6 +20,8 @@ pub(crate) struct CopyReport {
     pub(crate) symlinks: u64,
     /// The lengths of the files copied, holes included.
     pub(crate) bytes: u64,
+    /// How much of that took no room, because the copies share the pages of their sources.
+    pub(crate) shared: u64,
     /// Sockets, devices, fifos and the pool itself.
     pub(crate) skipped: u64,
     /// Files that could not be copied; each was named on stderr.
@@ -40,6 +42,7 @@ impl CopyReport {
             dirs: 0,
             symlinks: 0,
             bytes: 0,
+            shared: 0,
             skipped: 0,
             failed: 0,
             interrupted: false,
@@ -63,6 +66,9 @@ impl Human for CopyReport {
         let speed = human(rate::per_second(self.bytes, time));
         let files = rate::per_second(self.files, time);
         writeln!(out, "in {} ({speed}/s, {files} files/s)", self.seconds)?;
+        if self.shared > 0 {
+            writeln!(out, "{} of it shared, not copied", human(self.shared))?;
+        }
         if self.skipped > 0 {
             writeln!(out, "{} skipped (not regular files)", self.skipped)?;
         }

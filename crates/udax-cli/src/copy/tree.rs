@@ -51,12 +51,22 @@ pub(crate) trait Source {
 
     /// The first run of data at or after byte `at`; none if only a hole follows.
     fn data(&self, at: u64) -> anyhow::Result<Option<Range<u64>>>;
+
+    /// The file, if it is one of a pool.
+    fn as_pool_file(&self) -> Option<&udax::File>;
 }
 
 /// A file that is written; what is never written reads as zeros.
 pub(crate) trait Sink {
     /// Writes all of `bytes` at byte `at`.
     fn write_at(&self, bytes: &[u8], at: u64) -> anyhow::Result<()>;
+
+    /// Makes this file, which is empty, a clone of the first `len` bytes of `source`.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it cannot be one; it is empty as before then.
+    fn clone_from(&self, source: &dyn Source, len: u64) -> anyhow::Result<()>;
 
     /// Makes the file `len` bytes long and gives it the mode and time of `stat`.
     fn finish(&self, len: u64, stat: &Stat) -> anyhow::Result<()>;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 
+use super::Reflink;
 use super::report::CopyReport;
 use super::tree::{FileId, FileKind, Sink, Source, Stat, Tree};
 use crate::interrupt::Interrupt;
@@ -28,6 +29,7 @@ pub(crate) struct Place<'t> {
 /// Copies, and counts what it did.
 pub(crate) struct Copier<'a> {
     interrupt: &'a Interrupt,
+    reflink: Reflink,
     /// Files of the host that hold the pools of this copy: copying one into itself never ends.
     avoid: Vec<FileId>,
     /// The destination of the directory given on the command line, which must not be copied.
@@ -80,9 +82,14 @@ impl<'t> Place<'t> {
 
 impl<'a> Copier<'a> {
     /// Starts; `avoid` names the files of the host that must not be read.
-    pub(crate) fn new(interrupt: &'a Interrupt, avoid: Vec<FileId>) -> Copier<'a> {
+    pub(crate) fn new(
+        interrupt: &'a Interrupt,
+        reflink: Reflink,
+        avoid: Vec<FileId>,
+    ) -> Copier<'a> {
         Copier {
             interrupt,
+            reflink,
             avoid,
             root: None,
             progress: Progress::start(),
@@ -211,8 +218,27 @@ impl<'a> Copier<'a> {
         }
     }
 
+    /// Makes one file a clone of the other, if that was asked for and is possible.
+    fn clone(&mut self, from: &dyn Source, to: &dyn Sink, stat: &Stat) -> anyhow::Result<bool> {
+        if self.reflink == Reflink::Never {
+            return Ok(false);
+        }
+        match to.clone_from(from, stat.size) {
+            Err(error) if self.reflink == Reflink::Always => return Err(error),
+            Err(_) => return Ok(false),
+            Ok(()) => {}
+        }
+        to.finish(stat.size, stat)?;
+        self.report.shared += stat.size;
+        self.progress.add(stat.size);
+        Ok(true)
+    }
+
     /// Copies the data of a file, leaves its holes, and returns its length.
     fn bytes(&mut self, from: &dyn Source, to: &dyn Sink, stat: &Stat) -> anyhow::Result<u64> {
+        if self.clone(from, to, stat)? {
+            return Ok(stat.size);
+        }
         let mut at = 0;
         let mut len = stat.size;
         while let Some(data) = from.data(at)? {
@@ -321,7 +347,7 @@ mod tests {
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         std::fs::write(&from, b"bytes").expect("a file");
         let interrupt = Interrupt::raised();
-        let mut copier = Copier::new(&interrupt, Vec::new());
+        let mut copier = Copier::new(&interrupt, Reflink::Auto, Vec::new());
         let copied =
             copier.copy_through(&Place::new(&HostTree, &from), &Place::new(&HostTree, &to));
         assert!(matches!(copied, Err(Stop::Interrupted)), "{copied:?}");
