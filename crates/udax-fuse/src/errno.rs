@@ -30,6 +30,7 @@ fn of_kind(kind: ErrorKind) -> Errno {
         | ErrorKind::InUse
         | ErrorKind::StillOpen => Errno::EBUSY,
         ErrorKind::Interrupted => Errno::EINTR,
+        ErrorKind::OtherPool => Errno::EXDEV,
         ErrorKind::Stale => Errno::ESTALE,
         ErrorKind::DeviceGone | ErrorKind::Closed => Errno::ENODEV,
         ErrorKind::InvalidName

@@ -5,7 +5,9 @@ use std::ffi::OsStr;
 use fuser::{Errno, RenameFlags};
 use udax::FreePolicy;
 use udax::fs::{Filesystem, FsError, Inode, Kind, Name, RenameMode};
+use udax_mm::Wait;
 use udax_mm::sync::Arc;
+use udax_mm::units::PAGE_BYTES;
 
 /// Set-group-ID: of a directory, new entries get its group.
 const SET_GROUP_ID: u32 = 0o2000;
@@ -113,7 +115,8 @@ pub(crate) fn seek(inode: &Inode, at: u64, whence: i32) -> Result<u64, Errno> {
     found.map_err(|error| crate::errno::errno(&error))?.ok_or(Errno::ENXIO)
 }
 
-/// Copies up to `len` bytes between files; stops at the end of the source.
+/// Copies up to `len` bytes between files; stops at the end of the source. Whole pages are cloned,
+/// as far as that is possible at once.
 pub(crate) fn copy(
     from: &Inode,
     from_at: u64,
@@ -121,6 +124,14 @@ pub(crate) fn copy(
     to_at: u64,
     len: u64,
 ) -> Result<u64, FsError> {
+    let can_be_cloned = clonable(from, from_at, to, to_at, len);
+    if can_be_cloned > 0 {
+        // What is pinned, for example, is copied.
+        let cloned = from.clone_range(from_at..from_at + can_be_cloned, to, to_at, Wait::Never);
+        if let Ok(cloned) = cloned {
+            return Ok(cloned);
+        }
+    }
     let mut done = 0;
     while done < len {
         let want = usize::try_from((len - done).min(COPY_CHUNK)).expect("at most a MiB");
@@ -137,6 +148,18 @@ pub(crate) fn copy(
         }
     }
     Ok(done)
+}
+
+/// How many of `len` bytes can be cloned as far as alignment goes; the caller asks again for the
+/// rest.
+fn clonable(from: &Inode, from_at: u64, to: &Inode, to_at: u64, len: u64) -> u64 {
+    if !from_at.is_multiple_of(PAGE_BYTES) || !to_at.is_multiple_of(PAGE_BYTES) {
+        return 0;
+    }
+    let (size, target) = (from.attr().size, to.attr().size);
+    let len = len.min(size.saturating_sub(from_at));
+    let ends_both = from_at + len == size && to_at.saturating_add(len) >= target;
+    if ends_both { len } else { len / PAGE_BYTES * PAGE_BYTES }
 }
 
 #[cfg(test)]

@@ -344,6 +344,43 @@ fn a_frozen_file_is_read_and_not_written() {
 
 /// fuser 0.18 counts the nanoseconds of a time before 1970 backwards; the mount turns them around.
 #[test]
+fn copy_file_range_shares_whole_pages_and_copies_the_rest() {
+    let Some(mounted) = Mounted::new() else { return };
+    let bytes: Vec<u8> = (0..(3_u32 << 20) / 4 + 77).flat_map(u32::to_le_bytes).collect();
+    fs::write(mounted.at("a"), &bytes).unwrap();
+    let copied = fs::copy(mounted.at("a"), mounted.at("b")).unwrap();
+    assert_eq!(copied, u64::try_from(bytes.len()).unwrap());
+    let (from, to) = (fs::File::open(mounted.at("a")).unwrap(), mounted.at("c"));
+    let to = fs::File::options().read(true).write(true).create_new(true).open(to).unwrap();
+    // From inside a page on: nothing can be shared.
+    let copy = |from_at: u64, at: u64, len: usize| {
+        let (mut from_at, mut at, mut left) = (from_at, at, len);
+        while left > 0 {
+            let (from_at, at) = (Some(&mut from_at), Some(&mut at));
+            left -= rustix::fs::copy_file_range(&from, from_at, &to, at, left).unwrap();
+        }
+    };
+    copy(10, 0, 9000);
+    copy(8192, 12_288, 100_000);
+    let b = fs::read(mounted.at("b")).unwrap();
+    assert!(b == bytes);
+    let c = fs::read(mounted.at("c")).unwrap();
+    assert!(c[..9000] == bytes[10..9010] && c[12_288..] == bytes[8192..108_192]);
+    fs::File::options().write(true).open(mounted.at("b")).unwrap().write_all(b"other").unwrap();
+    assert!(fs::read(mounted.at("a")).unwrap() == bytes, "the clone was written, not the source");
+    drop((from, to));
+
+    let pool = mounted.finish();
+    let shared = |name: &str| -> u64 {
+        let extents = pool.open_file(name).unwrap().extents().unwrap();
+        extents.iter().filter(|extent| extent.is_shared).map(|extent| extent.pages.0).sum()
+    };
+    assert_eq!(shared("/b"), 768, "all but the first of 769 pages");
+    assert_eq!(shared("/c"), 100_000 / 4096);
+    assert!(pool.read("/a").unwrap() == bytes);
+}
+
+#[test]
 fn times_before_1970_are_kept_to_the_nanosecond() {
     let Some(mounted) = Mounted::new() else { return };
     let path = mounted.at("old");
