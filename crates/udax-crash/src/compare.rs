@@ -16,6 +16,8 @@ pub enum Allowed {
         before: Arc<Tree>,
         /// After it.
         after: Arc<Tree>,
+        /// The trees between its steps, if it is several.
+        between: Vec<Arc<Tree>>,
         /// The bytes it changes in place.
         in_place: Option<InPlace>,
     },
@@ -28,16 +30,22 @@ impl Allowed {
     ///
     /// The first difference to each allowed tree.
     pub fn check(&self, found: &Tree) -> Result<(), String> {
-        let (before, after, in_place) = match self {
+        let (before, after, between, in_place) = match self {
             Allowed::Exactly(tree) => return difference(tree, found),
-            Allowed::Either { before, after, in_place } => (before, after, in_place),
+            Allowed::Either { before, after, between, in_place } => {
+                (before, after, between, in_place)
+            }
         };
         let Err(new) = difference(after, found) else { return Ok(()) };
         let Err(old) = difference(before, found) else { return Ok(()) };
+        if between.iter().any(|tree| difference(tree, found).is_ok()) {
+            return Ok(());
+        }
         if let Some(in_place) = in_place {
             let is_frozen = |tree: &Tree| tree.node(in_place.node).is_frozen;
             // What is frozen has all its bytes.
-            for published in [before, after].into_iter().filter(|tree| !is_frozen(tree)) {
+            let trees = [before, after].into_iter().chain(between);
+            for published in trees.filter(|tree| !is_frozen(tree)) {
                 let mixed = mixture(in_place, before, after, published, found);
                 if mixed.is_some_and(|mixed| difference(&mixed, found).is_ok()) {
                     return Ok(());
@@ -204,7 +212,8 @@ mod tests {
         found(&mut bytes);
         let crashed = before.with_data(id, bytes);
         let in_place = before.in_place(op);
-        Allowed::Either { before: Arc::new(before), after: Arc::new(after), in_place }
+        let between = before.between(op);
+        Allowed::Either { before: Arc::new(before), after: Arc::new(after), between, in_place }
             .check(&crashed)
     }
 

@@ -4,8 +4,9 @@
 //! with the rules of POSIX; the filesystem under test must agree on which are refused, and after a
 //! crash its tree must equal one of the model's.
 
+use crate::pages::{Change, NewPages, PAGE, PageMap};
 use crate::workload::{Op, pattern};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use udax_fs::RenameMode;
 use udax_mm::sync::Arc;
@@ -29,10 +30,11 @@ const ROOT_MODE: u32 = 0o755;
 /// A tree of names and nodes.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    nodes: BTreeMap<NodeId, Node>,
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
     /// Nodes that are kept by an open handle, by the path they were opened under.
-    open: BTreeMap<String, NodeId>,
+    pub(crate) open: BTreeMap<String, NodeId>,
     next: u64,
+    pub(crate) new_pages: NewPages,
 }
 
 /// A file, directory or symbolic link.
@@ -60,7 +62,7 @@ pub enum Content {
         /// The bytes.
         data: Arc<Vec<u8>>,
         /// The pages that hold data. Empty in a tree that was read from a filesystem.
-        pages: Arc<BTreeSet<u64>>,
+        pages: Arc<PageMap>,
     },
     /// The names in a directory, and the directory it lies in.
     Dir {
@@ -90,7 +92,7 @@ pub struct InPlace {
 impl Tree {
     /// A tree with an empty root directory.
     pub fn empty() -> Tree {
-        let mut tree = Tree { nodes: BTreeMap::new(), open: BTreeMap::new(), next: ROOT.0 + 1 };
+        let mut tree = Tree { next: ROOT.0 + 1, ..Tree::from_nodes(BTreeMap::new()) };
         let content = Content::Dir { names: BTreeMap::new(), parent: ROOT };
         tree.nodes.insert(ROOT, Node { mode: ROOT_MODE, ..Node::new(content) });
         tree
@@ -98,7 +100,7 @@ impl Tree {
 
     /// A tree of nodes that were read from a filesystem.
     pub fn from_nodes(nodes: BTreeMap<NodeId, Node>) -> Tree {
-        Tree { nodes, open: BTreeMap::new(), next: 0 }
+        Tree { nodes, open: BTreeMap::new(), next: 0, new_pages: NewPages::default() }
     }
 
     /// The node with this number.
@@ -170,7 +172,16 @@ impl Tree {
                 Ok(())
             }
             Op::Full(_) => Err(Refused),
+            Op::Clone { source, from, to, path, at } => {
+                self.clone_bytes(source, *from..*to, path, *at)
+            }
+            Op::Dedupe { source, path } => self.dedupe(source, path),
+            Op::Unshare(path) => {
+                let id = self.resolve(path)?;
+                self.change_pages(id, |change| change.own(&(0..u64::MAX / 2)))
+            }
             Op::Write { .. }
+            | Op::Bytes { .. }
             | Op::Store { .. }
             | Op::Append { .. }
             | Op::Truncate { .. }
@@ -198,12 +209,14 @@ impl Tree {
             let below = range.start..range.end.min(size);
             return Some(InPlace { node, ranges: vec![below] });
         }
-        let clipped = pages.iter().map(|page| {
-            let (start, end) = (page * 4096, (page + 1) * 4096);
+        let is_copied =
+            |page: &u64| !is_punch && self.copied_by_write(path, &range, *page).is_some();
+        let clipped = pages.numbers().filter(|page| !is_copied(page)).map(|page| {
+            let (start, end) = (page * PAGE, (page + 1) * PAGE);
             range.start.max(start)..range.end.min(end).min(size)
         });
         // A page that is punched whole is taken out of the tree instead.
-        let is_whole = |part: &Range<u64>| part.end - part.start == 4096;
+        let is_whole = |part: &Range<u64>| part.end - part.start == PAGE;
         let ranges =
             clipped.filter(|part| part.start < part.end && !(is_punch && is_whole(part))).collect();
         Some(InPlace { node, ranges })
@@ -233,7 +246,7 @@ impl Tree {
         tree
     }
 
-    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+    pub(crate) fn node_mut(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).expect("the tree holds every node that it names")
     }
 
@@ -371,18 +384,19 @@ impl Tree {
         *links = links.map(|links| links.checked_add_signed(change).expect("names are counted"));
     }
 
-    /// A pin gives a file pages of zeros where it has holes.
+    /// A pin to write gives a file pages of its own, and of zeros where it has holes.
     fn pin(&mut self, path: &str, range: Range<u64>) -> Result<(), Refused> {
         let id = self.resolve(path)?;
-        let Content::File { pages, .. } = &mut self.node_mut(id).content else {
-            return Err(Refused);
-        };
-        Arc::make_mut(pages).extend(range);
-        Ok(())
+        let bytes = range.start * PAGE..range.end * PAGE;
+        self.change_pages(id, |change| {
+            change.own(&bytes);
+            change.fill(&bytes);
+        })
     }
 
     fn change_bytes(&mut self, op: &Op) -> Result<(), Refused> {
         let (Op::Write { path, .. }
+        | Op::Bytes { path, .. }
         | Op::Store { path, .. }
         | Op::Append { path, .. }
         | Op::Truncate { path, .. }
@@ -393,34 +407,19 @@ impl Tree {
             unreachable!("apply passes only operations on bytes");
         };
         let id = self.resolve(path)?;
+        let shared = self.shared_pages();
+        let mut new = self.new_pages.clone();
         let node = self.node_mut(id);
         let Content::File { data, pages } = &mut node.content else { return Err(Refused) };
         if node.is_frozen {
             return if matches!(op, Op::Freeze(_)) { Ok(()) } else { Err(Refused) };
         }
         node.mtime = if matches!(op, Op::Freeze(_)) { node.mtime } else { None };
-        let (data, pages) = (Arc::make_mut(data), Arc::make_mut(pages));
-        match op {
-            Op::Write { at, len, fill, .. } => write(data, pages, *at, &pattern(*fill, *len)),
-            Op::Store { at, len, fill, .. } => {
-                // Past the end there are bytes to store to, but none of the file.
-                let len = byte_count(data).saturating_sub(*at).min(*len);
-                write(data, pages, *at, &pattern(*fill, len));
-            }
-            Op::Append { len, fill, .. } => {
-                write(data, pages, byte_count(data), &pattern(*fill, *len));
-            }
-            Op::Truncate { size, .. } => {
-                data.resize(index(*size), 0);
-                pages.retain(|page| page * 4096 < *size);
-            }
-            Op::Punch { from, to, .. } => punch(data, pages, *from..*to),
-            Op::Allocate { from, to, .. } => {
-                data.resize(data.len().max(index(*to)), 0);
-                pages.extend(from / 4096..to.div_ceil(4096));
-            }
-            _ => node.is_frozen = true,
-        }
+        node.is_frozen = matches!(op, Op::Freeze(_));
+        let pages = Arc::make_mut(pages);
+        let change = Change { pages, new: &mut new, shared: &shared };
+        change_file(Arc::make_mut(data), change, op);
+        self.new_pages = new;
         Ok(())
     }
 }
@@ -432,22 +431,66 @@ impl Node {
     }
 }
 
-fn write(data: &mut Vec<u8>, pages: &mut BTreeSet<u64>, at: u64, bytes: &[u8]) {
+/// Does to the bytes and pages of a file what `op` says.
+fn change_file(data: &mut Vec<u8>, mut change: Change<'_>, op: &Op) {
+    let size = byte_count(data);
+    match op {
+        Op::Write { at, len, fill, .. } => write(data, &mut change, *at, &pattern(*fill, *len)),
+        Op::Bytes { at, bytes, .. } => write(data, &mut change, *at, bytes),
+        Op::Store { at, len, fill, .. } => {
+            // Past the end there are bytes to store to, but none of the file.
+            let len = size.saturating_sub(*at).min(*len);
+            write(data, &mut change, *at, &pattern(*fill, len));
+        }
+        Op::Append { len, fill, .. } => write(data, &mut change, size, &pattern(*fill, *len)),
+        Op::Truncate { size: to, .. } => {
+            change.own_page_of((*to).min(size));
+            data.resize(index(*to), 0);
+            change.pages.truncate(*to);
+        }
+        Op::Punch { from, to, .. } => punch(data, &mut change, *from..*to),
+        Op::Allocate { from, to, .. } => {
+            if *to > size {
+                change.own_page_of(size);
+            }
+            data.resize(data.len().max(index(*to)), 0);
+            change.fill(&(*from..*to));
+        }
+        _ => {
+            change.own_page_of(size);
+            change.fill(&(0..size));
+        }
+    }
+}
+
+fn write(data: &mut Vec<u8>, change: &mut Change<'_>, at: u64, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
     let end = at + byte_count(bytes);
+    if end > byte_count(data) {
+        change.own_page_of(byte_count(data));
+    }
     data.resize(data.len().max(index(end)), 0);
     data[index(at)..index(end)].copy_from_slice(bytes);
-    pages.extend(at / 4096..end.div_ceil(4096));
+    change.own(&(at..end));
+    change.fill(&(at..end));
 }
 
-fn punch(data: &mut [u8], pages: &mut BTreeSet<u64>, range: Range<u64>) {
-    let end = index(range.end).min(data.len());
-    if let Some(bytes) = data.get_mut(index(range.start)..end) {
-        bytes.fill(0);
+fn punch(data: &mut [u8], change: &mut Change<'_>, range: Range<u64>) {
+    let size = byte_count(data);
+    let end = index(range.end.min(size));
+    if range.start >= range.end.min(size) {
+        return;
     }
-    pages.retain(|page| page * 4096 < range.start || (page + 1) * 4096 > range.end);
+    data[index(range.start)..end].fill(0);
+    change.own_page_of(range.start);
+    if range.end < size {
+        change.own_page_of(range.end);
+    }
+    // Of the page in which the file ends, the end of the file is the end.
+    let end = if range.end >= size { range.end.next_multiple_of(PAGE) } else { range.end };
+    change.pages.punch(&(range.start..end));
 }
 
 /// A byte count of a model file, as an index into its bytes.

@@ -28,7 +28,7 @@ fn operation(rng: &mut Rng) -> Op {
     let path = name(rng);
     let (from, len) = (*pick(rng, &OFFSETS), *pick(rng, &OFFSETS) + 1);
     let [fill, ..] = rng.next_u64().to_le_bytes();
-    match rng.below(20) {
+    match rng.below(24) {
         0..=2 => Op::Create(path),
         3 | 4 => Op::Mkdir(path),
         5 => Op::Symlink { target: "a".to_owned(), path },
@@ -44,6 +44,14 @@ fn operation(rng: &mut Rng) -> Op {
         }
         17 => Op::Unlink(path),
         18 => Op::Rmdir(path),
+        // Refused unless the source reaches that far.
+        19 | 20 => {
+            let (from, at) = (from / 4096 * 4096, *pick(rng, &OFFSETS) / 4096 * 4096);
+            let to = from + *pick(rng, &[4096, 6000, 8192]);
+            Op::Clone { source: name(rng), from, to, path, at }
+        }
+        21 => Op::Clone { source: "a".to_owned(), from: 0, to: 4096, path, at: 0 },
+        22 => Op::Dedupe { source: name(rng), path },
         _ => Op::SetAttr { path, mode: 0o640, uid: 3, mtime: 5 },
     }
 }

@@ -19,6 +19,8 @@ pub struct Recording {
     pub trace: Trace,
     /// The model's tree before each operation, and after the last.
     pub trees: Vec<Arc<Tree>>,
+    /// The model's trees between the steps of each operation.
+    pub between: Vec<Vec<Arc<Tree>>>,
     /// What each operation changes in place.
     pub in_place: Vec<Option<InPlace>>,
     /// The pages that a crash at the moments of `trees` leaves in quarantine.
@@ -40,6 +42,7 @@ pub fn record(workload: &Workload, left_out: Option<LeftOut>) -> Result<Recordin
         let mut recording = Recording {
             trace: Trace { start, events: Vec::new() },
             trees: vec![Arc::new(tree)],
+            between: Vec::new(),
             in_place: Vec::new(),
             pinned: vec![Arc::new(left.clone())],
             images: vec![recorder.image()],
@@ -79,6 +82,7 @@ pub fn recorder(image: Image, left_out: Option<LeftOut>) -> Recorder {
 impl Recording {
     fn apply(&mut self, session: &mut Session, op: &Op) -> Result<Tree, String> {
         let mut tree = Tree::clone(self.trees.last().expect("there is a tree before the first"));
+        self.between.push(tree.between(op));
         self.in_place.push(tree.in_place(op));
         step(session, &mut tree, op)?;
         Ok(tree)

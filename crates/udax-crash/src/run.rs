@@ -157,7 +157,9 @@ impl Run<'_> {
         let allowed = if first == last {
             Allowed::Exactly(after)
         } else {
-            Allowed::Either { before, after, in_place: self.recording.in_place[first].clone() }
+            let between = self.recording.between[first].clone();
+            let in_place = self.recording.in_place[first].clone();
+            Allowed::Either { before, after, between, in_place }
         };
         let is_open = match phase {
             Phase::Start => true,

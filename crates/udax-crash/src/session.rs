@@ -123,6 +123,16 @@ impl Session {
                 assert_eq!(u64::try_from(written), Ok(*len), "workload writes fit one call");
                 Ok(())
             }
+            Op::Bytes { path, at, bytes } => self.resolve(path)?.write_at(bytes, *at).map(drop),
+            Op::Clone { source, from, to, path, at } => {
+                let (source, target) = (self.resolve(source)?, self.resolve(path)?);
+                source.clone_range(*from..*to, &target, *at, Wait::Never).map(drop)
+            }
+            Op::Dedupe { source, path } => {
+                let (source, target) = (self.resolve(source)?, self.resolve(path)?);
+                source.dedupe_range(0..u64::MAX, &target, 0, Wait::Never).map(drop)
+            }
+            Op::Unshare(path) => self.resolve(path)?.unshare(0..u64::MAX),
             Op::Store { path, at, len, fill } => {
                 let file = self.resolve(path)?;
                 store(&file, *at, &pattern(*fill, *len))

@@ -29,6 +29,37 @@ pub enum Op {
         /// Which bytes.
         fill: u8,
     },
+    /// Writes these bytes at `at`: a step of [`Op::Write`], of the model only.
+    Bytes {
+        /// The file.
+        path: String,
+        /// The first byte.
+        at: u64,
+        /// The bytes.
+        bytes: Vec<u8>,
+    },
+    /// Makes bytes of one file those of another, without a copy.
+    Clone {
+        /// The file whose bytes they are.
+        source: String,
+        /// The first byte of them.
+        from: u64,
+        /// The byte after the last.
+        to: u64,
+        /// The file that gets them.
+        path: String,
+        /// Where.
+        at: u64,
+    },
+    /// Lets a file have the pages of another one with the same bytes.
+    Dedupe {
+        /// The file that keeps its pages.
+        source: String,
+        /// The file that gets them.
+        path: String,
+    },
+    /// Gives a file pages of its own.
+    Unshare(String),
     /// Writes `len` bytes of the pattern `fill` at the end.
     Append {
         /// The file.
@@ -204,6 +235,12 @@ impl fmt::Display for Op {
             Op::Mkdir(path) => write!(f, "mkdir {path}"),
             Op::Symlink { target, path } => write!(f, "symlink {path} -> {target}"),
             Op::Write { path, at, len, .. } => write!(f, "write {path} {at}+{len}"),
+            Op::Bytes { path, at, bytes } => write!(f, "write {path} {at}+{}", bytes.len()),
+            Op::Clone { source, from, to, path, at } => {
+                write!(f, "clone {source} {from}..{to} to {path} {at}")
+            }
+            Op::Dedupe { source, path } => write!(f, "dedupe {source} {path}"),
+            Op::Unshare(path) => write!(f, "unshare {path}"),
             Op::Store { path, at, len, .. } => write!(f, "store {path} {at}+{len}"),
             Op::Append { path, len, .. } => write!(f, "append {path} +{len}"),
             Op::Truncate { path, size } => write!(f, "truncate {path} {size}"),

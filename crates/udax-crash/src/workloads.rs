@@ -4,6 +4,7 @@
 //! a small tree. Most bugs of this kind known from other filesystems need one or two operations.
 
 use crate::probe::FILLER;
+use crate::sharing;
 use crate::workload::{Op, Workload};
 use udax_fs::RenameMode;
 
@@ -29,9 +30,11 @@ pub fn smoke() -> Vec<Workload> {
         "pages change owner",
         "stores through a pin",
         "a pin of a device",
+        sharing::SMOKE,
     ];
     let is_wanted = |workload: &Workload| names.contains(&workload.name.as_str());
-    sequences().into_iter().chain(pins::all()).filter(is_wanted).collect()
+    let all = sequences().into_iter().chain(pins::all()).chain(sharing::workloads());
+    all.filter(is_wanted).collect()
 }
 
 /// The workloads without the pairs.
@@ -42,6 +45,7 @@ pub fn quick() -> Vec<Workload> {
     all.extend(growth());
     all.extend(big());
     all.extend(full_pools());
+    all.extend(sharing::workloads());
     all.push(Workload::new("format over a pool", &base(), &[Op::Format, Op::Remount]));
     all.extend(pins::all());
     all
@@ -49,7 +53,7 @@ pub fn quick() -> Vec<Workload> {
 
 /// A small tree: files with and without holes, with two names, in directories, and a link. Free
 /// pages hold what a removed file left there.
-fn base() -> Vec<Op> {
+pub(crate) fn base() -> Vec<Op> {
     vec![
         create("old"),
         write("old", 0, 80_000, 0xee),
@@ -371,7 +375,7 @@ fn paired() -> Vec<Op> {
     ]
 }
 
-fn create(path: &str) -> Op {
+pub(crate) fn create(path: &str) -> Op {
     Op::Create(path.to_owned())
 }
 
@@ -398,22 +402,22 @@ fn with(op: Op, mode: RenameMode) -> Op {
     }
 }
 
-fn unlink(path: &str) -> Op {
+pub(crate) fn unlink(path: &str) -> Op {
     Op::Unlink(path.to_owned())
 }
 
-fn write(path: &str, at: u64, len: u64, fill: u8) -> Op {
+pub(crate) fn write(path: &str, at: u64, len: u64, fill: u8) -> Op {
     Op::Write { path: path.to_owned(), at, len, fill }
 }
 
-fn append(path: &str, len: u64, fill: u8) -> Op {
+pub(crate) fn append(path: &str, len: u64, fill: u8) -> Op {
     Op::Append { path: path.to_owned(), len, fill }
 }
 
-fn truncate(path: &str, size: u64) -> Op {
+pub(crate) fn truncate(path: &str, size: u64) -> Op {
     Op::Truncate { path: path.to_owned(), size }
 }
 
-fn punch(path: &str, from: u64, to: u64) -> Op {
+pub(crate) fn punch(path: &str, from: u64, to: u64) -> Op {
     Op::Punch { path: path.to_owned(), from, to }
 }

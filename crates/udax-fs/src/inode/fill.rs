@@ -70,7 +70,7 @@ impl Inode {
         let mut from = range.start;
         while from < range.end {
             let to = range.end.min(next_chunk(from));
-            if past == Past::Grow {
+            if past == Past::Grow && to > self.node.read().size() {
                 self.own_tail()?;
             }
             if self.allocate_chunk(from, to, past)? {

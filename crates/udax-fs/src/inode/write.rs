@@ -84,6 +84,10 @@ impl Inode {
     fn write_step(&self, bytes: &[u8], at: u64) -> Result<usize, FsError> {
         let end = at + to_u64(bytes.len());
         loop {
+            // What is new appears at once, also in the page in which the file ends.
+            if self.node.read().size() < end {
+                self.own_tail()?;
+            }
             let shared = self.first_shared(pages_holding(at, end))?;
             let from = shared.as_ref().map_or(end, |shared| shared.start.byte().min(end));
             let is_written = if let Some(shared) = shared.filter(|_| from <= at) {
@@ -106,9 +110,6 @@ impl Inode {
     fn write_in_place(&self, bytes: &[u8], at: u64) -> Result<bool, FsError> {
         let end = at + to_u64(bytes.len());
         let pages = pages_holding(at, end);
-        if self.node.read().size() < at {
-            self.own_tail()?;
-        }
         let layout = self.mapping.faults();
         let mut state = self.node.write();
         state.check_not_frozen()?;
