@@ -122,8 +122,8 @@ fn a_copy_that_fails_changes_nothing() {
     let failing: [&dyn Fn() -> Result<(), FsError>; 5] = [
         &|| clone.write_at(&[7; 10], at).map(drop),
         &|| clone.unshare(0..9 * PAGE),
-        &|| clone.punch(at..at + 9, FreePolicy::Wait(Wait::Never)),
-        &|| clone.truncate(at, FreePolicy::Wait(Wait::Never)),
+        &|| clone.punch(at..at + 9, FreePolicy::Wait(Wait::Never)).map(drop),
+        &|| clone.truncate(at, FreePolicy::Wait(Wait::Never)).map(drop),
         &|| clone.write_at(&[7; 10], (BAD + 1) * PAGE - 5).map(drop),
     ];
     for (number, fails) in failing.into_iter().enumerate() {
@@ -189,8 +189,8 @@ fn a_copy_for_which_there_is_no_room_changes_nothing() {
         &|| clone.write_at(&[7; 10], 100).map(drop),
         &|| clone.write_at(&pattern(3, 3 * PAGE), 4 * PAGE).map(drop),
         &|| clone.unshare(0..64 * PAGE),
-        &|| clone.punch(100..109, FreePolicy::Wait(Wait::Never)),
-        &|| clone.truncate(100, FreePolicy::Wait(Wait::Never)),
+        &|| clone.punch(100..109, FreePolicy::Wait(Wait::Never)).map(drop),
+        &|| clone.truncate(100, FreePolicy::Wait(Wait::Never)).map(drop),
     ];
     for fails in failing {
         assert!(matches!(fails(), Err(FsError::NoSpace { .. })));
