@@ -39,9 +39,9 @@ fn step(files: &[Arc<Inode>], numbers: &mut Numbers) -> Result<(), FsError> {
         if numbers.below(2) == 0 { FreePolicy::Defer } else { FreePolicy::Wait(Wait::Forever) };
     match numbers.below(12) {
         0..4 => file.clone_range(range, other, at, Wait::Forever).map(drop),
-        4 => file.truncate(range.start + numbers.below(PAGE), policy),
-        5 => file.truncate(0, policy),
-        6 => file.punch(range.start + 5..range.end - 9, policy),
+        4 => file.truncate(range.start + numbers.below(PAGE), policy).map(drop),
+        5 => file.truncate(0, policy).map(drop),
+        6 => file.punch(range.start + 5..range.end - 9, policy).map(drop),
         7 => file.unshare(range),
         8 => file.dedupe_range(range, other, at, Wait::Forever).map(drop),
         9 => file.pin(FileIndex(0)..FileIndex(3), pin_info("thread", PinKind::Read)).map(drop),
