@@ -1,13 +1,17 @@
-//! The holder of a device: the one user who is told before it is taken away.
+//! The holder of a device: the one user who is told before it is taken away, and of memory that
+//! failed.
 //!
 //! A device keeps a [`HolderSlot`]; claiming it gives a [`Hold`], and dropping the hold releases
 //! it. Since only the hold can release, an old holder cannot release a newer one (I-61).
 
 use std::fmt;
+use std::ops::Range;
+use udax_mm::DeviceOff;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Condvar, Mutex, Weak};
 
-/// Told before a device is taken away (`MF_MEM_PRE_REMOVE`).
+/// Told before a device is taken away (`MF_MEM_PRE_REMOVE`), and of memory that failed
+/// (`notify_failure`).
 pub trait Holder: Send + Sync {
     /// Takes back every translation of the device's pages, and lets none come back.
     ///
@@ -15,6 +19,14 @@ pub trait Holder: Send + Sync {
     /// need not be ended here: the device waits for them. Called with no lock held; may release
     /// the hold, must not remove the device.
     fn removing(&self);
+
+    /// Takes back what shows these pages, whose memory failed, and tells whoever used them. They
+    /// are marked already: nobody is given them until the mark goes.
+    ///
+    /// Called by whoever found the failure, with no lock held; by several threads at once, and more
+    /// than once for a page that fails again. A device that nobody holds tells nobody: the mark
+    /// stands, and a touch finds it.
+    fn failed(&self, pages: Range<DeviceOff>);
 }
 
 /// Why a device could not be claimed.
@@ -38,8 +50,8 @@ pub struct Hold {
 
 /// The place of a device's one holder.
 ///
-/// A slot is a holder itself, so that a stacked device can claim the devices below it with its own
-/// slot: a notice from any of them reaches the holder at the top, once.
+/// A stacked device passes what the devices below it say on to its own slot: a notice of removal
+/// from any of them reaches the holder at the top, once.
 pub struct HolderSlot {
     /// Whether access is still given. Falls once, before the holder is told.
     is_live: AtomicBool,
@@ -109,6 +121,18 @@ impl HolderSlot {
         }
     }
 
+    /// Tells the holder, if there is one, of pages whose memory failed.
+    ///
+    /// # Blocking
+    ///
+    /// Returns when the holder has done what it does about them.
+    pub fn failed(&self, pages: Range<DeviceOff>) {
+        let holder = self.state.lock().holder.as_ref().and_then(Weak::upgrade);
+        if let Some(holder) = holder {
+            holder.failed(pages);
+        }
+    }
+
     /// The holder to tell, or `None` if the notice has been given already.
     fn begin_notice(&self) -> Option<Weak<dyn Holder>> {
         let mut state = self.state.lock();
@@ -122,12 +146,6 @@ impl HolderSlot {
         let holder = state.holder.take();
         state.notice = if holder.is_some() { Notice::Running } else { Notice::Done };
         holder
-    }
-}
-
-impl Holder for HolderSlot {
-    fn removing(&self) {
-        self.notify();
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod device;
+mod failure;
 mod holder;
 mod linear;
 mod pgmap_device;

@@ -3,6 +3,7 @@
 //! Owns the table and its checks, and the way up from a page below to a page of the joined device.
 //! The pages themselves stay with the devices below.
 
+use crate::failure::OfTarget;
 use crate::{AccessError, DaxDevice, DaxSpan, Hold, Holder, HolderError, HolderSlot, IoError};
 use std::ops::Range;
 use udax_mm::media::{Persistence, Site};
@@ -102,7 +103,8 @@ pub enum TableError {
 /// Several devices, joined end to end.
 ///
 /// It is the holder of each device below, so no device is in two tables, and the removal of any of
-/// them is told to the holder of the whole and ends access to the whole (I-66).
+/// them is told to the holder of the whole and ends access to the whole (I-66). Memory that fails in
+/// one of them is told in pages of the whole; what is in no line is nobody's.
 ///
 /// # Examples
 ///
@@ -134,6 +136,8 @@ pub struct Linear {
 struct Below {
     device: Arc<dyn DaxDevice>,
     _hold: Hold,
+    /// Kept, because the device does not keep its holder.
+    _holder: Arc<OfTarget>,
 }
 
 impl Linear {
@@ -296,12 +300,15 @@ fn claim_all(table: &[LinearTarget], slot: &Arc<HolderSlot>) -> Result<Vec<Below
         if below.iter().any(|claimed| is_same(&claimed.device, &target.device)) {
             continue;
         }
-        let holder: Weak<HolderSlot> = Arc::downgrade(slot);
+        let lines = table.iter().filter(|line| is_same(&line.device, &target.device));
+        let parts = lines.map(|line| (line.range_below(), line.at)).collect();
+        let holder = Arc::new(OfTarget { slot: Arc::clone(slot), parts });
+        let weak: Weak<OfTarget> = Arc::downgrade(&holder);
         let hold = target
             .device
-            .hold(holder)
+            .hold(weak)
             .map_err(|source| TableError::Claim { line: index + 1, source })?;
-        below.push(Below { device: Arc::clone(&target.device), _hold: hold });
+        below.push(Below { device: Arc::clone(&target.device), _hold: hold, _holder: holder });
     }
     Ok(below)
 }

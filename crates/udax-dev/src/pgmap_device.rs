@@ -1,5 +1,6 @@
 //! The device at the bottom of every stack: one whole page map.
 
+use crate::failure::OfPgmap;
 use crate::{AccessError, DaxDevice, DaxSpan, Hold, Holder, HolderError, HolderSlot, IoError};
 use udax_mm::media::Site;
 use udax_mm::sync::{Arc, Weak};
@@ -10,13 +11,20 @@ use udax_mm::{DeviceOff, MediaFacts, Pages, Pgmap, PgmapOff, StillBusy, Wait};
 pub struct PgmapDevice {
     pgmap: Pgmap,
     slot: Arc<HolderSlot>,
+    /// Kept, because the page map does not keep it.
+    _failures: Arc<OfPgmap>,
 }
 
 impl PgmapDevice {
-    /// Makes a device of `pgmap`.
+    /// Makes a device of `pgmap`. From then on the holder of the device hears of memory that fails
+    /// there, in place of who heard of it before.
     #[must_use]
     pub fn new(pgmap: Pgmap) -> PgmapDevice {
-        PgmapDevice { pgmap, slot: HolderSlot::new() }
+        let slot = HolderSlot::new();
+        let failures = Arc::new(OfPgmap { slot: Arc::clone(&slot) });
+        let listener: Weak<OfPgmap> = Arc::downgrade(&failures);
+        pgmap.listen_for_failure(listener);
+        PgmapDevice { pgmap, slot, _failures: failures }
     }
 }
 

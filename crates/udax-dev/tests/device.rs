@@ -3,6 +3,7 @@
 mod common;
 
 use common::{device, pgmap};
+use std::ops::Range;
 use std::thread;
 use udax_dev::{AccessError, DaxDevice, Holder, HolderError, PgmapDevice};
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +16,7 @@ struct Told {
     device: Mutex<Option<Arc<dyn DaxDevice>>>,
     notices: AtomicU64,
     saw: Mutex<Option<AccessError>>,
+    failed: Mutex<Vec<Range<DeviceOff>>>,
 }
 
 impl Holder for Told {
@@ -23,6 +25,10 @@ impl Holder for Told {
         if let Some(device) = &*self.device.lock() {
             *self.saw.lock() = device.direct_access(DeviceOff(0), Pages(1)).err();
         }
+    }
+
+    fn failed(&self, pages: Range<DeviceOff>) {
+        self.failed.lock().push(pages);
     }
 }
 
@@ -166,6 +172,10 @@ impl Holder for Slow {
         self.go_on.lock().recv().expect("the test lets it go on");
         self.is_done.store(1, Ordering::Release);
     }
+
+    fn failed(&self, pages: Range<DeviceOff>) {
+        unreachable!("no memory failed, not even {pages:?}");
+    }
 }
 
 #[test]
@@ -188,4 +198,34 @@ fn a_second_kill_waits_for_the_notice_of_the_first() {
         first.join().unwrap().unwrap();
         second.join().unwrap();
     });
+}
+
+#[test]
+fn a_failure_in_the_second_medium_is_told_in_pages_of_the_device() {
+    let pgmap = pgmap(&[4, 8]);
+    let device = PgmapDevice::new(pgmap.clone());
+    let (told, weak) = holder();
+    let _hold = device.hold(weak).unwrap();
+
+    pgmap.try_get_live().unwrap().memory_failure(PgmapOff(3)..PgmapOff(6));
+
+    assert_eq!(*told.failed.lock(), [DeviceOff(3)..DeviceOff(6)], "B-35");
+    let span = device.direct_access(DeviceOff(4), Pages(1)).unwrap();
+    assert_eq!(span.pgmap().first_poisoned(span.range()), Some(PgmapOff(4)));
+}
+
+#[test]
+fn a_holder_that_let_go_does_not_hear_of_failures() {
+    let pgmap = pgmap(&[4]);
+    let device = PgmapDevice::new(pgmap.clone());
+    let (told, weak) = holder();
+    drop(device.hold(weak).unwrap());
+
+    pgmap.try_get_live().unwrap().memory_failure(PgmapOff(0)..PgmapOff(1));
+
+    assert_eq!(*told.failed.lock(), []);
+    let (later, weak) = holder();
+    let _hold = device.hold(weak).unwrap();
+    pgmap.try_get_live().unwrap().memory_failure(PgmapOff(2)..PgmapOff(3));
+    assert_eq!(*later.failed.lock(), [DeviceOff(2)..DeviceOff(3)]);
 }

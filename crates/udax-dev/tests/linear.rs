@@ -3,11 +3,12 @@
 mod common;
 
 use common::{Seen, Witness, device};
+use std::ops::Range;
 use std::panic::Location;
-use udax_dev::{AccessError, DaxDevice, Holder, Linear, LinearTarget, TableError};
+use udax_dev::{AccessError, DaxDevice, Holder, Linear, LinearTarget, PgmapDevice, TableError};
 use udax_mm::media::Persistence;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
-use udax_mm::sync::{Arc, Weak};
+use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{DeviceOff, Pages, PgmapOff, Wait};
 
 /// A line: (at, pages, device, from).
@@ -176,11 +177,15 @@ fn the_facts_are_the_weakest_below() {
 }
 
 #[derive(Default)]
-struct Told(AtomicU64);
+struct Told(AtomicU64, Mutex<Vec<(u64, u64)>>);
 
 impl Holder for Told {
     fn removing(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn failed(&self, pages: Range<DeviceOff>) {
+        self.1.lock().push((pages.start.0, pages.end.0));
     }
 }
 
@@ -233,4 +238,32 @@ fn a_busy_kill_names_what_is_in_use_on_every_device() {
     assert_eq!(busy.pages, [page(1), page(2)]);
     drop(claims);
     linear.kill(Wait::Never).unwrap();
+}
+
+/// A page map of two media, 4 + 4 pages, of which a table takes pages 2 to 6 and 7 to 8, the latter
+/// first, behind another device of 3 pages.
+#[test]
+fn a_failure_below_is_told_in_pages_of_the_whole_and_clipped_to_each_line() {
+    let pgmap = common::pgmap(&[4, 4]);
+    let below: Arc<dyn DaxDevice> = Arc::new(PgmapDevice::new(pgmap.clone()));
+    let joined = table(&[(0, 3, &device(3), 0), (3, 1, &below, 7), (4, 4, &below, 2)]).unwrap();
+    let joined: Arc<dyn DaxDevice> = Arc::new(joined);
+    let whole = table(&[(0, 5, &device(5), 0), (5, 8, &joined, 0)]).unwrap();
+    let told = Arc::new(Told::default());
+    let weak: Weak<Told> = Arc::downgrade(&told);
+    let _hold = whole.hold(weak).unwrap();
+    let live = pgmap.try_get_live().unwrap();
+    let fail = |pages: Range<u64>| {
+        live.memory_failure(PgmapOff(pages.start)..PgmapOff(pages.end));
+        std::mem::take(&mut *told.1.lock())
+    };
+
+    assert_eq!(fail(0..2), [], "in no line");
+    assert_eq!(fail(1..4), [(9, 11)], "F-46: only what is in the line");
+    assert_eq!(fail(4..5), [(11, 12)], "B-35: the second medium");
+    assert_eq!(fail(5..8), [(8, 9), (12, 13)], "two lines, each with its own pages");
+    for at in [8, 9, 12] {
+        let span = whole.direct_access(DeviceOff(at), Pages(1)).unwrap();
+        assert!(span.pgmap().first_poisoned(span.range()).is_some(), "page {at} is the failed one");
+    }
 }

@@ -3,6 +3,7 @@
 
 use udax_dev::{AccessError, HolderError, IoError};
 use udax_mapping::{BreakError, FaultError, WritableMapping};
+use udax_mm::units::PAGE_BYTES;
 use udax_mm::{MediaError, Pages};
 
 use crate::Ino;
@@ -246,6 +247,30 @@ pub enum FsError {
         process: u32,
         /// What it called itself.
         label: String,
+    },
+
+    /// The bytes are gone: memory of the medium failed.
+    #[error(
+        "byte {at} is lost, because its memory failed; overwrite bytes {page}..{} at once to heal \
+         them, or restore the file from a copy", .page + PAGE_BYTES
+    )]
+    Lost {
+        /// The first lost byte of the file that was asked for.
+        at: u64,
+        /// The first byte of its page.
+        page: u64,
+    },
+
+    /// The change would leave a part of a page that is lost. Nothing was changed.
+    #[error(
+        "bytes {start}..{end} are lost, because their memory failed; only a write of all of them \
+         at once heals them"
+    )]
+    PartlyLost {
+        /// The first byte of the file in the page.
+        start: u64,
+        /// Where the page, or the file in it, ends.
+        end: u64,
     },
 
     /// The change does not fit in the journal. Nothing was written.

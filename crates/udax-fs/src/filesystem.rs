@@ -1,10 +1,11 @@
 //! The filesystem: formatting, mounting, closing, and the facts of a whole pool.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use udax_dev::{DaxBytes, DaxDevice, Hold, Holder};
 use udax_mm::sync::{Arc, Mutex, OnceLock, Weak};
-use udax_mm::{FaultService, Pages, Wait};
+use udax_mm::{DeviceOff, FaultService, Pages, Wait};
 
 use crate::core::Core;
 use crate::format::{Geometry, ROOT_INO};
@@ -70,7 +71,7 @@ pub struct Usage {
     pub used: Pages,
     /// Pages that can be allocated.
     pub free: Pages,
-    /// Pages that were freed and that somebody has still pinned.
+    /// Pages that were freed and that somebody has still pinned, and free ones whose memory failed.
     pub limbo: Pages,
     /// Pages of no file to which a device may still store for a process that died.
     pub quarantined: Pages,
@@ -121,7 +122,7 @@ pub struct Filesystem {
     _removal: Arc<Removal>,
 }
 
-/// Takes translations back when the device goes.
+/// Takes translations back when the device goes, or memory of it fails.
 #[derive(Debug, Default)]
 struct Removal {
     /// Set once the filesystem is mounted.
@@ -309,6 +310,12 @@ impl Filesystem {
         self.core.store.device().kill(wait)
     }
 
+    /// The device below. Its page maps are where a failure of memory is reported
+    /// ([`memory_failure`](udax_mm::PgmapRef::memory_failure)) by who finds one.
+    pub fn device(&self) -> &Arc<dyn DaxDevice> {
+        self.core.store.device()
+    }
+
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
     }
@@ -349,6 +356,12 @@ impl Holder for Removal {
         core.store.ahead.forget_all();
         for inode in core.cache.all() {
             inode.mapping().zap_all();
+        }
+    }
+
+    fn failed(&self, pages: Range<DeviceOff>) {
+        if let Some(core) = self.core.get().and_then(Weak::upgrade) {
+            core.failed(&pages);
         }
     }
 }

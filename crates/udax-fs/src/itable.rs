@@ -113,6 +113,11 @@ impl Itable {
         self.table.lock().slot(ino).ok_or(FsError::Stale(ino))
     }
 
+    /// The tree of the table itself.
+    pub(crate) fn tree(&self) -> Result<Tree, FsError> {
+        Tree::of(&self.table.lock().record)
+    }
+
     /// The record of `ino`, as it is on the medium.
     pub(crate) fn read(&self, store: &Store, ino: Ino) -> Result<InodeRecord, FsError> {
         read_record(store, self.slot(ino)?)

@@ -26,6 +26,7 @@ mod deferral;
 mod dir;
 mod entry;
 mod error;
+mod failure;
 mod filesystem;
 mod format;
 mod fresh;
@@ -58,6 +59,7 @@ mod tree;
 mod txn;
 mod vacant;
 mod verify;
+mod withheld;
 
 /// The types that put stores in order. Nobody outside this crate can make one; they are public so
 /// that a reader finds their rules, and so that tests can show what does not compile.

@@ -18,6 +18,7 @@ use crate::pin_table::PinTable;
 use crate::quarantine::Quarantine;
 use crate::shares::Shares;
 use std::ops::Range;
+use std::panic::Location;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, IoError};
 use udax_mm::sync::{Arc, Mutex, OnceLock};
 use udax_mm::{DeviceOff, FileIndex, Pages, Pgmap, PgmapOff};
@@ -231,6 +232,20 @@ impl Store {
         Ok(self.bytes.flush(at, to_u64(bytes.len()))?)
     }
 
+    /// Replaces one page of data whose memory failed, flushes it and ends its mark; durable after
+    /// [`Store::fence`].
+    ///
+    /// # Errors
+    ///
+    /// The device's; the mark stands then.
+    #[track_caller]
+    pub(crate) fn recover_in_place(&self, page: &DaxSpan, bytes: &[u8]) -> Result<(), FsError> {
+        self.check_writable()?;
+        let at = page.at().byte();
+        page.pgmap().recover(at, bytes)?;
+        Ok(page.pgmap().flush(at, to_u64(bytes.len()), Location::caller())?)
+    }
+
     /// Zeros data in place, which is for the caller to flush. Never a byte that a transaction
     /// writes.
     ///
@@ -336,6 +351,11 @@ impl Store {
             CommitError::TooLarge { bytes, max } => FsError::TransactionTooLarge { bytes, max },
             CommitError::Io(error) => self.stop(error),
         })
+    }
+
+    /// Takes no more writes, because memory that holds `object` failed.
+    pub(crate) fn stop_for(&self, object: &str) {
+        self.stopped.get_or_init(|| format!("memory that holds {object} failed"));
     }
 
     fn stop(&self, error: IoError) -> FsError {

@@ -11,7 +11,7 @@ use crate::store::Store;
 use std::ops::Range;
 use udax_mapping::LayoutBroken;
 use udax_mm::sync::Arc;
-use udax_mm::{IdleSpan, LimboSink, Pages, RequestError};
+use udax_mm::{IdleSpan, LimboSink, Pages, PgmapOff, PgmapRef, RequestError};
 
 /// The proof that pages may be freed: nobody uses them, or their last put comes to the store.
 ///
@@ -22,6 +22,8 @@ pub struct Vacant {
     store: Arc<Store>,
     idle: Vec<(Extent, IdleSpan)>,
     limbo: Vec<Extent>,
+    /// Pages whose memory failed, and that nobody holds.
+    failed: Vec<Extent>,
 }
 
 impl Vacant {
@@ -29,13 +31,13 @@ impl Vacant {
     ///
     /// The layout must stay broken until the transaction is committed.
     pub(crate) fn take(store: &Arc<Store>, broken: &mut LayoutBroken<'_>) -> Vacant {
-        let deferred = broken
-            .limbo()
-            .iter()
-            .flat_map(|(pgmap, pages)| store.extents_of(pgmap.pgmap(), pages.clone()));
-        let limbo = deferred.collect();
+        let extents = |ranges: &[(PgmapRef, Range<PgmapOff>)]| {
+            let ranges = ranges.iter();
+            ranges.flat_map(|(map, pages)| store.extents_of(map.pgmap(), pages.clone())).collect()
+        };
+        let (limbo, failed) = (extents(broken.limbo()), extents(broken.failed()));
         let idle = broken.take_idle().into_iter().flat_map(|span| locate(store, span)).collect();
-        Vacant { store: Arc::clone(store), idle, limbo }
+        Vacant { store: Arc::clone(store), idle, limbo, failed }
     }
 
     /// Claims pages that no mapping ever showed: of directories, and of files while mounting.
@@ -52,14 +54,15 @@ impl Vacant {
         // A tree may have the same pages at several places.
         let pages: Ranges = extents.iter().map(|extent| extent.range()).collect();
         for range in pages.iter() {
-            vacant.idle.extend(claim(store, Extent::of(range))?);
+            vacant.add(Extent::of(range))?;
         }
         Ok(vacant)
     }
 
     /// The proof of no page: for what other places of trees refer to, or for nothing.
     pub(crate) fn none(store: &Arc<Store>) -> Vacant {
-        Vacant { store: Arc::clone(store), idle: Vec::new(), limbo: Vec::new() }
+        let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
+        Vacant { store: Arc::clone(store), idle, limbo, failed }
     }
 
     /// Splits off the proof of the pages of `extents`, as far as this is one of them.
@@ -70,6 +73,10 @@ impl Vacant {
         let in_limbo = wanted.iter().flat_map(|range| left.take(&range)).collect::<Vec<_>>();
         part.limbo = in_limbo.into_iter().map(Extent::of).collect();
         self.limbo = left.iter().map(Extent::of).collect();
+        let mut left: Ranges = self.failed.iter().map(|extent| extent.range()).collect();
+        let failed = wanted.iter().flat_map(|range| left.take(&range)).collect::<Vec<_>>();
+        part.failed = failed.into_iter().map(Extent::of).collect();
+        self.failed = left.iter().map(Extent::of).collect();
         for (extent, claim) in std::mem::take(&mut self.idle) {
             divide(extent, claim, &wanted.take(&extent.range()), &mut part.idle, &mut self.idle);
         }
@@ -79,7 +86,8 @@ impl Vacant {
     /// Whether every page of `extents` may be freed.
     pub(crate) fn covers(&self, extents: &[Extent]) -> bool {
         let idle = self.idle.iter().map(|(extent, _)| extent.range());
-        let proven: Ranges = idle.chain(self.limbo.iter().map(|extent| extent.range())).collect();
+        let others = self.limbo.iter().chain(&self.failed).map(|extent| extent.range());
+        let proven: Ranges = idle.chain(others).collect();
         extents.iter().all(|extent| proven.covers(&extent.range()))
     }
 
@@ -97,6 +105,7 @@ impl Vacant {
         for extent in &in_limbo {
             freed.take(&extent.range());
         }
+        let failed = take(&mut freed, self.failed.iter().map(|extent| extent.range()).collect());
         let free = take(&mut freed, self.idle.iter().map(|(extent, _)| extent.range()).collect());
 
         let claims = self.idle.drain(..).map(|(_, claim)| claim).collect();
@@ -106,6 +115,34 @@ impl Vacant {
         let decided = self.store.limbo.lock().keep(&kept);
         self.store.let_go(decided);
         freed.iter().for_each(|range| self.store.free_in_use(Extent::of(range)));
+        for extent in failed {
+            self.store.set_aside(extent);
+        }
+    }
+
+    /// Claims pages that the store says nobody can use, in pieces that lie in one medium each.
+    fn add(&mut self, extent: Extent) -> Result<(), FsError> {
+        let Range { mut start, end } = extent.range();
+        while start < end {
+            let mut span = self.store.span(Extent::of(start..end))?;
+            if let Some(page) = span.pgmap().first_poisoned(span.range()) {
+                if page == span.at() {
+                    self.failed.push(Extent::of(start..start + 1));
+                    start += 1;
+                    continue;
+                }
+                span = span.slice(Pages(0), page.since(span.at()));
+            }
+            let part = Extent::of(start..start + span.pages().0);
+            match span.pgmap().claim(span.range()) {
+                Ok(claim) => self.idle.push((part, claim)),
+                // It failed after the look, which is repeated.
+                Err(RequestError::Poisoned(_)) => continue,
+                Err(error) => panic!("I-50: a page that no mapping shows is in use: {error}"),
+            }
+            start = part.end().0;
+        }
+        Ok(())
     }
 }
 
@@ -128,7 +165,7 @@ impl LimboSink for Store {
 
 impl Store {
     /// Lets claims go, then frees pages: who allocates them claims them.
-    fn let_go(&self, decided: Decided) {
+    pub(crate) fn let_go(&self, decided: Decided) {
         drop(decided.claims);
         self.give_back(decided.free);
     }
@@ -159,26 +196,6 @@ impl Store {
     }
 }
 
-/// Claims pages that the store says nobody can use, in pieces that lie in one medium each.
-fn claim(store: &Store, extent: Extent) -> Result<Vec<(Extent, IdleSpan)>, FsError> {
-    let mut claimed = Vec::new();
-    let Range { mut start, end } = extent.range();
-    while start < end {
-        let span = store.span(Extent::of(start..end))?;
-        let part = Extent::of(start..start + span.pages().0);
-        match span.pgmap().claim(span.range()) {
-            Ok(claim) => claimed.push((part, claim)),
-            Err(RequestError::Poisoned(page)) => {
-                let found = format!("page {page} of its medium is poisoned");
-                return Err(FsError::corrupt("an object that is to be freed", found));
-            }
-            Err(error) => panic!("I-50: a page that no mapping shows is in use: {error}"),
-        }
-        start = part.end().0;
-    }
-    Ok(claimed)
-}
-
 /// Divides a claim on an extent: `parts` of it, which are in order, go to `into`, the rest to `rest`.
 fn divide(
     extent: Extent,
@@ -202,7 +219,7 @@ fn divide(
 }
 
 /// Splits a claim into the extents of the device that it covers.
-fn locate(store: &Store, span: IdleSpan) -> Vec<(Extent, IdleSpan)> {
+pub(crate) fn locate(store: &Store, span: IdleSpan) -> Vec<(Extent, IdleSpan)> {
     let mut extents = store.extents_of(span.pgmap().pgmap(), span.pages()).into_iter().peekable();
     let mut rest = Some(span);
     let mut located = Vec::new();

@@ -39,7 +39,7 @@ impl Used {
             let pgmap = span.pgmap().pgmap();
             limbo.extend(deferred.into_iter().flat_map(|r| self.store.extents_of(pgmap, r)));
         }
-        let vacant = Vacant { store: Arc::clone(&self.store), idle, limbo };
+        let vacant = Vacant { store: Arc::clone(&self.store), idle, limbo, failed: Vec::new() };
         let mut txn = Txn::new(&self.store);
         let tree = txn.cut(cut, vacant).unwrap();
         (txn, tree)

@@ -115,6 +115,20 @@ pub(crate) fn seek(inode: &Inode, at: u64, whence: i32) -> Result<u64, Errno> {
     found.map_err(|error| crate::errno::errno(&error))?.ok_or(Errno::ENXIO)
 }
 
+/// Fills `into`, or reads up to the end of the file. A read that ends before a lost byte is an error
+/// here: the kernel would take what is missing for the end of the file, and show zeros.
+pub(crate) fn read_full(inode: &Inode, into: &mut [u8], at: u64) -> Result<usize, FsError> {
+    let mut done = 0;
+    while done < into.len() {
+        let from = at + u64::try_from(done).expect("a request fits in memory");
+        match inode.read_at(&mut into[done..], from)? {
+            0 => break,
+            read => done += read,
+        }
+    }
+    Ok(done)
+}
+
 /// Copies up to `len` bytes between files; stops at the end of the source. Whole pages are cloned,
 /// as far as that is possible at once.
 pub(crate) fn copy(

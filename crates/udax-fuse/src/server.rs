@@ -320,7 +320,7 @@ impl fuser::Filesystem for Server {
         reply: ReplyData,
     ) {
         let mut bytes = vec![0; usize::try_from(size).expect("a request fits in memory")];
-        match self.on(ino, |inode| inode.read_at(&mut bytes, offset)) {
+        match self.on(ino, |inode| ops::read_full(inode, &mut bytes, offset)) {
             Ok(read) => reply.data(&bytes[..read]),
             Err(errno) => reply.error(errno),
         }

@@ -7,6 +7,7 @@
 use crate::fault::{FaultError, FaultGuard};
 use crate::index::{Block, Entry, Index, Place};
 use crate::iomap::Iomap;
+use crate::poison::check_good;
 use crate::table::{Sharing, Shown};
 use crate::user::{User, UserMapping};
 use std::fmt;
@@ -131,6 +132,8 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         is_shared: bool,
     ) -> Result<(), FaultError> {
         assert!(at.pages() >= order.pages(), "I-62: a folio lies inside its span");
+        check_good(at, order.pages())?;
+        self.expel_failed();
         assert!(order <= self.block.order, "I-22: a folio is not larger than its locked block");
         let target = self.index.align_down(order);
         if let Some(place) = self.block.place() {
@@ -206,6 +209,11 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
             Sharing::Private => true,
         };
         Ok(if can_store { user.access() } else { Access::Read })
+    }
+
+    /// Takes the pages that failed out of the block, which nothing shows any more.
+    pub(crate) fn divide(&mut self, failed: &[FileIndex]) {
+        self.block = self.index().divide(self.block.head, self.index, failed);
     }
 
     /// Notes that the block shows a hole.

@@ -8,6 +8,7 @@ use crate::entry::EntryGuard;
 use crate::events;
 use crate::iomap::{Iomap, IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
+use crate::poison::check_good;
 use crate::run::{Bounds, Run};
 use crate::stats::{Event, Fallback};
 use crate::table::{Absent, Sharing, Shown};
@@ -178,6 +179,21 @@ impl<'m> FaultGuard<'m> {
         at: VmaOff,
         access: Access,
     ) -> Result<Pages, FaultError> {
+        loop {
+            match self.try_fault_in(user, at, access) {
+                // Another page of the block failed after the block was looked at.
+                Err(why) if self.is_good(user.index(at), &why) => (),
+                served => return served,
+            }
+        }
+    }
+
+    fn try_fault_in(
+        &self,
+        user: &Arc<User>,
+        at: VmaOff,
+        access: Access,
+    ) -> Result<Pages, FaultError> {
         let index = user.index(at);
         if access == Access::Write && user.access() == Access::Read {
             return Err(FaultError::ReadOnly(index));
@@ -258,7 +274,8 @@ impl<'m> FaultGuard<'m> {
         let is_lone = user.is_lazy() && locked.len() == 1;
         let prefault = if is_lone { Prefault::No } else { Prefault::Yes };
         let access = shown.access;
-        user.table().map_folios(user.at(start), pages, shown, prefault)?;
+        let mapped = user.table().map_folios(user.at(start), pages, shown, prefault);
+        mapped.map_err(|error| EntryGuard::refusal_of(&locked, error))?;
         events::insert_mapping(start.span(pages), order, access);
         drop(locked);
         Ok((start + pages).since(index))
@@ -422,6 +439,7 @@ fn show_snapshot(
         return Err(FaultError::NotAllocated(entry.asked()));
     }
     let page = run.page(entry.asked());
+    check_good(&page, Pages(1))?;
     let mut bytes = [0; PAGE_SIZE];
     page.pgmap().read(page.at().byte(), &mut bytes).map_err(std::io::Error::other)?;
     Ok(user.table().map_absent(at, Pages(1), Absent::Snapshot(&bytes))?)

@@ -4,6 +4,7 @@
 //! holds no reference (I-15). Its lock serialises faults, pins and writeback of the block, and is
 //! handed from one to the next. The index knows nothing of folios and translations.
 
+mod failed;
 #[cfg(all(test, loom))]
 mod races;
 mod slots;
@@ -439,7 +440,7 @@ impl State {
                 Some((pgmap, first)) => Word::real(order, pgmap, first + at.since(block.start)),
                 None => Word::zero(order),
             };
-            self.slots.set(at, kept.with_dirty(word.is_dirty()));
+            self.slots.set(at, word.like(kept));
             at = at + order.pages();
         }
     }

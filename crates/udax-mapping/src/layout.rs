@@ -8,6 +8,7 @@ use crate::holders::{Deferred, Holders, Waiting};
 use crate::iomap::{IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
 use crate::pins::FilePin;
+use crate::poison::around_failed;
 use crate::stats::Event;
 use crate::table::Spare;
 use std::fmt;
@@ -70,7 +71,8 @@ pub enum BreakError {
 /// # Invariants
 ///
 /// 1. No translation and no entry refers to the range (I-51), and none can come (I-52, rule 9).
-/// 2. Each page behind the range is claimed by this or by who took the claim, or is in limbo.
+/// 2. Each page behind the range is claimed by this or by who took the claim, or is in limbo, or
+///    has failed and is held by nobody.
 ///
 /// # Examples
 ///
@@ -93,6 +95,7 @@ pub struct LayoutBroken<'m> {
     idle: Vec<IdleSpan>,
     limbo: Vec<(PgmapRef, Range<PgmapOff>)>,
     deferred: Deferred,
+    failed: Vec<(PgmapRef, Range<PgmapOff>)>,
     /// Taken by the drop.
     layout: Option<RwLockWriteGuard<'m, Layout>>,
     // Put after the lock is released: the last reference of an owner may break its layout.
@@ -181,13 +184,15 @@ impl Mapping {
         let mut broken = LayoutBroken::zapped(self, Arc::clone(&owner), range);
         let mut holders = Holders::default();
         for (start, span) in owner.spans(broken.range())? {
-            let (idle, limbo) = span.pgmap().claim_or_defer(span.range(), sink)?;
-            broken.idle.extend(idle);
-            for pages in &limbo {
-                holders.add(start + pages.start.since(span.at()), span.pgmap(), pages);
+            for part in broken.set_failed_aside(&span) {
+                let (idle, limbo) = span.pgmap().claim_or_defer(part, sink)?;
+                broken.idle.extend(idle);
+                for pages in &limbo {
+                    holders.add(start + pages.start.since(span.at()), span.pgmap(), pages);
+                }
+                let of_pgmap = |pages| (span.pgmap().clone(), pages);
+                broken.limbo.extend(limbo.into_iter().map(of_pgmap));
             }
-            let of_pgmap = |pages| (span.pgmap().clone(), pages);
-            broken.limbo.extend(limbo.into_iter().map(of_pgmap));
         }
         broken.deferred = Deferred::new(holders);
         self.index().remove(&broken.range);
@@ -205,20 +210,17 @@ impl Mapping {
         let mut broken = LayoutBroken::zapped(self, Arc::clone(owner), range);
         let spans = owner.spans(broken.range())?;
         for (start, span) in &spans {
-            match claim(*start, span)? {
-                Ok(idle) => broken.idle.push(idle),
-                Err(obstacle) => {
-                    let mut holders = Holders::default();
-                    if wait != Wait::Never && obstacle.is_pinned {
-                        let list = || self.wanted().add(broken.range(), wait);
-                        progress.waiting.get_or_insert_with(list);
-                        // All of the range: whoever waits for one pin waits for each.
-                        for (start, span) in &spans {
-                            holders.add(*start, span.pgmap(), &span.range());
-                        }
+            if let Some(obstacle) = broken.claim(*start, span)? {
+                let mut holders = Holders::default();
+                if wait != Wait::Never && obstacle.is_pinned {
+                    let list = || self.wanted().add(broken.range(), wait);
+                    progress.waiting.get_or_insert_with(list);
+                    // All of the range: whoever waits for one pin waits for each.
+                    for (start, span) in &spans {
+                        holders.add(*start, span.pgmap(), &span.range());
                     }
-                    return Ok(Attempt::Blocked(obstacle, holders));
                 }
+                return Ok(Attempt::Blocked(obstacle, holders));
             }
         }
         self.index().remove(&broken.range);
@@ -239,8 +241,36 @@ impl<'m> LayoutBroken<'m> {
         mapping.counters().event(Event::Break);
         events::break_layout(&range);
         mapping.zap(&range);
-        let (idle, limbo, deferred) = (Vec::new(), Vec::new(), Deferred::default());
-        LayoutBroken { mapping, range, idle, limbo, deferred, layout, _owner: owner }
+        let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
+        let deferred = Deferred::default();
+        LayoutBroken { mapping, range, idle, limbo, failed, deferred, layout, _owner: owner }
+    }
+
+    /// Claims the pages of a span that starts at index `start` of the file, but for those that
+    /// failed and that nobody holds. Returns what is in the way.
+    fn claim(
+        &mut self,
+        start: FileIndex,
+        span: &DaxSpan,
+    ) -> Result<Option<Obstacle>, RequestError> {
+        for part in self.set_failed_aside(span) {
+            match span.pgmap().claim(part) {
+                Ok(idle) => self.idle.push(idle),
+                // What failed after the look, or was let go, is set aside by the next attempt.
+                Err(RequestError::Busy(page) | RequestError::Poisoned(page)) => {
+                    return Ok(Some(Obstacle::of(start, span, page.max(span.at()))));
+                }
+                Err(other) => return Err(other),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Notes which pages of a span failed and are held by nobody, and returns what is between them.
+    fn set_failed_aside(&mut self, span: &DaxSpan) -> Vec<Range<PgmapOff>> {
+        let (parts, failed) = around_failed(span);
+        self.failed.extend(failed.into_iter().map(|pages| (span.pgmap().clone(), pages)));
+        parts
     }
 
     /// The pages of the file that may be changed.
@@ -263,6 +293,12 @@ impl<'m> LayoutBroken<'m> {
     /// given up the range and this proof is dropped.
     pub fn take_deferred(&mut self) -> Deferred {
         std::mem::take(&mut self.deferred)
+    }
+
+    /// The pages behind the range whose memory failed, and that nobody holds. Nobody is given them
+    /// until their marks go; an owner that gives up the range keeps them out of its free space.
+    pub fn failed(&self) -> &[(PgmapRef, Range<PgmapOff>)] {
+        &self.failed
     }
 
     /// The pages behind the range that are still in use, and go to the sink later.
@@ -291,11 +327,19 @@ impl fmt::Debug for LayoutBroken<'_> {
             .field("range", &self.range)
             .field("idle", &self.idle)
             .field("limbo", &self.limbo)
+            .field("failed", &self.failed)
             .finish_non_exhaustive()
     }
 }
 
 impl Obstacle {
+    /// Page `page` of a span that starts at index `start` of the file.
+    fn of(start: FileIndex, span: &DaxSpan, page: PgmapOff) -> Obstacle {
+        let pgmap = span.pgmap().clone();
+        let is_pinned = pgmap.first_pinned(page.span(Pages(1))).is_some();
+        Obstacle { index: start + page.since(span.at()), pgmap, page, is_pinned }
+    }
+
     /// Sleeps until the page is not pinned, with no lock held.
     fn wait(
         &self,
@@ -339,21 +383,6 @@ impl Obstacle {
             pins = records.into_iter().map(|record| to_pin(record.info)).collect();
         }
         BreakError::Pinned { index: self.index, pins }
-    }
-}
-
-/// Claims the pages of a span that starts at index `start` of the file.
-fn claim(start: FileIndex, span: &DaxSpan) -> Result<Result<IdleSpan, Obstacle>, RequestError> {
-    match span.pgmap().claim(span.range()) {
-        Ok(idle) => Ok(Ok(idle)),
-        Err(RequestError::Busy(page)) => {
-            let pgmap = span.pgmap().clone();
-            let page = page.max(span.at());
-            let is_pinned = pgmap.first_pinned(page.span(Pages(1))).is_some();
-            let index = start + page.since(span.at());
-            Ok(Err(Obstacle { index, pgmap, page, is_pinned }))
-        }
-        Err(other) => Err(other),
     }
 }
 

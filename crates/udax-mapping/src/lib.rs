@@ -23,6 +23,7 @@ mod layout;
 mod mapping;
 mod pinned;
 mod pins;
+mod poison;
 mod run;
 mod stats;
 mod stream;

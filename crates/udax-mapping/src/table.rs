@@ -197,6 +197,11 @@ impl Table {
         self.zap_that(range, Leaf::is_absent);
     }
 
+    /// Takes back what shows in `range` that memory failed.
+    pub(crate) fn zap_failed(&self, range: &Range<VmaOff>) {
+        self.zap_that(range, |leaf| matches!(leaf.target, Target::Poisoned));
+    }
+
     fn zap_that(&self, range: &Range<VmaOff>, is_meant: impl Fn(&Leaf) -> bool) {
         let mut leaves = self.leaves.lock();
         let mut at = range.start;

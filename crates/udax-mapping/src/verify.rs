@@ -128,7 +128,10 @@ fn check_leaf(user: &User, leaf: &Leaf, blocks: &[Block], spans: &Spans) -> Resu
         Target::Own => ensure(user.sharing() == Sharing::Private, || {
             format!("I-39: page {index} is private in a shared mapping")
         }),
-        Target::Failed | Target::Poisoned => Ok(()),
+        Target::Poisoned => ensure(has_failed(spans, &range), || {
+            format!("I-65: page {index} shows failed memory and has good memory")
+        }),
+        Target::Failed => Ok(()),
     }
 }
 
@@ -156,9 +159,22 @@ fn check_shown(range: &Range<FileIndex>, shown: &Shown, blocks: &[Block]) -> Res
             format!("I-12: page {index} is mapped and not counted in its order")
         })?;
     }
+    let all = shown.first.span(range.end.since(range.start));
+    ensure(shown.folios.pgmap().first_poisoned(all).is_none(), || {
+        format!("I-64: of the pages from {} on, one is mapped and failed", range.start)
+    })?;
     let pages = range.end.since(range.start).0;
     ensure(checked == pages, || {
         format!("I-33: pages from {} are mapped without entry", range.start)
+    })
+}
+
+/// Whether memory of these pages failed, as far as the owner lists them: not where they are shared.
+fn has_failed(spans: &Spans, range: &Range<FileIndex>) -> bool {
+    let mut pages = (range.start.0..range.end.0).map(FileIndex);
+    pages.all(|index| {
+        locate(spans, index)
+            .is_none_or(|(span, page)| span.pgmap().first_poisoned(page.span(Pages(1))).is_some())
     })
 }
 

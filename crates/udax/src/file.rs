@@ -61,7 +61,8 @@ impl File {
         Metadata::new(self.inode.attr())
     }
 
-    /// Reads from byte `at` on; fewer bytes than asked for only at the end of the file.
+    /// Reads from byte `at` on; fewer bytes than asked for only at the end of the file, and before
+    /// [bytes that are lost](File::bad_ranges).
     ///
     /// # Errors
     ///
@@ -75,9 +76,10 @@ impl File {
     ///
     /// # Errors
     ///
-    /// Fails with [`ErrorKind::OutOfRange`](crate::ErrorKind) if the file ends before.
+    /// Fails with [`ErrorKind::OutOfRange`](crate::ErrorKind) if the file ends before, and with
+    /// [`ErrorKind::Media`](crate::ErrorKind) if a byte is lost.
     pub fn read_exact_at(&self, into: &mut [u8], at: u64) -> Result<()> {
-        let read = self.read_at(into, at)?;
+        let read = self.read_full_at(into, at)?;
         if read < into.len() {
             let (wanted, len) = (byte_count(into.len()), self.metadata().len());
             return Err(self.error(Cause::OutOfRange { what: "file", at, wanted, len }));
@@ -301,6 +303,34 @@ impl File {
         self.inode.extents().at(&self.path)
     }
 
+    /// The bytes that are lost because their memory failed, as far as anybody has noticed; in order.
+    ///
+    /// To read them is an error of kind [`ErrorKind::Media`](crate::ErrorKind), to touch them in a
+    /// mapping SIGBUS. A write that covers the whole page of 4 KiB, or its rest up to the end of the
+    /// file, heals it.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the tree of the file cannot be read.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use udax::{OpenOptions, Pool};
+    ///
+    /// let pool = Pool::create_in_memory("example", 8 << 20)?;
+    /// pool.write("/a", [7; 5000])?;
+    /// let file = OpenOptions::new().read(true).write(true).open(&pool, "/a")?;
+    ///
+    /// for lost in file.bad_ranges()? {
+    ///     println!("bytes {} to {} have to come from a copy", lost.start, lost.end);
+    /// }
+    /// # Ok::<(), udax::Error>(())
+    /// ```
+    pub fn bad_ranges(&self) -> Result<Vec<Range<u64>>> {
+        self.inode.bad_ranges().at(&self.path)
+    }
+
     /// The inode below; what a mount uses.
     pub fn inode(&self) -> &Arc<Inode> {
         &self.inode
@@ -314,9 +344,21 @@ impl File {
         let len = usize::try_from(self.metadata().len())
             .map_err(|_| self.error(Cause::InvalidInput("the file does not fit into memory")))?;
         let mut bytes = vec![0; len];
-        let read = self.read_at(&mut bytes, 0)?;
+        let read = self.read_full_at(&mut bytes, 0)?;
         bytes.truncate(read);
         Ok(bytes)
+    }
+
+    /// Reads until `into` is full or the file ends: a read also ends before a byte that is lost.
+    fn read_full_at(&self, into: &mut [u8], at: u64) -> Result<usize> {
+        let mut done = 0;
+        while done < into.len() {
+            match self.read_at(&mut into[done..], at + byte_count(done))? {
+                0 => break,
+                read => done += read,
+            }
+        }
+        Ok(done)
     }
 
     pub(crate) fn is_append(&self) -> bool {

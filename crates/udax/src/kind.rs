@@ -126,7 +126,9 @@ impl From<&FsError> for ErrorKind {
                 ErrorKind::Pinned
             }
             FsError::Map(_) => ErrorKind::Host,
-            FsError::Stopped(_) => ErrorKind::Media,
+            FsError::Stopped(_) | FsError::Lost { .. } | FsError::PartlyLost { .. } => {
+                ErrorKind::Media
+            }
             FsError::Holder(_) => ErrorKind::InUse,
             FsError::OtherPool => ErrorKind::OtherPool,
             FsError::NotAligned(_) | FsError::Overlap => ErrorKind::InvalidInput,

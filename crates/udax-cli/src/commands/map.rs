@@ -16,7 +16,9 @@ use crate::target::PoolPath;
 /// Each line is a run that is contiguous in the file and in the pool. Its order says how it can be
 /// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. A run that is shared is
 /// one that other files have too; it is copied when one of them is written. What is missing between
-/// the lines is a hole, which reads as zeros and takes no room.
+/// the lines is a hole, which reads as zeros and takes no room. Bytes that are lost, because memory
+/// under them is known to have failed, are listed at the end: write their whole pages anew to heal
+/// them.
 ///
 /// With --touch the file is really mapped and every page of it read, and what served the faults is
 /// counted: by which folios, and for what reasons they were not larger.
@@ -61,6 +63,7 @@ struct FileMap {
     /// Bytes that other files, or other places of this one, have too.
     shared: u64,
     extents: Vec<Extent>,
+    bad: Vec<Bad>,
     #[serde(skip_serializing_if = "Option::is_none")]
     touched: Option<Touched>,
 }
@@ -93,6 +96,13 @@ struct FellBack {
     count: u64,
 }
 
+/// Bytes whose memory failed.
+#[derive(Debug, Serialize)]
+struct Bad {
+    offset: u64,
+    len: u64,
+}
+
 /// One contiguous run.
 #[derive(Debug, Serialize)]
 struct Extent {
@@ -116,6 +126,9 @@ impl MapArgs {
         let file = pool.open_file(self.path.path()).of(pool.path())?;
         let extents = file.extents().of(pool.path())?;
         let mut found = FileMap::new(&self.path, file.metadata().len(), &extents);
+        let bad = file.bad_ranges().of(pool.path())?.into_iter();
+        found.bad =
+            bad.map(|range| Bad { offset: range.start, len: range.end - range.start }).collect();
         if let Some(how) = self.touch {
             found.touched = Some(how.touch(&file).of(pool.path())?);
         }
@@ -194,6 +207,7 @@ impl FileMap {
             huge: extents.iter().filter(is_huge).map(bytes).sum(),
             shared: extents.iter().filter(|extent| extent.is_shared).map(bytes).sum(),
             extents: extents.iter().map(Extent::new).collect(),
+            bad: Vec::new(),
             touched: None,
         }
     }
@@ -216,7 +230,7 @@ impl Extent {
 impl Human for FileMap {
     fn human(&self, out: &mut dyn Write) -> io::Result<()> {
         self.path.write(out)?;
-        let FileMap { size, data, holes, huge, shared, extents, .. } = self;
+        let FileMap { size, data, holes, huge, shared, extents, bad, .. } = self;
         let (data, holes, huge) = (human(*data), human(*holes), human(*huge));
         write!(out, ": {size} bytes; data {data}, holes {holes}, in huge pages {huge}")?;
         if *shared > 0 {
@@ -230,6 +244,9 @@ impl Human for FileMap {
             let (len, alignment) = (human(*len), human(*alignment));
             write!(out, "{offset:>#16x} {device:>#16x} {len:>12} {order:>5}  {alignment}")?;
             writeln!(out, "{}", if *shared { ", shared" } else { "" })?;
+        }
+        for Bad { offset, len } in bad {
+            writeln!(out, "{offset:>#16x} lost: memory of {len} bytes failed")?;
         }
         self.touched.as_ref().map_or(Ok(()), |touched| touched.human(out))
     }

@@ -28,8 +28,9 @@ impl Inode {
     ///
     /// Returns [`FsError::MappedForWriting`] with the mappings by which it can be written,
     /// [`FsError::Layout`] with the holders of pins if the wait runs out,
-    /// [`FsError::NoSpace`] if the holes do not fit, and [`FsError::Quarantined`] if a device may
-    /// still write for a holder that died. The file is not frozen then.
+    /// [`FsError::NoSpace`] if the holes do not fit, [`FsError::Quarantined`] if a device may
+    /// still write for a holder that died, and [`FsError::Lost`] if memory of the file failed. The
+    /// file is not frozen then.
     pub fn freeze(&self, wait: Wait) -> Result<(), FsError> {
         match self.freeze_thawed(wait) {
             // By somebody else meanwhile, or before.
@@ -62,6 +63,7 @@ impl Inode {
         let store = &self.node.core.store;
         let mut state = self.node.write();
         state.check_not_frozen()?;
+        self.node.check_not_lost(&state.tree)?;
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
         for run in &runs {
             let extent = Extent { start: run.device, pages: run.pages };
@@ -171,6 +173,8 @@ impl Inode {
                 break broken;
             }
         };
+        let tree = self.node.read().tree;
+        self.node.check_not_lost(&tree)?;
         let mut folios = Vec::new();
         for span in broken.take_idle() {
             freeze_span(span, info, &mut folios)?;

@@ -149,7 +149,7 @@ fn find(store: &Store, state: &State, index: FileIndex) -> Result<Iomap, FsError
 }
 
 /// The addresses of `runs`; a run that crosses media becomes several spans.
-pub(super) fn spans(store: &Store, runs: Vec<Run>) -> Result<Vec<(FileIndex, DaxSpan)>, FsError> {
+pub(crate) fn spans(store: &Store, runs: Vec<Run>) -> Result<Vec<(FileIndex, DaxSpan)>, FsError> {
     let mut found = Vec::with_capacity(runs.len());
     for run in runs {
         let mut done = Pages(0);

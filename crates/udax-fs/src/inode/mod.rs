@@ -15,6 +15,7 @@ mod clone;
 mod copy;
 mod dedupe;
 mod evict;
+mod failed;
 mod fill;
 mod freeze;
 mod iomap;
@@ -40,6 +41,7 @@ pub use dedupe::Deduped;
 pub use mapped::{FileExtent, FileMapping};
 pub use truncate::FreePolicy;
 
+pub(crate) use iomap::spans;
 pub(crate) use state::State;
 
 use crate::core::Core;

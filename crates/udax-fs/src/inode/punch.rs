@@ -26,7 +26,8 @@ impl Inode {
     ///
     /// # Errors
     ///
-    /// As [`Inode::truncate`].
+    /// As [`Inode::truncate`], and [`FsError::PartlyLost`] if a part of a page would be zeroed whose
+    /// memory failed.
     pub fn punch(&self, range: Range<u64>, policy: FreePolicy) -> Result<Vec<FilePin>, FsError> {
         self.check_can_write(0)?;
         let range = range.start..range.end.min(MAX_FILE_BYTES);
@@ -127,7 +128,8 @@ impl Node {
             Lookup::Run(run) => {
                 let page = (run.device + index.since(run.index)).byte();
                 let store = &self.core.store;
-                store.zero(page + bytes.start % PAGE_BYTES, bytes.end - bytes.start)?;
+                let zeroed = store.zero(page + bytes.start % PAGE_BYTES, bytes.end - bytes.start);
+                zeroed.map_err(|error| error.in_file(index.byte()..index.byte() + PAGE_BYTES))?;
                 store.flush(page, PAGE_BYTES)
             }
         }

@@ -9,8 +9,8 @@ use crate::tree::Lookup;
 use crate::{FsError, Kind};
 
 impl Inode {
-    /// Reads bytes from `at` on, and returns how many: fewer than asked only at the end of the
-    /// file. Holes read as zeros.
+    /// Reads bytes from `at` on, and returns how many: fewer than asked at the end of the file, and
+    /// before bytes that are lost because their memory failed. Holes read as zeros.
     ///
     /// Runs beside writes to the same file; where both touch the same bytes, each byte read is the
     /// old one or the one written.
@@ -18,21 +18,30 @@ impl Inode {
     /// # Errors
     ///
     /// Returns [`FsError::IsADirectory`] and [`FsError::NotAFile`] for what has no bytes to read,
-    /// and [`FsError::Device`] if the medium fails.
+    /// [`FsError::Lost`] if the first byte is lost, and [`FsError::Device`] if the device is gone.
     pub fn read_at(&self, into: &mut [u8], at: u64) -> Result<usize, FsError> {
         self.node.core.check_open()?;
         self.check_file()?;
-        // The layout lock holds off everything that could free the pages that are copied.
-        let _faults = self.mapping.faults();
-        let state = self.node.read();
-        if state.tree.may_share {
-            // A store through a mapping may move the file away from pages that it shares, and the
-            // others may free them: not while they are copied (rule 28).
-            return self.node.copy_out(&state, into, at);
+        let (read, wanted) = {
+            // The layout lock holds off everything that could free the pages that are copied.
+            let _faults = self.mapping.faults();
+            let state = self.node.read();
+            let wanted = state.size().saturating_sub(at).min(to_u64(into.len()));
+            let read = if state.tree.may_share {
+                // A store through a mapping may move the file away from pages that it shares, and
+                // the others may free them: not while they are copied (rule 28).
+                self.node.copy_out(&state, into, at)
+            } else {
+                let copy = state.clone();
+                drop(state);
+                self.node.copy_out(&copy, into, at)
+            };
+            (read, to_usize(wanted))
+        };
+        if !matches!(read, Ok(read) if read == wanted) {
+            self.report_failures(at..at + to_u64(wanted));
         }
-        let copy = state.clone();
-        drop(state);
-        self.node.copy_out(&copy, into, at)
+        read
     }
 
     /// The target of a symbolic link.
@@ -53,7 +62,7 @@ impl Inode {
 }
 
 impl Node {
-    /// Copies bytes of the file out, up to its end.
+    /// Copies bytes of the file out, up to its end, or up to the first that is lost.
     pub(crate) fn copy_out(
         &self,
         state: &State,
@@ -80,11 +89,28 @@ impl Node {
             let piece = to_usize((pages.bytes() - in_page).min(to_u64(len - done)));
             let into = &mut into[done..done + piece];
             match device {
-                Some(page) => self.core.store.read(page.byte() + in_page, into)?,
+                Some(page) => {
+                    let good = self.copy_good(page.byte() + in_page, into)?;
+                    if good < piece && done + good == 0 {
+                        return Err(FsError::Lost { at, page: at / PAGE_BYTES * PAGE_BYTES });
+                    }
+                    if good < piece {
+                        return Ok(done + good);
+                    }
+                }
                 None => into.fill(0),
             }
             done += piece;
         }
         Ok(len)
+    }
+
+    /// Reads bytes of the device up to the first that is lost, and returns how many.
+    fn copy_good(&self, at: u64, into: &mut [u8]) -> Result<usize, FsError> {
+        match self.core.store.read(at, into) {
+            Ok(()) => Ok(into.len()),
+            Err(error) if error.is_lost_memory() => self.read_good(at, into),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Writing bytes: in place where the file has pages of its own, out of place where it has none, or
 //! only pages that it shares.
 
-use udax_mm::FileIndex;
+use udax_mm::{FileIndex, Pages};
 
 use super::copy::Overlay;
 use super::fill::next_chunk;
@@ -21,6 +21,9 @@ impl Inode {
     /// in order. The time of a write that only overwrites is durable with the next [`Inode::sync`].
     ///
     /// # Errors
+    ///
+    /// Pages whose memory failed get new bytes if the write covers all of them, and are as good as
+    /// before. Returns [`FsError::PartlyLost`] if it does not, before the step changed anything.
     ///
     /// Returns [`FsError::NoSpace`] if not even the first step fits; nothing has changed then.
     /// Returns [`FsError::Frozen`], [`FsError::ReadOnly`], [`FsError::TooLarge`],
@@ -105,9 +108,28 @@ impl Inode {
         }
     }
 
-    /// Writes bytes that lie in one chunk. False, and nothing, if the file shares a page that would
-    /// be stored to.
+    /// Writes bytes that lie in one chunk, and lets mappings see what that has healed. False, and
+    /// nothing, if the file shares a page that would be stored to.
     fn write_in_place(&self, bytes: &[u8], at: u64) -> Result<bool, FsError> {
+        let mut healed = Vec::new();
+        let mut written = self.write_over(bytes, at, &mut healed);
+        if written.as_ref().is_err_and(FsError::is_lost_memory) {
+            // Found just now: known to have failed, it is healed or refused.
+            self.report_failures(at..at + to_u64(bytes.len()));
+            written = self.write_over(bytes, at, &mut healed);
+        }
+        if let (Some(&first), Some(&last)) = (healed.iter().min(), healed.iter().max()) {
+            self.mapping.heal(first..last + Pages(1));
+        }
+        written
+    }
+
+    fn write_over(
+        &self,
+        bytes: &[u8],
+        at: u64,
+        healed: &mut Vec<FileIndex>,
+    ) -> Result<bool, FsError> {
         let end = at + to_u64(bytes.len());
         let pages = pages_holding(at, end);
         let layout = self.mapping.faults();
@@ -119,12 +141,17 @@ impl Inode {
         {
             return Ok(false);
         }
+        let failed = self.node.pages_to_heal(&state, at, end)?;
         let pieces = self.node.written(&state, bytes, at)?;
         // Before the first byte is overwritten, because the pool may have no page for a node.
         let graft = self.node.graft(&state, pieces)?;
         let is_overwrite = graft.is_none() && end <= size;
         if size < at {
             self.node.zero_tail(&state, at)?;
+        }
+        for page in &failed {
+            self.node.heal(page, bytes, at)?;
+            healed.push(page.index);
         }
         self.node.overwrite(&state, bytes, at)?;
         if is_overwrite {

@@ -358,3 +358,87 @@ fn a_writeback_meets_what_was_dirty_when_it_began() {
 
     assert_eq!(met, [1, 512]);
 }
+
+/// The entries that a writeback has tagged, as their heads.
+fn tagged(index: &Index) -> Vec<u64> {
+    let mut heads = Vec::new();
+    while let Some(block) = index.lock_tagged(&range(0, u64::MAX)) {
+        heads.push(block.head.0);
+        index.untag(block.head);
+        index.unlock(block.head);
+    }
+    heads
+}
+
+#[test]
+fn a_divided_entry_leaves_its_good_pages_dirty_and_tagged() {
+    let index = Index::default();
+    insert(&index, 512, Order::Pmd, true);
+    index.tag(&range(0, u64::MAX));
+    let head = lock(&index, 515).head;
+
+    let block = index.divide(head, FileIndex(515), &[FileIndex(513), FileIndex(515)]);
+
+    assert!(block.entry.is_none() && block.head == FileIndex(515));
+    index.unlock(block.head);
+    let left = entries(&index);
+    assert_eq!(left.len(), 510);
+    assert_eq!(left[..2], [(512, 1, Some(1024), true), (514, 1, Some(1026), true)]);
+    assert_eq!(tagged(&index).len(), 510, "I-43: the writeback that runs flushes them");
+}
+
+#[test]
+fn a_clean_entry_that_is_divided_leaves_nothing() {
+    let index = Index::default();
+    insert(&index, 512, Order::Pmd, false);
+    let head = lock(&index, 600).head;
+
+    let block = index.divide(head, FileIndex(600), &[FileIndex(513)]);
+
+    index.unlock(block.head);
+    assert_eq!(entries(&index), []);
+}
+
+#[test]
+fn the_page_that_a_divided_entry_was_locked_for_stays_locked_with_its_stores() {
+    let index = Index::default();
+    insert(&index, 512, Order::Pmd, true);
+    let head = lock(&index, 600).head;
+
+    let block = index.divide(head, FileIndex(600), &[FileIndex(513)]);
+
+    let place = block.place().expect("it is good").clone();
+    assert_eq!((block.head, place.first, place.is_dirty), (FileIndex(600), PgmapOff(1112), true));
+    assert!(index.try_lock(FileIndex(600), Order::Base).is_none());
+    index.unlock(block.head);
+    assert_eq!(entries(&index).len(), 511);
+}
+
+#[test]
+fn a_dirty_entry_that_is_cut_stays_tagged() {
+    let index = Index::default();
+    insert(&index, 512, Order::Pmd, true);
+    index.tag(&range(0, u64::MAX));
+
+    index.remove(&range(514, u64::MAX));
+
+    assert_eq!(tagged(&index), [512, 513], "I-43");
+}
+
+/// Who waits to lock an entry by folio gets what is there then, not what was.
+#[test]
+fn an_existing_entry_is_waited_for_and_not_made() {
+    let index = Arc::new(Index::default());
+    assert!(index.lock_existing(FileIndex(3)).is_none());
+    lock(&index, 3);
+    let waiter = thread::spawn({
+        let index = Arc::clone(&index);
+        move || index.lock_existing(FileIndex(3)).map(|block| index.unlock(block.head)).is_some()
+    });
+    wait_for_waiters(&index, 1);
+
+    index.unlock(FileIndex(3));
+
+    assert!(!waiter.join().unwrap(), "I-28: the empty one is gone");
+    assert_eq!(entries(&index), []);
+}

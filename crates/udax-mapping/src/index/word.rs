@@ -131,6 +131,12 @@ impl Word {
         self.with(SHARED, is_shared)
     }
 
+    /// `other` with the marks of this entry: a part of it that stays behind.
+    #[must_use]
+    pub(super) fn like(self, other: Word) -> Word {
+        other.with_dirty(self.is_dirty()).with_to_write(self.is_to_write())
+    }
+
     fn with(self, bit: u64, is_set: bool) -> Word {
         Word(if is_set { self.0 | bit } else { self.0 & !bit })
     }
