@@ -245,8 +245,8 @@ impl<'m> FaultGuard<'m> {
     }
 
     /// Shows the folio of the entry, and what follows in the run for as far as one fault goes,
-    /// without asking the owner again: data stays where it is while this guard exists. Returns how
-    /// many pages from the index on show something.
+    /// without asking the owner again: data stays where it is while this guard exists, unless it is
+    /// shared, which ends it. Returns how many pages from the index on show something.
     ///
     /// What cannot be had at once ends it, and its own fault says why.
     fn show_run(
@@ -257,7 +257,8 @@ impl<'m> FaultGuard<'m> {
     ) -> Result<Pages, FaultError> {
         let (index, order) = (entry.asked(), entry.order());
         let (start, mut pages, mut shown) = entry.take_shown(user)?;
-        let limit = user.fault_around(index, order).min(run.range().end);
+        let around = user.fault_around(index, order).min(run.range().end);
+        let limit = if run.is_shared() { start + pages } else { around };
         // Locked until all is mapped.
         let mut locked = vec![entry];
         while start + pages < limit {

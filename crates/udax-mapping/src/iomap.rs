@@ -35,8 +35,9 @@ pub enum Iomap {
 /// # What a [`Mapping`](crate::Mapping) relies on
 ///
 /// - Data stays where it is until the owner has a [`LayoutBroken`](crate::LayoutBroken) for it.
-/// - Shared data becomes the file's own only in `iomap`, or under a
-///   [`LayoutBroken`](crate::LayoutBroken); data becomes shared only under one.
+/// - Shared data becomes the file's own at any time, because the others give it up. The file moves
+///   away from it only in `iomap`, or under a [`LayoutBroken`](crate::LayoutBroken). Data becomes
+///   shared only under one, or in a file that does not permit stores.
 /// - A hole may become data, and a file may grow, at any time. Who did that outside of `iomap`
 ///   calls [`Mapping::invalidate_holes`](crate::Mapping::invalidate_holes) before it reports
 ///   success.
@@ -81,7 +82,8 @@ pub trait IomapOps: Send + Sync {
         true
     }
 
-    /// Lists all data in `range`, clipped to it, in file order.
+    /// Lists the data in `range` that no other file has, clipped to it, in file order: breaking a
+    /// layout claims it, and waits for its pins. What is shared stays in use.
     ///
     /// Called with the layout lock held exclusively. The end may lie far past the end of the file.
     ///

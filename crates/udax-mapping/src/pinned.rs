@@ -50,7 +50,7 @@ pub struct PinnedFolios {
     range: Range<FileIndex>,
     info: PinInfo,
     lease: Lease,
-    _listed: Listed,
+    listed: Listed,
 }
 
 /// Pages of the range that lie side by side, in file order.
@@ -128,7 +128,7 @@ impl Mapping {
             range: range.clone(),
             info: info.clone(),
             lease: Lease::new(range.clone(), recall),
-            _listed: self.pin_list().add(range.clone(), info),
+            listed: self.pin_list().add(range.clone(), info),
         };
         events::pin(&pinned.range, &pinned.info);
         let request = Request { range, access };
@@ -262,7 +262,11 @@ impl PinnedFolios {
                 None => counted = Some(next),
             }
             drop(entry);
-            if at >= end {
+            if run.is_shared() {
+                self.listed.note_shared();
+            }
+            // What is shared may move as soon as its entry is not locked.
+            if at >= end || run.is_shared() {
                 break at;
             }
             (entry, reason) = faults.lock_block(at, Order::Pmd, request);

@@ -32,6 +32,8 @@ struct Record {
     /// What the file still has of the pinned range.
     ranges: Vec<Range<FileIndex>>,
     info: PinInfo,
+    /// Whether it holds data that was shared, from which the file may have moved away.
+    may_be_left: bool,
 }
 
 /// A place in the list. Dropping it takes the pin off.
@@ -46,14 +48,25 @@ impl Pins {
         let mut list = self.0.lock();
         let id = list.next;
         list.next += 1;
-        list.records.insert(id, Record { ranges: vec![range], info });
+        let record = Record { ranges: vec![range], info, may_be_left: false };
+        list.records.insert(id, record);
         Listed { pins: Arc::clone(self), id }
     }
 
     /// Every pin, oldest first.
     pub(crate) fn list(&self) -> Vec<FilePin> {
+        self.list_where(|_| true)
+    }
+
+    /// Every pin whose pages the file cannot leave without breaking its layout.
+    pub(crate) fn holding(&self) -> Vec<FilePin> {
+        self.list_where(|record| !record.may_be_left)
+    }
+
+    fn list_where(&self, is_wanted: impl Fn(&Record) -> bool) -> Vec<FilePin> {
         let list = self.0.lock();
-        let pins = list.records.values().flat_map(|record| {
+        let wanted = list.records.values().filter(|record| is_wanted(record));
+        let pins = wanted.flat_map(|record| {
             let pin = |range: &Range<FileIndex>| FilePin {
                 range: range.clone(),
                 info: record.info.clone(),
@@ -83,6 +96,16 @@ impl Pins {
                 [before, after]
             });
             record.ranges = parts.filter(|part| part.start < part.end).collect();
+        }
+    }
+}
+
+impl Listed {
+    /// The pin holds data that is shared: a store moves the file to a copy, and the pin stays with
+    /// what it has.
+    pub(crate) fn note_shared(&self) {
+        if let Some(record) = self.pins.0.lock().records.get_mut(&self.id) {
+            record.may_be_left = true;
         }
     }
 }

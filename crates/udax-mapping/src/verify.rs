@@ -33,8 +33,9 @@ impl Mapping {
         }
         let Some(owner) = owner else { return Ok(()) };
         let spans = all_spans(&*owner)?;
+        let permits_stores = owner.permits_stores();
         for block in &blocks {
-            check_block(block, &spans)?;
+            check_block(block, &spans, permits_stores)?;
         }
         let pages: u64 = blocks.iter().map(|block| block.order.pages().0).sum();
         ensure(pages == self.entry_pages().0, || "I-29: pages of entries miscounted".into())?;
@@ -51,7 +52,7 @@ impl Mapping {
     }
 
     fn check_pins(&self, spans: &Spans) -> Result<(), String> {
-        for pin in self.pins() {
+        for pin in self.pin_list().holding() {
             for index in (pin.range.start.0..pin.range.end.0).map(FileIndex) {
                 let Some((span, page)) = locate(spans, index) else {
                     return Err(format!("I-50: page {index} is pinned and has no block"));
@@ -85,7 +86,7 @@ fn check_shape(blocks: &[Block]) -> Result<(), String> {
 }
 
 /// Every page of a folio lies where the owner says, and a hole is one.
-fn check_block(block: &Block, spans: &Spans) -> Result<(), String> {
+fn check_block(block: &Block, spans: &Spans, permits_stores: bool) -> Result<(), String> {
     let Some(place) = block.place() else {
         let at = block.head;
         return ensure(!has_data(spans, &block.range()), || {
@@ -93,7 +94,8 @@ fn check_block(block: &Block, spans: &Spans) -> Result<(), String> {
         });
     };
     // What is shared is not listed by the owner: its pages are not this file's to take.
-    if place.is_shared {
+    // Nor is what a file without stores has come to share since the fault.
+    if place.is_shared || !permits_stores {
         return Ok(());
     }
     for index in [block.head, FileIndex(block.range().end.0 - 1)] {
