@@ -150,7 +150,7 @@ fn a_page_that_is_written_whole_is_not_read_first() {
     let mut expected = bytes.clone();
     expected[start..start + page.len()].copy_from_slice(&page);
     assert!(contents(&clone) == expected, "the overwritten page is good");
-    assert!(matches!(file.read_at(&mut [0; 8], BAD * PAGE), Err(FsError::Device(_))));
+    assert!(matches!(file.read_at(&mut [0; 8], BAD * PAGE), Err(FsError::Lost { .. })));
     fs.verify().unwrap();
 
     let span = device.direct_access(bad, Pages(1)).unwrap();

@@ -156,6 +156,8 @@ impl fmt::Debug for Lease {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
     use super::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

@@ -13,6 +13,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("tree", "udax_fs::inode::state::State"),
     ("journal", "udax_fs::journal::Journal"),
     ("allocator", "udax_fs::alloc::Allocator"),
+    ("shares", "udax_fs::shares::Shares"),
     ("wait queues", "udax_mm::wait::Sleepers"),
     ("pins, wait queues", "udax_mm::pin::List"),
     ("recent directories", "VecDeque<alloc::sync::Arc<udax_fs::inode::Inode"),
