@@ -125,13 +125,13 @@ impl Session {
             }
             Op::Bytes { path, at, bytes } => self.resolve(path)?.write_at(bytes, *at).map(drop),
             Op::Clone { source, from, to, path, at } => {
-                let (source, target) = (self.resolve(source)?, self.resolve(path)?);
-                source.clone_range(*from..*to, &target, *at, Wait::Never).map(drop)
+                self.share(source, path, |source, target| {
+                    source.clone_range(*from..*to, target, *at, Wait::Never).map(drop)
+                })
             }
-            Op::Dedupe { source, path } => {
-                let (source, target) = (self.resolve(source)?, self.resolve(path)?);
-                source.dedupe_range(0..u64::MAX, &target, 0, Wait::Never).map(drop)
-            }
+            Op::Dedupe { source, path } => self.share(source, path, |source, target| {
+                source.dedupe_range(0..u64::MAX, target, 0, Wait::Never).map(drop)
+            }),
             Op::Unshare(path) => self.resolve(path)?.unshare(0..u64::MAX),
             Op::Store { path, at, len, fill } => {
                 let file = self.resolve(path)?;
@@ -161,34 +161,42 @@ impl Session {
                 self.filesystem().rmdir(&dir, &name)
             }
             Op::SetAttr { path, mode, uid, mtime } => {
-                let set = SetAttr {
-                    mode: Some(*mode),
-                    uid: Some(*uid),
-                    mtime: Some(*mtime),
-                    ..SetAttr::default()
-                };
+                let (mode, uid, mtime) = (Some(*mode), Some(*uid), Some(*mtime));
+                let set = SetAttr { mode, uid, mtime, ..SetAttr::default() };
                 self.resolve(path)?.set_attr(&set).map(drop)
             }
             Op::Pin { path, from, to, name } => {
                 self.pin(path, FileIndex(*from)..FileIndex(*to), name)
             }
             Op::Unpin(name) => self.pins.remove(name).map(drop).ok_or(FsError::NotFound),
-            Op::Release => {
-                let which = (&Release::All, LivingOwner::Ignore);
-                self.filesystem().release_quarantine(which.0, which.1).map(drop)
-            }
+            Op::Release => self.release(),
             Op::Freeze(path) => self.resolve(path)?.freeze(Wait::Never),
-            Op::Open(path) => {
-                let inode = self.resolve(path)?;
-                self.open.insert(path.clone(), inode);
-                Ok(())
-            }
+            Op::Open(path) => self.hold(path),
             Op::Close(path) => self.open.remove(path).map(drop).ok_or(FsError::NotFound),
             Op::Sync(path) => self.resolve(path)?.sync(),
             Op::Remount => self.remount(),
             Op::Format => self.format(),
             Op::Full(op) => self.run(op),
         }
+    }
+
+    fn share(
+        &self,
+        source: &str,
+        target: &str,
+        share: impl FnOnce(&Inode, &Inode) -> Result<(), FsError>,
+    ) -> Result<(), FsError> {
+        share(&*self.resolve(source)?, &*self.resolve(target)?)
+    }
+
+    fn hold(&mut self, path: &str) -> Result<(), FsError> {
+        let inode = self.resolve(path)?;
+        self.open.insert(path.to_owned(), inode);
+        Ok(())
+    }
+
+    fn release(&self) -> Result<(), FsError> {
+        self.filesystem().release_quarantine(&Release::All, LivingOwner::Ignore).map(drop)
     }
 
     fn format(&mut self) -> Result<(), FsError> {

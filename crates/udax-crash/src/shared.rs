@@ -8,6 +8,9 @@ use udax_mm::sync::Arc;
 use crate::oracle::{Content, Node, NodeId, Refused, Tree, byte_count, index};
 use crate::pages::{Change, PAGE, PageId, PageMap};
 
+/// A file of the oracle: which it is, its bytes and its pages.
+type Found = (NodeId, Arc<Vec<u8>>, Arc<PageMap>);
+
 impl Tree {
     /// The pages that more than one place of a file has.
     pub(crate) fn shared_pages(&self) -> BTreeSet<PageId> {
@@ -42,7 +45,7 @@ impl Tree {
     }
 
     /// The bytes and the pages of a file.
-    fn file(&self, path: &str) -> Result<(NodeId, Arc<Vec<u8>>, Arc<PageMap>), Refused> {
+    fn file(&self, path: &str) -> Result<Found, Refused> {
         let id = self.resolve(path)?;
         match &self.node(id).content {
             Content::File { data, pages } => Ok((id, Arc::clone(data), Arc::clone(pages))),

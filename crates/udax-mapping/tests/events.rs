@@ -60,8 +60,7 @@ impl Subscriber for Witness {
 fn events_of(run: impl FnOnce()) -> Vec<Seen> {
     let witness = Witness::default();
     tracing::subscriber::with_default(witness.clone(), run);
-    let seen = witness.0.lock().clone();
-    seen
+    witness.0.lock().clone()
 }
 
 fn names(seen: &[Seen]) -> Vec<&'static str> {

@@ -31,7 +31,8 @@ impl Holder {
                 }
             }
         });
-        let pin = file.mapping.pin_leased(pages, info("holder", PinKind::Write), recall).unwrap();
+        let pin = file.mapping.pin_leased(pages, info("holder", PinKind::Write), recall);
+        let pin = pin.expect("the pages can be pinned");
         *holder.pin.lock() = Some(pin);
         holder
     }

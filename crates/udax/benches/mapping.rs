@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p udax --bench mapping` prints each beside its yardstick, in one run. Both sides
 //! are touched through the same SIGBUS-safe load. Breaking a layout is in the bench of udax-mapping,
-//! pinning beside io_uring in that of udax-uring.
+//! pinning beside `io_uring` in that of udax-uring.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

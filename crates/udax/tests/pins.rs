@@ -11,6 +11,7 @@ use udax::{
     Access, Error, ErrorKind, FreePolicy, MapOptions, OpenOptions, PinKind, PinOptions, PinnedFile,
     Pool, Wait,
 };
+use udax_mm::sync::{Arc, Mutex};
 
 mod common;
 
@@ -361,15 +362,15 @@ fn whoever_truncates_chooses_to_wait_to_defer_or_to_fail() {
 fn closing_a_pool_recalls_its_pins() {
     let (_dir, path, pool) = on_file();
     pool.write("/file", [1; 8192]).unwrap();
-    let held = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let held = Arc::new(Mutex::new(None));
     let options = PinOptions::new("cache").on_recall({
-        let held = std::sync::Arc::clone(&held);
+        let held = Arc::clone(&held);
         move |event| {
             assert_eq!(event.range, 0..8192);
-            drop(held.lock().unwrap().take());
+            drop(held.lock().take());
         }
     });
-    *held.lock().unwrap() = Some(pool.open_file("/file").unwrap().pin(0..8192, &options).unwrap());
+    *held.lock() = Some(pool.open_file("/file").unwrap().pin(0..8192, &options).unwrap());
     pool.close().unwrap();
     assert_eq!(Pool::check(&path).unwrap().problems, []);
 

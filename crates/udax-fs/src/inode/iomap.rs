@@ -60,7 +60,7 @@ impl Node {
         let mut state = self.write();
         state.check_not_frozen()?;
         let found = find(&self.core.store, &state, index)?;
-        let filled = self.make_ready(&mut state, index, found)?;
+        let filled = self.make_ready(&mut state, index, &found)?;
         let found = find(&self.core.store, &state, index)?;
         Ok(match found {
             Iomap::Data { span, start, is_shared, .. } => {
@@ -75,7 +75,7 @@ impl Node {
         &self,
         state: &mut State,
         index: FileIndex,
-        found: Iomap,
+        found: &Iomap,
     ) -> Result<Range<FileIndex>, FsError> {
         match found {
             Iomap::Hole { .. } => self.fill_around(state, index),
