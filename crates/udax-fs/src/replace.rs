@@ -70,3 +70,23 @@ impl Builder<'_> {
         Pages(self.grown.fresh.iter().map(|fresh| fresh.extent().pages.0).sum())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Ino;
+    use crate::testing;
+
+    #[test]
+    fn an_entry_goes_from_the_old_page_to_the_new_one() {
+        let store = testing::store(Pages(1024));
+        let tree = testing::insert(&store, &testing::tree(Ino(12)), 0..8);
+        let fresh = Content::Fresh(testing::zeros(&store, 2..5));
+        let swap = tree.replace(&store, FileIndex(2)..FileIndex(5), fresh).unwrap();
+        let published = &swap.object().grown.publish;
+        let entries: Vec<u64> = published.iter().flat_map(|(_, run)| run.clone()).collect();
+        assert_eq!(entries.len(), 3, "each entry once");
+        assert!(entries.iter().all(|raw| *raw != 0), "and never as a hole");
+        assert_eq!(swap.object().tree.pages, tree.pages);
+    }
+}

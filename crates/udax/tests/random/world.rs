@@ -15,6 +15,8 @@ use udax::{
 use crate::model::{HUGE, Model, PAGE, Page, us};
 use crate::rng::Rng;
 
+mod sharing;
+
 const NAMES: [&str; 5] = ["/a", "/b", "/c", "/dir/a", "/dir/b"];
 
 /// Bytes of the pool.
@@ -103,7 +105,7 @@ impl World {
     }
 
     fn act(&mut self) -> (&'static str, String) {
-        match self.rng.below(200) {
+        match self.rng.below(220) {
             0..40 => ("write", self.write()),
             40..46 => ("append", self.append()),
             46..74 => ("read", self.read()),
@@ -120,6 +122,9 @@ impl World {
             184..190 => ("unlink", self.unlink()),
             190..197 => ("rename", self.rename()),
             197..199 => ("sync", self.sync()),
+            199..213 => ("clone", self.clone()),
+            213..216 => ("dedupe", self.dedupe()),
+            216..219 => ("unshare", self.unshare()),
             _ => ("reopen", self.reopen()),
         }
     }
@@ -280,7 +285,10 @@ impl World {
         match done {
             Ok(pin) => {
                 assert!(is_inside, "a pin past the end succeeded");
-                let pages = model.borrow_mut().pin(at..at + len);
+                let pages = match kind {
+                    PinKind::Read => model.borrow_mut().pin_to_read(at..at + len),
+                    PinKind::Write => model.borrow_mut().pin_to_write(at..at + len),
+                };
                 self.pins.push(Held { pin, pages });
             }
             Err(error) if is_inside => self.may_be_full(&error),
@@ -434,10 +442,12 @@ impl World {
         let is_pinned = |page: &Page| {
             self.pins.iter().any(|held| held.pages.iter().any(|pinned| Rc::ptr_eq(pinned, page)))
         };
-        let must_wait = model.whole_pages(range.clone()).iter().any(is_pinned);
+        // What others have too is not waited for.
+        let is_held = |(page, is_own): &(Page, bool)| *is_own && is_pinned(page);
+        let must_wait = model.whole_pages(range.clone()).iter().any(is_held);
         // A pin holds the folio of its page: the 2 MiB around it, if the file has them in one.
         let around = range.start / HUGE * HUGE..range.end.next_multiple_of(HUGE);
-        let may_wait = model.whole_pages(around).iter().any(is_pinned);
+        let may_wait = model.whole_pages(around).iter().any(|(page, _)| is_pinned(page));
         match done {
             Ok(deferred) => {
                 assert!(policy == FreePolicy::Defer || !must_wait, "freed pinned pages");

@@ -24,6 +24,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("deferral", "udax_fs::deferral::State"),
     ("pages ahead", "udax_fs::fresh::Fresh"),
     ("limbo", "udax_fs::limbo::Limbo"),
+    ("shares", "udax_fs::shares::Shares"),
     ("writeback", "udax_mapping::mapping::Writeback"),
     ("leases", "udax_mm::ranges::Lease"),
     ("failure listener", "MemoryFailure"),
@@ -55,8 +56,10 @@ const LOCKS: &[(&str, &str)] = &[
     ("position", "u64"),
 ];
 
-/// Locks of several of these are held at once by who holds the namespace lock exclusively.
-const NESTS: &[&str] = &["udax_fs::inode::state::State"];
+/// Locks of several of these are held at once: of the first by who holds the namespace lock
+/// exclusively, of the others by who clones, those of the lower inode number first.
+const NESTS: &[&str] =
+    &["udax_fs::inode::state::State", "udax_fs::inode::Writer", "udax_mapping::mapping::Layout"];
 
 /// Asserts that the order has no cycle and that the table has every lock. Prints the order.
 pub(crate) fn check() -> String {

@@ -1,0 +1,315 @@
+//! Stores and pins through mappings of shared data: the file moves to a copy, page by page.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::io::Write as _;
+use std::thread;
+
+use common::{KIB, MIB, Pool, contents, create, pattern, pin_info};
+use udax_dev::{DaxDevice, PgmapDevice};
+use udax_fs::{FileMapping, Filesystem, FreePolicy, Inode, MountMode};
+use udax_mapping::{MapMode, Populate};
+use udax_mm::sync::Arc;
+use udax_mm::{Access, FaultService, FileIndex, Pages, PinKind, Wait};
+
+const PAGE: u64 = 4 * KIB;
+const LEN: u64 = 40 * PAGE;
+
+/// Two files that share all their pages, on a pool whose mappings are lazy or eager.
+struct World {
+    fs: Arc<Filesystem>,
+    device: Arc<PgmapDevice>,
+    populate: Populate,
+    bytes: Vec<u8>,
+    file: Arc<Inode>,
+    clone: Arc<Inode>,
+    _pool: Pool,
+}
+
+impl World {
+    fn new(service: Option<Arc<FaultService>>, len: u64) -> World {
+        let pool = Pool::new(16 * MIB);
+        let device = pool.device();
+        let populate = if service.is_some() { Populate::Lazy } else { Populate::Eager };
+        let (fs, _) = Filesystem::mount(device.clone(), MountMode::ReadWrite, service).unwrap();
+        let (file, clone) = (create(&fs, "a"), create(&fs, "b"));
+        let bytes = pattern(1, len);
+        file.write_at(&bytes, 0).unwrap();
+        file.clone_range(0..len, &clone, 0, Wait::Never).unwrap();
+        World { fs, device, populate, bytes, file, clone, _pool: pool }
+    }
+
+    fn map(&self, file: &Arc<Inode>, access: Access) -> FileMapping {
+        let pages = Pages::holding(file.attr().size);
+        let mode = MapMode { access, populate: self.populate, ..MapMode::default() };
+        file.map(FileIndex(0), pages, mode).unwrap()
+    }
+
+    fn over(&self, at: u64, bytes: &[u8]) -> Vec<u8> {
+        let mut new = self.bytes.clone();
+        let at = usize::try_from(at).unwrap();
+        new[at..at + bytes.len()].copy_from_slice(bytes);
+        new
+    }
+}
+
+/// Runs a test with lazy mappings, where they are permitted, and with eager ones.
+fn both(len: u64, test: impl Fn(&World)) {
+    match FaultService::new() {
+        Ok(service) => test(&World::new(Some(Arc::new(service)), len)),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "SKIPPED lazy mappings: {error}");
+        }
+    }
+    test(&World::new(None, len));
+}
+
+fn shown(map: &FileMapping, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap()];
+    map.vma().read(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn shared_pages(file: &Inode) -> u64 {
+    let extents = file.extents().unwrap();
+    extents.iter().filter(|extent| extent.is_shared).map(|extent| extent.pages.0).sum()
+}
+
+/// F-28, I-36.
+#[test]
+fn a_store_through_a_mapping_changes_one_of_the_files_that_share_a_page() {
+    both(LEN, |world| {
+        let map = world.map(&world.clone, Access::Write);
+        assert!(shown(&map, LEN) == world.bytes);
+        map.vma().write(3 * PAGE + 100, &[7; 200]).unwrap();
+        let expected = world.over(3 * PAGE + 100, &[7; 200]);
+        assert!(shown(&map, LEN) == expected);
+        assert!(contents(&world.clone) == expected && contents(&world.file) == world.bytes);
+        if world.populate == Populate::Lazy {
+            assert_eq!(shared_pages(&world.clone), 39, "one page was copied");
+        }
+        world.fs.verify().unwrap();
+        world.clone.sync().unwrap();
+        world.fs.verify().unwrap();
+    });
+}
+
+#[test]
+fn every_mapping_of_a_file_shows_the_copy() {
+    both(LEN, |world| {
+        let (reader, writer) =
+            (world.map(&world.clone, Access::Read), world.map(&world.clone, Access::Write));
+        let source = world.map(&world.file, Access::Read);
+        assert!(shown(&reader, LEN) == world.bytes && shown(&source, LEN) == world.bytes);
+        writer.vma().write(8 * PAGE - 4, &[7; 8]).unwrap();
+        let expected = world.over(8 * PAGE - 4, &[7; 8]);
+        assert!(shown(&reader, LEN) == expected && shown(&writer, LEN) == expected);
+        assert!(shown(&source, LEN) == world.bytes);
+        world.fs.verify().unwrap();
+    });
+}
+
+/// I-44: no mapping shows what the file had before the write.
+#[test]
+fn a_write_to_shared_data_shows_in_mappings() {
+    both(LEN, |world| {
+        let map = world.map(&world.clone, Access::Read);
+        assert!(shown(&map, LEN) == world.bytes);
+        for (at, len) in [(10, 20), (5 * PAGE, PAGE), (9 * PAGE - 1, 2 * PAGE)] {
+            let new = pattern(at, len);
+            world.clone.write_at(&new, at).unwrap();
+            assert!(shown(&map, LEN) == contents(&world.clone));
+        }
+        assert!(contents(&world.file) == world.bytes);
+        world.fs.verify().unwrap();
+    });
+}
+
+/// B-30, I-46: a page that was stored to and is dirty goes too, when the file gets other data.
+#[test]
+fn what_was_stored_to_the_target_of_a_clone_is_gone() {
+    both(LEN, |world| {
+        let map = world.map(&world.clone, Access::Write);
+        map.vma().write(0, &[7; 9000]).unwrap();
+        world.file.clone_range(0..LEN, &world.clone, 0, Wait::Never).unwrap();
+        assert!(shown(&map, LEN) == world.bytes && contents(&world.clone) == world.bytes);
+        world.clone.sync().unwrap();
+        assert!(contents(&world.file) == world.bytes, "nothing was written back to the source");
+        world.fs.verify().unwrap();
+    });
+}
+
+#[test]
+fn a_clone_has_what_was_stored_through_mappings_of_the_source_before_and_nothing_of_after() {
+    both(LEN, |world| {
+        world.file.unshare(0..LEN).unwrap();
+        let map = world.map(&world.file, Access::Write);
+        map.vma().write(100, &[7; 5000]).unwrap();
+        world.file.clone_range(0..LEN, &world.clone, 0, Wait::Never).unwrap();
+        map.vma().write(50, &[8; 20_000]).unwrap();
+        assert!(contents(&world.clone) == world.over(100, &[7; 5000]));
+        let after = world.over(100, &[7; 5000]);
+        let mut after = after;
+        after[50..20_050].fill(8);
+        assert!(contents(&world.file) == after);
+        world.fs.verify().unwrap();
+    });
+}
+
+#[test]
+fn a_sharer_that_is_mapped_keeps_its_pages_when_the_other_goes() {
+    both(LEN, |world| {
+        let map = world.map(&world.clone, Access::Read);
+        assert!(shown(&map, LEN) == world.bytes);
+        world.file.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+        let other = create(&world.fs, "c");
+        other.write_at(&pattern(9, MIB), 0).unwrap();
+        assert!(shown(&map, LEN) == world.bytes);
+        drop(map);
+        // It is the only one now, and stores in place.
+        let places = world.clone.extents().unwrap();
+        let map = world.map(&world.clone, Access::Write);
+        map.vma().write(0, &[7; 9000]).unwrap();
+        assert_eq!(world.clone.extents().unwrap(), places);
+        world.fs.verify().unwrap();
+    });
+}
+
+#[test]
+fn a_page_that_is_shown_for_reading_is_stored_to_in_place_once_the_file_has_it_alone() {
+    both(LEN, |world| {
+        let map = world.map(&world.clone, Access::Write);
+        assert!(shown(&map, LEN) == world.bytes);
+        let shared_before = shared_pages(&world.clone);
+        world.file.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+        let places = world.clone.extents().unwrap();
+        map.vma().write(7 * PAGE, &[7; 100]).unwrap();
+        assert_eq!(world.clone.extents().unwrap().len(), places.len(), "{shared_before} shared");
+        assert!(contents(&world.clone) == world.over(7 * PAGE, &[7; 100]));
+        world.fs.verify().unwrap();
+    });
+}
+
+/// O-3: the failed copy leaves nothing dirty.
+#[test]
+fn a_store_whose_copy_fails_is_refused_and_changes_nothing() {
+    let Ok(service) = FaultService::new() else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: lazy mappings are not permitted");
+        return;
+    };
+    let world = World::new(Some(Arc::new(service)), LEN);
+    let extent = world.file.extents().unwrap()[0];
+    let bad = extent.device + FileIndex(5).since(extent.index);
+    let span = world.device.direct_access(bad, Pages(1)).unwrap();
+    span.pgmap().poison(span.at());
+    let before = (world.fs.usage(), world.clone.extents().unwrap());
+    let map = world.map(&world.clone, Access::Write);
+    assert!(map.vma().write(5 * PAGE + 8, &[7; 8]).is_err());
+    assert_eq!((world.fs.usage(), world.clone.extents().unwrap()), before);
+    map.vma().write(6 * PAGE, &[7; 8]).unwrap();
+    drop(map);
+    world.fs.verify().unwrap();
+    span.pgmap().clear_poison(span.at());
+    assert!(contents(&world.clone) == world.over(6 * PAGE, &[7; 8]));
+    assert!(contents(&world.file) == world.bytes);
+}
+
+#[test]
+fn a_pin_to_write_gets_pages_of_the_file_alone() {
+    both(LEN, |world| {
+        let range = FileIndex(3)..FileIndex(6);
+        let pin = world.clone.pin(range, pin_info("device", PinKind::Write)).unwrap();
+        pin.write(10, &[7; 100]).unwrap();
+        assert!(contents(&world.clone) == world.over(3 * PAGE + 10, &[7; 100]));
+        assert!(contents(&world.file) == world.bytes);
+        assert_eq!(shared_pages(&world.clone), 37);
+        world.fs.verify().unwrap();
+    });
+}
+
+#[test]
+fn a_pin_to_read_shared_data_keeps_what_it_has_when_the_file_moves_away() {
+    both(LEN, |world| {
+        let range = FileIndex(3)..FileIndex(6);
+        let pin = world.clone.pin(range, pin_info("device", PinKind::Read)).unwrap();
+        let map = world.map(&world.clone, Access::Write);
+        map.vma().write(4 * PAGE, &[7; 100]).unwrap();
+        world.clone.write_at(&[8; 100], 5 * PAGE).unwrap();
+        let mut seen = vec![0; usize::try_from(3 * PAGE).unwrap()];
+        pin.read(0, &mut seen).unwrap();
+        assert!(seen[..] == world.bytes[usize::try_from(3 * PAGE).unwrap()..][..seen.len()]);
+        assert!(contents(&world.file) == world.bytes);
+        world.fs.verify().unwrap();
+        drop((map, pin));
+        world.clone.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+        world.fs.verify().unwrap();
+        assert_eq!(world.fs.usage().limbo, Pages(0));
+    });
+}
+
+#[test]
+fn a_2_mib_extent_that_is_shared_is_copied_by_pages() {
+    both(4 * MIB, |world| {
+        let reader = world.map(&world.clone, Access::Read);
+        assert!(shown(&reader, 4 * MIB) == world.bytes);
+        let free = world.fs.usage().free;
+        world.clone.write_at(&[7; 10], 100 * PAGE).unwrap();
+        if world.populate == Populate::Lazy {
+            let map = world.map(&world.clone, Access::Write);
+            map.vma().write(700 * PAGE, &[7; 10]).unwrap();
+            let taken = free - world.fs.usage().free;
+            assert!(taken < Pages(6), "{taken} pages: two of data, and nodes");
+        }
+        assert!(shown(&reader, 4 * MIB) == contents(&world.clone));
+        assert!(contents(&world.file) == world.bytes);
+        world.fs.verify().unwrap();
+    });
+}
+
+/// Who shows shared data for reading never shows the place that a file has left (rule 28).
+#[test]
+fn readers_never_see_a_page_that_the_file_has_left() {
+    let Ok(service) = FaultService::new() else {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: lazy mappings are not permitted");
+        return;
+    };
+    let world = World::new(Some(Arc::new(service)), LEN);
+    let writer = world.map(&world.clone, Access::Write);
+    for round in 1..=40_u8 {
+        world.file.clone_range(0..LEN, &world.clone, 0, Wait::Forever).unwrap();
+        thread::scope(|scope| {
+            for first in 0..2 {
+                let writer = &writer;
+                scope.spawn(move || {
+                    for page in (first..40).step_by(2) {
+                        writer.vma().write(page * PAGE, &[round; 8]).unwrap();
+                    }
+                });
+            }
+            scope.spawn(|| {
+                // A new mapping faults, in runs, while the pages move.
+                let reader = world.map(&world.clone, Access::Read);
+                shown(&reader, LEN);
+                let pin =
+                    world.clone.pin(FileIndex(0)..FileIndex(40), pin_info("device", PinKind::Read));
+                drop(pin.unwrap());
+            });
+            scope.spawn(|| {
+                for _ in 0..10 {
+                    let mut seen = vec![0; usize::try_from(LEN).unwrap()];
+                    world.clone.read_at(&mut seen, 0).unwrap();
+                }
+            });
+        });
+        let reader = world.map(&world.clone, Access::Read);
+        let found = shown(&reader, LEN);
+        for (page, bytes) in found.chunks(4096).enumerate() {
+            assert_eq!(bytes[..8], [round; 8], "page {page}");
+            assert!(bytes[8..] == world.bytes[page * 4096 + 8..(page + 1) * 4096]);
+        }
+        assert!(found == contents(&world.clone));
+        assert!(contents(&world.file) == world.bytes);
+        world.fs.verify().unwrap();
+    }
+}
