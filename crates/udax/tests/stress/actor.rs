@@ -104,8 +104,14 @@ impl Actor {
             76..78 => ("allocate", self.allocate(shared)),
             78..84 => ("pin", self.pin(shared)),
             84..89 => ("pin-use", self.use_pin(shared)),
-            89..93 => ("unpin", self.unpin()),
-            93..95 => ("remap", self.remap(shared)),
+            89..93 => {
+                self.unpin();
+                ("unpin", Ok(()))
+            }
+            93..95 => {
+                shared.remap(self.rng.index(SLOTS), &mut self.rng);
+                ("remap", Ok(()))
+            }
             _ => ("layout", self.change_layout(shared)),
         }
     }
@@ -214,7 +220,7 @@ impl Actor {
 
     fn pin(&mut self, shared: &Shared) -> Done {
         if self.pins.len() >= MANY {
-            self.unpin()?;
+            self.unpin();
             return Ok(());
         }
         let file = self.rng.index(2);
@@ -266,17 +272,11 @@ impl Actor {
         if held.is_firm { cells.check(at.start, &bytes, zone) } else { Ok(()) }
     }
 
-    fn unpin(&mut self) -> Done {
+    fn unpin(&mut self) {
         if !self.pins.is_empty() {
             let place = self.rng.index(self.pins.len());
             drop(self.pins.swap_remove(place));
         }
-        Ok(())
-    }
-
-    fn remap(&mut self, shared: &Shared) -> Done {
-        shared.remap(self.rng.index(SLOTS), &mut self.rng);
-        Ok(())
     }
 
     /// Punches, cuts or lengthens a file in its zone.
