@@ -14,10 +14,13 @@ use udax_mapping::{BreakError, MapMode, Populate};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{Access, FileIndex, Pages, PinKind, Recall, RecallEvent, RecallReason, Wait};
 
+/// What holders were told: the range, and why.
+type Told = Vec<(Range<FileIndex>, RecallReason)>;
+
 /// A device that has pinned pages, and what it was told.
 struct Device {
     pin: Arc<Mutex<Option<HeldPin>>>,
-    told: Arc<Mutex<Vec<(Range<FileIndex>, RecallReason)>>>,
+    told: Arc<Mutex<Told>>,
 }
 
 fn pages(from: u64, to: u64) -> Range<FileIndex> {

@@ -147,7 +147,7 @@ fn a_clone_has_what_was_stored_through_mappings_of_the_source_before_and_nothing
         let map = world.map(&world.file, Access::Write);
         map.vma().write(100, &[7; 5000]).unwrap();
         world.file.clone_range(0..LEN, &world.clone, 0, Wait::Never).unwrap();
-        map.vma().write(50, &[8; 20_000]).unwrap();
+        map.vma().write(50, &vec![8; 20_000]).unwrap();
         assert!(contents(&world.clone) == world.over(100, &[7; 5000]));
         let after = world.over(100, &[7; 5000]);
         let mut after = after;

@@ -22,7 +22,7 @@ impl World {
             }
             // The pool became full in the middle.
             Ok(cloned) => {
-                share(&source_model, range.start, &target_model, at, *cloned, at + cloned)
+                share(&source_model, range.start, &target_model, at, *cloned, at + cloned);
             }
             Err(error) if error.kind() == ErrorKind::InvalidInput => {
                 let size = target_model.borrow().len();
