@@ -271,9 +271,8 @@ impl<'m> FaultGuard<'m> {
             pages = pages + more;
             locked.push(next);
         }
-        // A lone touch of a large folio pays for its own page of the host only.
-        let is_lone = user.is_lazy() && locked.len() == 1;
-        let prefault = if is_lone { Prefault::No } else { Prefault::Yes };
+        // The host finds the pages of a lazy mapping as fast when they are touched, and only those.
+        let prefault = if user.is_lazy() { Prefault::No } else { Prefault::Yes };
         let access = shown.access;
         let mapped = user.table().map_folios(user.at(start), pages, shown, prefault);
         mapped.map_err(|error| EntryGuard::refusal_of(&locked, error))?;
