@@ -564,6 +564,7 @@ fn a_file_that_is_frozen_while_it_is_open_for_writing_refuses_every_change() {
     assert_eq!(&pool.open_file("/file").unwrap().frozen().unwrap()[..], [1; 9000]);
     fs::remove_file(&path).unwrap();
     drop((file, append, other));
-    assert_eq!(unmounter.unmount().unwrap(), Unmounted::Ended);
+    // The kernel may still be about to tell of the last close.
+    unmounter.unmount().unwrap();
     server.join().unwrap().unwrap();
 }
