@@ -214,17 +214,17 @@ impl Mapping {
         }
     }
 
-    /// Takes back what shows nothing of the file in `range`. Returns whether an eager mapping did,
-    /// which has to be filled.
+    /// Takes back what lazy mappings show of nothing in `range`. Returns whether an eager mapping
+    /// shows it too, which has to be filled.
     pub(crate) fn zap_absent(&self, range: &Range<FileIndex>) -> bool {
         let mut is_outdated = false;
         for user in self.users.lock().iter() {
             let part = user.part(range);
             if user.is_lazy() {
                 user.table().zap_absent(&part);
-            } else if user.table().has_absent(&part) {
-                user.table().zap_absent(&part);
-                is_outdated = true;
+            } else {
+                // It cannot wait for a fault, so what it shows stays until something is in its place.
+                is_outdated |= user.table().has_absent(&part);
             }
         }
         is_outdated
