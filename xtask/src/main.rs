@@ -33,7 +33,7 @@ enum Command {
     Ci,
     /// Checks what no compiler checks: layers, unsafe, lengths, rule numbers, format offsets.
     Tidy,
-    /// Explores the interleavings of the page-word protocol.
+    /// Explores the interleavings of the page-word protocol and of entry locks.
     Loom {
         /// Preemptions allowed in one execution.
         #[arg(long, default_value_t = 2)]
@@ -42,7 +42,8 @@ enum Command {
         #[arg(long, conflicts_with = "bound")]
         full: bool,
     },
-    /// Runs random schedules of threads that use, kill and bring back a page map.
+    /// Runs random schedules of threads that use, kill and bring back a page map, and that fault,
+    /// pin, break and write back a mapping.
     Schedules {
         /// How many; as many again have few preemptions.
         #[arg(long, default_value_t = 100_000)]

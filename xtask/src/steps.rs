@@ -50,7 +50,8 @@ pub(crate) fn loom(bound: u32) -> Result<()> {
     test("udax-mapping", &["--lib", "races::"])
 }
 
-/// Runs `count` random schedules of a page map, and as many with few preemptions.
+/// Runs `count` random schedules of each of these, and as many with few preemptions: a page map,
+/// and a mapping on one.
 pub(crate) fn schedules(count: u64, seed: Option<u64>) -> Result<()> {
     let count = count.to_string();
     let seed = seed.map(|seed| seed.to_string());
@@ -58,8 +59,9 @@ pub(crate) fn schedules(count: u64, seed: Option<u64>) -> Result<()> {
     if let Some(seed) = &seed {
         environment.push(("UDAX_SEED", seed));
     }
-    let build = ["test", "--release", "-p", "udax-mm", "--target-dir", "target/shuttle"];
-    cargo(&[&build[..], &["--test", "schedules", "--", "--nocapture"]].concat(), &environment)
+    let build = ["test", "--release", "--target-dir", "target/shuttle"];
+    let test = ["-p", "udax-mm", "-p", "udax-mapping", "--test", "schedules", "--", "--nocapture"];
+    cargo(&[&build[..], &test[..]].concat(), &environment)
 }
 
 /// Runs the crash enumerator.

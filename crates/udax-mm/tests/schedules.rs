@@ -9,18 +9,16 @@
 
 #![cfg(shuttle)]
 
+#[path = "support/explore.rs"]
+mod explore;
 mod holders;
 mod support;
 
 use holders::{Hand, Held, Holders};
 use shuttle::rand::{Rng, thread_rng};
-use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
-use shuttle::{Config, Runner};
+use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use std::mem;
 use std::ops::Range;
-use std::str::FromStr;
-use std::thread::panicking;
-use std::time::SystemTime;
 use support::{Counter, info};
 use udax_mm::sync::thread::spawn;
 use udax_mm::sync::{Arc, Mutex};
@@ -69,9 +67,6 @@ const WEIGHTS: [(u32, Step); 18] = [
     (2, Actor::kill_and_wait),
 ];
 
-/// Schedules of one seed. So few that a failure is repeated at once.
-const BATCH: usize = 100;
-
 /// Handles that no thread holds: put aside by one, to be taken or put by another.
 #[derive(Default)]
 struct Shelf {
@@ -115,12 +110,12 @@ struct Actor {
 
 #[test]
 fn random_schedules_keep_every_invariant() {
-    explore(RandomScheduler::new_from_seed);
+    explore::explore(RandomScheduler::new_from_seed, execution);
 }
 
 #[test]
 fn schedules_of_few_preemptions_keep_every_invariant() {
-    explore(|seed, count| PctScheduler::new_from_seed(seed, 3, count));
+    explore::explore(|seed, count| PctScheduler::new_from_seed(seed, 3, count), execution);
 }
 
 impl Shelf {
@@ -477,36 +472,6 @@ fn execution() {
     assert_eq!(Arc::strong_count(&media), 1, "every page map is freed");
 }
 
-/// Runs as many executions as the environment says, each batch from a seed of its own.
-fn explore<S: Scheduler + 'static>(scheduler: impl Fn(u64, usize) -> S) {
-    let count = variable("UDAX_SCHEDULES").unwrap_or(1000);
-    let first = variable("UDAX_SEED").unwrap_or_else(clock);
-    println!("seed {first}: again with UDAX_SEED={first} UDAX_SCHEDULES={count}");
-    let mut config = Config::new();
-    config.silence_warnings = true;
-    config.stack_size = 1 << 17;
-    for (seed, done) in (first..).zip((0..count).step_by(BATCH)) {
-        let size = BATCH.min(count - done);
-        let _told = Told { seed, size };
-        Runner::new(scheduler(seed, size), config.clone()).run(execution);
-    }
-}
-
-/// Says how to repeat a batch that failed.
-struct Told {
-    seed: u64,
-    size: usize,
-}
-
-impl Drop for Told {
-    fn drop(&mut self) {
-        if panicking() {
-            let Told { seed, size } = self;
-            eprintln!("again with `cargo xtask schedules --seed {seed} --count {size}`");
-        }
-    }
-}
-
 fn pgmap_on(media: &Arc<Counter>) -> Pgmap {
     let range = MediaRange { media: media.clone(), start: 0, pages: Pages(SIZE) };
     Pgmap::new(vec![range], MemoryType::FsDax).expect("it lies on the medium")
@@ -532,13 +497,4 @@ fn some_of<T: Copy>(all: &[T]) -> Vec<T> {
 
 fn drawn_order() -> Order {
     if thread_rng().gen_bool(0.3) { Order::Pmd } else { Order::Base }
-}
-
-fn variable<T: FromStr>(name: &str) -> Option<T> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-fn clock() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("it is past 1970");
-    u64::from(now.subsec_nanos())
 }

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! `test` starts with the target: `lib`, or the name of an integration test. A target whose name
-//! starts with `loom` is built with `--cfg loom`; `loom-lib` is the library, built so. A mutant
+//! starts with `loom` is built with `--cfg loom`; `loom-lib` is the library, built so; `schedules`
+//! is built with `--cfg shuttle`, and run from one seed. A mutant
 //! that a test of another crate kills says so with `test_package`.
 
 use crate::source;
@@ -57,6 +58,8 @@ pub(crate) enum Target {
     LoomLib,
     /// An integration test under `--cfg loom`.
     Loom(String),
+    /// The integration test `schedules`, under `--cfg shuttle`.
+    Shuttle,
 }
 
 /// A text with a mutant in it, if it has one place for it.
@@ -160,6 +163,7 @@ impl TestName {
         match &self.target {
             Target::Lib | Target::LoomLib => format!("crates/{package}/src"),
             Target::Test(name) | Target::Loom(name) => format!("crates/{package}/tests/{name}"),
+            Target::Shuttle => format!("crates/{package}/tests/schedules"),
         }
     }
 }
@@ -169,6 +173,7 @@ impl Target {
         match name {
             "lib" => Target::Lib,
             "loom-lib" => Target::LoomLib,
+            "schedules" => Target::Shuttle,
             loom if loom.starts_with("loom") => Target::Loom(loom.to_owned()),
             test => Target::Test(test.to_owned()),
         }
@@ -180,6 +185,7 @@ impl fmt::Display for TestName {
         let target = match &self.target {
             Target::Lib => "lib",
             Target::LoomLib => "loom-lib",
+            Target::Shuttle => "schedules",
             Target::Test(name) | Target::Loom(name) => name,
         };
         write!(f, "{} {target}::{}", self.package, self.path)
@@ -217,6 +223,8 @@ mod tests {
         assert_eq!(test("loom_live::x"), loom);
         let loom_lib = (Target::LoomLib, "live::races::x".into(), place("src"));
         assert_eq!(test("loom-lib::live::races::x"), loom_lib);
+        let schedules = (Target::Shuttle, "x".into(), place("tests/schedules"));
+        assert_eq!(test("schedules::x"), schedules);
     }
 
     #[test]

@@ -39,6 +39,7 @@ pub(super) fn build(scratch: &Scratch, test: &TestName) -> Result<Result<PathBuf
     match &test.target {
         Target::Lib | Target::LoomLib => cargo.arg("--lib"),
         Target::Test(name) | Target::Loom(name) => cargo.args(["--test", name]),
+        Target::Shuttle => cargo.args(["--test", "schedules"]),
     };
     let target = match &test.target {
         Target::Lib | Target::Test(_) => "build",
@@ -46,6 +47,10 @@ pub(super) fn build(scratch: &Scratch, test: &TestName) -> Result<Result<PathBuf
             // Without --release: a model takes longer, its build much less.
             flags += " --cfg loom";
             "build-loom"
+        }
+        Target::Shuttle => {
+            flags += " --cfg shuttle";
+            "build-shuttle"
         }
     };
     cargo.arg("--target-dir").arg(scratch.target(target)).env("RUSTFLAGS", flags);
@@ -66,7 +71,11 @@ pub(super) fn run(
 ) -> Result<Run> {
     let output = File::create(scratch.output())?;
     let package = scratch.root().join("crates").join(&test.package);
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    if test.target == Target::Shuttle {
+        command.env("UDAX_SEED", "1");
+    }
+    let mut child = command
         .args(["--exact", &test.path])
         .current_dir(&package)
         .env("CARGO_MANIFEST_DIR", &package)

@@ -77,6 +77,21 @@ impl Actor {
         Ok(())
     }
 
+    /// Learns what a file was given, when nobody runs.
+    pub(crate) fn shared(&mut self, file: usize, at: u64, bytes: &[u8]) {
+        let cells = &mut self.files[file];
+        for (place, &byte) in (at..).zip(bytes) {
+            if cells.is_own(place) {
+                *cells.get(place) = Some(byte);
+            }
+        }
+        let private = &mut self.private;
+        if private.mapped.as_ref().is_some_and(|mapped| mapped.file == file) {
+            let given = at..at + count(bytes.len());
+            private.bytes.retain(|place, _| !given.contains(place));
+        }
+    }
+
     pub(crate) fn check_pins(&mut self, file: usize, of: &File, bytes: &[u8], round: u64) {
         let thread = self.thread;
         for held in self.pins.iter_mut().filter(|held| held.file == file) {

@@ -24,7 +24,6 @@ const LOCKS: &[(&str, &str)] = &[
     ("deferral", "udax_fs::deferral::State"),
     ("pages ahead", "udax_fs::fresh::Fresh"),
     ("limbo", "udax_fs::limbo::Limbo"),
-    ("shares", "udax_fs::shares::Shares"),
     ("writeback", "udax_mapping::mapping::Writeback"),
     ("leases", "udax_mm::ranges::Lease"),
     ("failure listener", "MemoryFailure"),

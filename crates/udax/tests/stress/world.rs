@@ -6,7 +6,9 @@ use crate::rng::Rng;
 use crate::watch::Watch;
 use std::collections::BTreeMap;
 use std::thread;
-use udax::{Access, File, MapOptions, Mapping, OpenOptions, Order, Pool, Populate};
+use udax::{
+    Access, ErrorKind, File, MapOptions, Mapping, OpenOptions, Order, Pool, Populate, Wait,
+};
 use udax_mm::sync::{Arc, RwLock};
 
 /// Bytes of the pool.
@@ -44,6 +46,7 @@ pub(crate) struct World {
     rng: Rng,
     watch: Watch,
     rounds: u64,
+    clones: u64,
     /// What an empty pool has.
     free: u64,
 }
@@ -115,7 +118,7 @@ impl World {
             crate::watch::skipped("lazy mappings: userfaultfd is not permitted, all are eager");
         }
         let actors = (0..THREADS).map(|thread| Actor::new(thread, Rng::new(rng.next()))).collect();
-        World { actors, shared, pool, rng, watch: Watch::default(), rounds: 0, free }
+        World { actors, shared, pool, rng, watch: Watch::default(), rounds: 0, clones: 0, free }
     }
 
     /// How many operations were done.
@@ -125,6 +128,9 @@ impl World {
 
     /// Lets every thread work for a while, and checks everything.
     pub(crate) fn round(&mut self) {
+        if self.rng.once_in(3) {
+            self.share();
+        }
         self.shared.zones = std::array::from_fn(|file| self.draw_zone(file));
         let shared = &self.shared;
         for actor in &mut self.actors {
@@ -152,7 +158,7 @@ impl World {
             }
         }
         self.verify();
-        let World { actors, shared, pool, watch, rounds, free, .. } = self;
+        let World { actors, shared, pool, watch, rounds, clones, free, .. } = self;
         drop((actors, shared));
         for name in ["/a", "/b"] {
             pool.remove_file(name).unwrap();
@@ -164,12 +170,44 @@ impl World {
         pool.close().unwrap();
         let grown = watch.check().unwrap_or_else(|grown| panic!("after {rounds} rounds: {grown}"));
         let counts: Vec<_> = counts.iter().map(|(word, times)| format!("{word} {times}")).collect();
-        format!("{rounds} rounds: {}\n{grown}", counts.join(", "))
+        format!("{rounds} rounds: {}, clone {clones}\n{grown}", counts.join(", "))
     }
 
     fn verify(&self) {
         let round = self.rounds;
         assert_eq!(self.pool.verify(), Ok(()), "after round {round}: {:?}", self.shared.zones);
+    }
+
+    /// Gives one file pages of the other, or of itself, which they share until somebody stores.
+    fn share(&mut self) {
+        let (from, to) = (self.rng.index(2), self.rng.index(2));
+        let files = &self.shared.files;
+        let pages = |file: &File| file.metadata().len() / PAGE;
+        let large = self.rng.once_in(3);
+        let len = if large { Order::Pmd.pages().0 } else { 1 + self.rng.below(12) };
+        let room = pages(&files[from]).min(pages(&files[to]));
+        if room < len {
+            return;
+        }
+        let near = (room - len + 1).min(if large { room } else { crate::model::NEAR });
+        let (start, at) = (self.rng.below(near) * PAGE, self.rng.below(near) * PAGE);
+        let len = len * PAGE;
+        if from == to && start < at + len && at < start + len {
+            return;
+        }
+        match files[from].clone_range(start..start + len, &files[to], at, Wait::Never) {
+            Ok(cloned) => assert_eq!(cloned, len),
+            Err(error) if error.kind() == ErrorKind::Pinned => return,
+            Err(error) => panic!("round {}: {error}", self.rounds),
+        }
+        self.clones += 1;
+        let mut bytes = vec![0; us(len)];
+        files[from].read_exact_at(&mut bytes, start).unwrap();
+        for actor in &mut self.actors {
+            actor.shared(to, at, &bytes);
+        }
+        self.verify();
+        self.compare();
     }
 
     /// Compares every way to the bytes of each file with what the threads know.
