@@ -313,3 +313,38 @@ fn readers_never_see_a_page_that_the_file_has_left() {
         world.fs.verify().unwrap();
     }
 }
+
+/// Nobody faults for a store to a page that the file has come to have alone.
+///
+/// Kills: a protected copy that outlives the sharing.
+#[test]
+fn a_copy_that_was_read_is_no_more_shown_when_the_page_is_the_files_own() {
+    type Change = fn(&World, &FileMapping);
+    let changes: [Change; 3] = [
+        |world, _| drop(world.clone.write_at(&[9; 8], PAGE).unwrap()),
+        |_, other| other.vma().write(PAGE, &[9; 8]).unwrap(),
+        |world, _| {
+            let page = FileIndex(1)..FileIndex(2);
+            world
+                .clone
+                .pin(page, pin_info("nic", PinKind::Write))
+                .unwrap()
+                .write(0, &[9; 8])
+                .unwrap();
+        },
+    ];
+    for change in changes {
+        both(LEN, |world| {
+            let (map, other) =
+                (world.map(&world.clone, Access::Write), world.map(&world.clone, Access::Write));
+            assert!(shown(&map, LEN) == world.bytes);
+            world.file.truncate(0, FreePolicy::Defer).unwrap();
+            assert_eq!(shared_pages(&world.clone), 0);
+
+            change(world, &other);
+
+            assert!(shown(&map, LEN) == world.over(PAGE, &[9; 8]), "I-44");
+            assert!(contents(&world.clone) == world.over(PAGE, &[9; 8]));
+        });
+    }
+}

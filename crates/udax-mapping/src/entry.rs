@@ -170,8 +170,9 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     pub fn map(&mut self, user: &UserMapping) -> Result<Pages, FaultError> {
         let user = user.user();
         let (start, pages, shown) = self.take_shown(user)?;
-        user.table().map_folios(user.at(start), pages, shown, Prefault::No)?;
-        Ok((start + pages).since(self.index))
+        let (at, wanted) = (user.at(start), user.at(self.index));
+        let end = user.table().map_folios(at.span(pages), wanted, shown, Prefault::No)?;
+        Ok(end.since(wanted))
     }
 
     /// Takes the folio to show it in `user`: from which index on, how many pages, and how. The
@@ -246,6 +247,8 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         let place = self.block.place().expect("the entry has a folio").clone();
         self.folio = Some(acquire(at, place.first, self.block.order)?);
         if place.is_shared != is_shared {
+            // Copies that are shown of it would hide the stores that nobody faults for.
+            self.faults.outdate_absent(&self.block.range());
             let place = Place { is_shared, ..place };
             self.block = self.index().insert(self.block.head, &place);
         }

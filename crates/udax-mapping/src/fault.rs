@@ -225,7 +225,7 @@ impl<'m> FaultGuard<'m> {
             Iomap::Data { span, start, is_shared, new } => {
                 let run = Run::new(span, start, is_shared);
                 if is_shared && user.stores_to_file() {
-                    return show_snapshot(&entry, user, at, &run, of_file);
+                    return show_snapshot(entry, user, at, &run, of_file);
                 }
                 // First: what was allocated stays so whatever fails below (B-12).
                 self.note_new(new);
@@ -274,11 +274,12 @@ impl<'m> FaultGuard<'m> {
         // The host finds the pages of a lazy mapping as fast when they are touched, and only those.
         let prefault = if user.is_lazy() { Prefault::No } else { Prefault::Yes };
         let access = shown.access;
-        let mapped = user.table().map_folios(user.at(start), pages, shown, prefault);
-        mapped.map_err(|error| EntryGuard::refusal_of(&locked, error))?;
+        let (at, wanted) = (user.at(start), user.at(index));
+        let mapped = user.table().map_folios(at.span(pages), wanted, shown, prefault);
+        let end = mapped.map_err(|error| EntryGuard::refusal_of(&locked, error))?;
         events::insert_mapping(start.span(pages), order, access);
         drop(locked);
-        Ok((start + pages).since(index))
+        Ok(end.since(wanted))
     }
 
     /// The next block of a run, with its folio, if it has the same order and nobody is in the way.
@@ -428,8 +429,10 @@ fn access_of_file(user: &User, access: Access) -> Access {
 
 /// Shows a protected copy of shared data where the program may store: no second fault would
 /// tell of the store if the pages themselves were shown.
+///
+/// The entry tells of the copy: whoever finds that the page is the file's own takes it back.
 fn show_snapshot(
-    entry: &EntryGuard<'_, '_>,
+    mut entry: EntryGuard<'_, '_>,
     user: &User,
     at: VmaOff,
     run: &Run,
@@ -440,6 +443,7 @@ fn show_snapshot(
     }
     let page = run.page(entry.asked());
     check_good(&page, Pages(1))?;
+    entry.bring_in(&page, Order::Base, true)?;
     let mut bytes = [0; PAGE_SIZE];
     page.pgmap().read(page.at().byte(), &mut bytes).map_err(std::io::Error::other)?;
     Ok(user.table().map_absent(at, Pages(1), Absent::Snapshot(&bytes))?)

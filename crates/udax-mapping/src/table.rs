@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Range;
 use udax_mm::sync::Mutex;
 use udax_mm::vma::Prefault;
-use udax_mm::{FileIndex, Pages, Vma, VmaOff};
+use udax_mm::{FileIndex, Order, Pages, Vma, VmaOff};
 
 /// Reserved addresses and what they show.
 #[derive(Debug)]
@@ -60,6 +60,8 @@ struct Leaves {
     by_start: BTreeMap<VmaOff, Leaf>,
     /// Nothing is mapped any more: the user mapping is being dropped.
     is_closed: bool,
+    /// A private mapping has stored something, so that a folio may be shown in pieces.
+    has_own: bool,
 }
 
 impl Table {
@@ -71,25 +73,32 @@ impl Table {
         &self.vma
     }
 
-    /// Shows `pages` pages of folios at `at`, on top of what was there.
+    /// Shows pages of folios at `range`, on top of what was there. Returns where what is shown
+    /// around `wanted` ends.
     ///
-    /// If a folio is shown there already the fault came late: another thread's was served in
-    /// between. What is shown stays, with what a private mapping has stored.
+    /// What a private mapping has stored in the range stays, and the folios are shown only up to
+    /// it. If something is shown at `wanted` already the fault came late: another thread's was
+    /// served in between.
     pub(crate) fn map_folios(
         &self,
-        at: VmaOff,
-        pages: Pages,
-        shown: Shown,
+        range: Range<VmaOff>,
+        wanted: VmaOff,
+        mut shown: Shown,
         prefault: Prefault,
-    ) -> io::Result<()> {
+    ) -> io::Result<VmaOff> {
         let mut leaves = self.leaves.lock();
         if leaves.is_closed {
-            return Ok(());
+            return Ok(range.end);
         }
-        if leaves.covering(at).is_some_and(|leaf| !leaf.is_absent()) {
-            self.vma.answer(at);
-            return Ok(());
-        }
+        let gap = match leaves.gap(&range, wanted) {
+            Ok(gap) => gap,
+            Err(there) => {
+                self.vma.look_again(wanted, Pages(1));
+                return Ok(there.end);
+            }
+        };
+        shown.narrow(gap.start.since(range.start), gap.end.since(gap.start));
+        let (at, pages) = (gap.start, gap.end.since(gap.start));
         let range = shown.first.span(pages);
         match shown.sharing {
             Sharing::Shared => {
@@ -102,7 +111,7 @@ impl Table {
         let hidden = leaves.put(Leaf { at, pages, target: Target::Folios(shown) });
         drop(leaves);
         drop(hidden);
-        Ok(())
+        Ok(gap.end)
     }
 
     /// Shows what is there instead of pages of the file. Returns how many pages from `at` on show
@@ -119,7 +128,7 @@ impl Table {
         }
         if let Some(there) = leaves.first_that(&at.span(pages), |leaf| !leaf.is_absent()) {
             if there.start <= at {
-                self.vma.answer(at);
+                self.vma.look_again(at, Pages(1));
                 return Ok(there.end.since(at));
             }
             pages = there.start.since(at);
@@ -150,7 +159,7 @@ impl Table {
         match leaves.covering(at).map(|leaf| &leaf.target) {
             Some(Target::Hole) if !leaves.is_closed => (),
             Some(Target::Own) => {
-                self.vma.answer(at);
+                self.vma.look_again(at, Pages(1));
                 return Ok(true);
             }
             _ => return Ok(leaves.is_closed),
@@ -170,7 +179,8 @@ impl Table {
     ) {
         let mut leaves = self.leaves.lock();
         let part = part_of(range, index(VmaOff(0)), self.vma.pages());
-        let Some(hull) = leaves.hull(&part, range, index) else { return };
+        let pieces = if leaves.has_own { usize::MAX } else { 1 };
+        let Some(hull) = leaves.hull(&part, range, index, pieces) else { return };
         let zapped = match spare {
             Spare::Nothing => self.unmap(&mut leaves, &hull),
             Spare::Own => self.unmap_but_own(&mut leaves, &hull),
@@ -320,6 +330,25 @@ impl Leaves {
         self.by_start.range(start..end).map(|(_, leaf)| leaf)
     }
 
+    /// The part of `range` around `wanted` where nothing is shown that stays, or what is shown at
+    /// `wanted`.
+    fn gap(&self, range: &Range<VmaOff>, wanted: VmaOff) -> Result<Range<VmaOff>, Range<VmaOff>> {
+        let mut gap = range.clone();
+        for leaf in self.overlapping(range).filter(|leaf| !leaf.is_absent()) {
+            let there = leaf.range();
+            if there.contains(&wanted) {
+                return Err(there);
+            }
+            if there.end <= wanted {
+                gap.start = there.end;
+            } else {
+                gap.end = there.start;
+                break;
+            }
+        }
+        Ok(gap)
+    }
+
     /// One range that holds all that has to be unmapped. Of folios larger than a page it may reach
     /// outside `part`, and nothing but theirs lies between.
     fn hull(
@@ -327,14 +356,19 @@ impl Leaves {
         part: &Range<VmaOff>,
         range: &Range<FileIndex>,
         index: impl Fn(VmaOff) -> FileIndex,
+        pieces: usize,
     ) -> Option<Range<VmaOff>> {
         let inside = self
             .overlapping(part)
             .map(|leaf| leaf.range().start.max(part.start)..leaf.range().end.min(part.end));
-        // The folio that the range cuts may be shown before and behind it only.
-        let before = self.by_start.range(..part.start).next_back();
-        let behind = self.by_start.range(part.end..).next();
-        let near = [before, behind].into_iter().flatten().map(|(_, leaf)| leaf);
+        // The folio that the range cuts may be shown before and behind it, too: in one piece, or
+        // around what a private mapping has stored.
+        let reach = Order::Pud.pages().0;
+        let before = self.by_start.range(..part.start).rev().map(|(_, leaf)| leaf);
+        let behind = self.by_start.range(part.end..).map(|(_, leaf)| leaf);
+        let before = before.take_while(|leaf| leaf.range().end.0 + reach > part.start.0);
+        let behind = behind.take_while(|leaf| leaf.at.0 < part.end.0.saturating_add(reach));
+        let near = before.take(pieces).chain(behind.take(pieces));
         let counted = self.overlapping(part).chain(near);
         let counted = counted.filter_map(|leaf| leaf.counted_in(index(leaf.at), range));
         inside
@@ -345,6 +379,7 @@ impl Leaves {
     /// Puts a leaf in the place of what it covers, and joins it to its neighbours. Returns what was
     /// covered.
     fn put(&mut self, leaf: Leaf) -> Vec<Leaf> {
+        self.has_own |= matches!(leaf.target, Target::Own);
         let hidden = self.carve(&leaf.range());
         let mut leaf = leaf;
         let follows = self.by_start.remove(&leaf.range().end);

@@ -111,6 +111,26 @@ fn a_private_store_to_a_hole_allocates_nothing() {
 }
 
 #[test]
+fn what_a_private_mapping_stored_survives_a_block_that_comes_around_it() {
+    both(2048, &vec![None; 512], |file, how| {
+        let mapped = map(file, 0, 512, private(how));
+        store(&mapped, 5, 55);
+
+        assert!(file.allocate_huge(0));
+        let shows = map(file, 0, 512, shared(Access::Read, how));
+        assert_eq!(load(&shows, 7), Some(0));
+
+        let around = [4, 5, 6, 511].map(|page| load(&mapped, page));
+        assert_eq!(around, [Some(0), Some(55), Some(0), Some(0)], "I-39");
+        file.verify();
+        // The pages before and behind are of one folio, and go together.
+        file.truncate(300, Wait::Never).unwrap();
+        assert_eq!(load(&mapped, 5), Some(55));
+        file.verify();
+    });
+}
+
+#[test]
 fn a_private_mapping_holds_up_no_truncate() {
     both(1024, &data(512, 512), |file, how| {
         let mapped = map(file, 0, 512, private(how));

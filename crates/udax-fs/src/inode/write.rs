@@ -158,6 +158,13 @@ impl Inode {
             self.node.core.store.fence()?;
             state.touch();
             state.has_lazy_times = true;
+            let may_be_copied = state.tree.may_share;
+            drop(state);
+            drop(layout);
+            if may_be_copied {
+                // Mappings may show protected copies from when the pages were shared.
+                self.mapping.invalidate_holes(pages);
+            }
             return Ok(true);
         }
         self.node.publish(&mut state, graft, end)?;

@@ -158,6 +158,24 @@ impl Shown {
         Some(Shown { folios: refused, first, access, sharing })
     }
 
+    /// Leaves out the pages before `skip` and behind the `pages` that follow, with the folios that
+    /// have none of the rest.
+    pub(super) fn narrow(&mut self, skip: Pages, pages: Pages) {
+        let size = self.folios.order().pages().0;
+        self.first = self.first + skip;
+        let head = self.folios.pages().start;
+        let before = self.first.since(head).0 / size * size;
+        if before > 0 {
+            let rest = self.folios.split_off(head + Pages(before));
+            drop(std::mem::replace(&mut self.folios, rest));
+        }
+        let head = self.folios.pages().start;
+        let kept = (self.first + pages).since(head).0.next_multiple_of(size);
+        if head + Pages(kept) < self.folios.pages().end {
+            drop(self.folios.split_off(head + Pages(kept)));
+        }
+    }
+
     /// The order of the folios.
     pub(crate) fn order(&self) -> Order {
         self.folios.order()

@@ -27,7 +27,8 @@ fn show(table: &Table, at: u64, pgmap: &PgmapRef, page: u64, order: Order) {
     let folios = pgmap.acquire_folios(first, order, 1).unwrap();
     let (access, sharing) = (Access::Read, Sharing::Shared);
     let shown = Shown { folios, first, access, sharing };
-    table.map_folios(VmaOff(at), order.pages(), shown, Prefault::No).unwrap();
+    let range = VmaOff(at).span(order.pages());
+    table.map_folios(range, VmaOff(at), shown, Prefault::No).unwrap();
 }
 
 fn table(pages: u64) -> Table {
@@ -115,7 +116,7 @@ fn a_folio_that_is_shown_in_part_is_counted_for_all_its_pages() {
     let folios = pgmap.acquire_folios(PgmapOff(0), Order::Pmd, 1).unwrap();
     let (access, sharing) = (Access::Read, Sharing::Shared);
     let shown = Shown { folios, first: PgmapOff(100), access, sharing };
-    table.map_folios(VmaOff(0), Pages(8), shown, Prefault::No).unwrap();
+    table.map_folios(VmaOff(0)..VmaOff(8), VmaOff(0), shown, Prefault::No).unwrap();
 
     // The table begins with page 100 of the file; page 7 is outside, and of the same folio.
     let index = |at: VmaOff| FileIndex(100 + at.0);

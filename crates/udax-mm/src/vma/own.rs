@@ -65,11 +65,6 @@ impl Vma {
         Ok(())
     }
 
-    /// Says that page `at` shows already what the fault wants: the thread looks again.
-    pub fn answer(&self, at: VmaOff) {
-        self.space().answered(&self.space().bytes(at, Pages(1)), |_| true);
-    }
-
     fn uffd(&self) -> io::Result<&crate::reserve::Uffd> {
         let service = self.space().service().ok_or(io::ErrorKind::Unsupported)?;
         Ok(service.uffd())
