@@ -10,7 +10,7 @@ use crate::ranges::Ranges;
 use crate::store::Store;
 use std::ops::Range;
 use udax_mapping::LayoutBroken;
-use udax_mm::sync::Arc;
+use udax_mm::sync::{Arc, Weak};
 use udax_mm::{IdleSpan, LimboSink, Pages, PgmapOff, PgmapRef, RequestError};
 
 /// The proof that pages may be freed: nobody uses them, or their last put comes to the store.
@@ -178,7 +178,7 @@ impl Store {
 
     /// Frees pages that nothing refers to, with their last put where somebody still counts them.
     fn free_in_use(self: &Arc<Store>, extent: Extent) {
-        let sink: Arc<dyn LimboSink> = self.clone();
+        let sink: Arc<dyn LimboSink> = Arc::new(Whenever(Arc::downgrade(self)));
         let Range { mut start, end } = extent.range();
         // A device that is gone gives nothing out again.
         while let Some(span) =
@@ -192,6 +192,18 @@ impl Store {
             self.let_go(Decided { claims, free });
             self.free_in_limbo(&limbo.into_iter().flat_map(extents).collect::<Vec<_>>());
             start += span.pages().0;
+        }
+    }
+}
+
+/// Takes pages back for a store that may be gone by then: a page that failed may never come back,
+/// and must not keep the store that waits for it.
+struct Whenever(Weak<Store>);
+
+impl LimboSink for Whenever {
+    fn returned(&self, span: IdleSpan) {
+        if let Some(store) = self.0.upgrade() {
+            store.returned(span);
         }
     }
 }

@@ -321,7 +321,7 @@ fn readers_never_see_a_page_that_the_file_has_left() {
 fn a_copy_that_was_read_is_no_more_shown_when_the_page_is_the_files_own() {
     type Change = fn(&World, &FileMapping);
     let changes: [Change; 3] = [
-        |world, _| drop(world.clone.write_at(&[9; 8], PAGE).unwrap()),
+        |world, _| assert_eq!(world.clone.write_at(&[9; 8], PAGE).unwrap(), 8),
         |_, other| other.vma().write(PAGE, &[9; 8]).unwrap(),
         |world, _| {
             let page = FileIndex(1)..FileIndex(2);
