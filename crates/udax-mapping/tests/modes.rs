@@ -2,23 +2,12 @@
 
 mod common;
 
-use common::{PAGE, TestFile, data, info, range};
+use common::{PAGE, TestFile, both, data, info, range};
 use udax_mapping::{Fallback, FaultError, MapMode, Populate, Sharing, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FileIndex, Order, Pages, PinKind, Wait};
 
 const GIB: u64 = 1 << 18;
-
-/// Runs `test` with lazy mappings where the host permits them, and with eager ones.
-fn both(device_pages: u64, pages: &[Option<u64>], test: impl Fn(&TestFile, Populate)) {
-    if let Some(file) = TestFile::lazy(device_pages, pages) {
-        test(&file, Populate::Lazy);
-        file.verify();
-    }
-    let file = TestFile::new(device_pages, pages);
-    test(&file, Populate::Eager);
-    file.verify();
-}
 
 fn map(file: &TestFile, from: u64, pages: u64, mode: MapMode) -> UserMapping {
     file.mapping.map(FileIndex(from), Pages(pages), mode).expect("the file can be mapped")

@@ -2,23 +2,12 @@
 
 mod common;
 
-use common::{PAGE, TestFile, data, info, mode, range};
+use common::{PAGE, TestFile, both, data, info, mode, range};
 use udax_mapping::{BreakError, Fallback, FaultError, MapMode, Populate, Sharing, UserMapping};
 use udax_mm::{
     Access, FileIndex, IdleSpan, MediaError, Order, PAGE_SIZE, Pages, PgmapOff, PgmapRef, PinKind,
     RequestError, Vma, Wait,
 };
-
-/// Runs `test` with lazy mappings where the host permits them, and with eager ones.
-fn both(device_pages: u64, pages: &[Option<u64>], test: impl Fn(&TestFile, Populate)) {
-    if let Some(file) = TestFile::lazy(device_pages, pages) {
-        test(&file, Populate::Lazy);
-        file.verify();
-    }
-    let file = TestFile::new(device_pages, pages);
-    test(&file, Populate::Eager);
-    file.verify();
-}
 
 fn map(file: &TestFile, pages: u64, access: Access, how: Populate) -> UserMapping {
     let mapped = file.mapping.map(FileIndex(0), Pages(pages), mode(access, how));

@@ -2,23 +2,12 @@
 
 mod common;
 
-use common::{PAGE, TestFile, data, folios, info, mode, range};
+use common::{PAGE, TestFile, both, data, folios, info, mode, range};
 use std::thread;
 use udax_mapping::{Fallback, FaultError, Mapping, Populate, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::sync::mpsc;
 use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Vma, Wait};
-
-/// Runs `test` with lazy mappings where the host permits them, and with eager ones.
-fn both(device_pages: u64, pages: &[Option<u64>], test: impl Fn(&TestFile, Populate)) {
-    if let Some(file) = TestFile::lazy(device_pages, pages) {
-        test(&file, Populate::Lazy);
-        file.verify();
-    }
-    let file = TestFile::new(device_pages, pages);
-    test(&file, Populate::Eager);
-    file.verify();
-}
 
 /// Runs `test` with lazy mappings, where the host permits them.
 fn lazy(device_pages: u64, pages: &[Option<u64>], test: impl Fn(&Arc<TestFile>)) {

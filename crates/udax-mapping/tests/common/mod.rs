@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 use std::collections::HashSet;
+use std::io::Write as _;
 use std::ops::Range;
 use std::time::Instant;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
@@ -67,7 +68,11 @@ impl TestFile {
 
     /// The same, with faults answered by userfaultfd; `None` where the host does not permit it.
     pub fn lazy(device_pages: u64, pages: &[Option<u64>]) -> Option<Arc<TestFile>> {
-        let service = FaultService::new().ok()?;
+        // Past the capture of the test harness, so that it is seen.
+        let skipped = |error: &std::io::Error| {
+            let _ = writeln!(std::io::stderr(), "SKIPPED lazy mappings: {error}");
+        };
+        let service = FaultService::new().inspect_err(skipped).ok()?;
         let media = FileMedia::memfd("test", Pages(device_pages).bytes());
         let media = Arc::new(media.expect("memory for a test"));
         Some(TestFile::on(media, pages, Some(Arc::new(service))))
@@ -295,6 +300,17 @@ impl Blocks {
     fn hole_len(&self, index: u64) -> u64 {
         count(self.pages[to_usize(index)..].iter().take_while(|page| page.is_none()).count())
     }
+}
+
+/// Runs `test` with lazy mappings where the host permits them, and with eager ones.
+pub fn both(device_pages: u64, pages: &[Option<u64>], test: impl Fn(&TestFile, Populate)) {
+    if let Some(file) = TestFile::lazy(device_pages, pages) {
+        test(&file, Populate::Lazy);
+        file.verify();
+    }
+    let file = TestFile::new(device_pages, pages);
+    test(&file, Populate::Eager);
+    file.verify();
 }
 
 /// A shared mapping.
