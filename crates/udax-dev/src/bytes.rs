@@ -3,11 +3,11 @@
 //! For metadata and for copies that end with the call. It keeps no page: each step takes a span
 //! and gives it back.
 
-use crate::{AccessError, DaxDevice, IoError};
+use crate::{AccessError, DaxDevice, IoError, Route};
 use std::panic::Location;
 use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
-use udax_mm::{DeviceOff, Pages, PgmapRef};
+use udax_mm::{DeviceOff, MediaError, Pages, PgmapRef};
 
 /// The bytes of a device, addressed by byte offset. A clone is another handle to the same device.
 ///
@@ -38,11 +38,11 @@ pub struct DaxBytes {
     device: Arc<dyn DaxDevice>,
 }
 
-/// The part of an access that lies in one span.
+/// The part of an access that lies in one span, or reads as zeros.
 struct Piece {
-    pgmap: PgmapRef,
-    /// Byte of the page map at which it starts.
-    byte: u64,
+    route: Route,
+    /// Byte of the first page at which it starts.
+    in_page: u64,
     /// Bytes before it in the whole access.
     done: u64,
     len: u64,
@@ -67,7 +67,14 @@ impl DaxBytes {
     /// [`IoError`]; the buffer may then be filled in part.
     pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), IoError> {
         self.for_each_piece(from, byte_len(into), |piece| {
-            Ok(piece.pgmap.read(piece.byte, &mut into[piece.in_buffer()])?)
+            let into = &mut into[piece.in_buffer()];
+            match piece.memory() {
+                Some((pgmap, byte)) => Ok(pgmap.read(byte, into)?),
+                None => {
+                    into.fill(0);
+                    Ok(())
+                }
+            }
         })
     }
 
@@ -78,7 +85,8 @@ impl DaxBytes {
     /// [`IoError`]; unless it says that the range lies outside the device, a part may be written.
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), IoError> {
         self.for_each_piece(at, byte_len(bytes), |piece| {
-            Ok(piece.pgmap.write(piece.byte, &bytes[piece.in_buffer()])?)
+            let bytes = &bytes[piece.in_buffer()];
+            piece.on_memory(|pgmap, byte| pgmap.write(byte, bytes))
         })
     }
 
@@ -88,7 +96,9 @@ impl DaxBytes {
     ///
     /// As [`write`](DaxBytes::write).
     pub fn zero(&self, at: u64, len: u64) -> Result<(), IoError> {
-        self.for_each_piece(at, len, |piece| Ok(piece.pgmap.zero(piece.byte, piece.len)?))
+        self.for_each_piece(at, len, |piece| {
+            piece.on_memory(|pgmap, byte| pgmap.zero(byte, piece.len))
+        })
     }
 
     /// Loads 8 bytes, at once.
@@ -101,8 +111,10 @@ impl DaxBytes {
     ///
     /// Panics if `at` is not a multiple of 8.
     pub fn load_u64(&self, at: u64) -> Result<u64, IoError> {
-        let piece = self.word(at)?;
-        Ok(piece.pgmap.load_u64(piece.byte)?)
+        match self.word(at)?.memory() {
+            Some((pgmap, byte)) => Ok(pgmap.load_u64(byte)?),
+            None => Ok(0),
+        }
     }
 
     /// Stores 8 bytes, at once: a crash leaves the old value or this one.
@@ -115,8 +127,7 @@ impl DaxBytes {
     ///
     /// Panics if `at` is not a multiple of 8.
     pub fn store_u64(&self, at: u64, value: u64) -> Result<(), IoError> {
-        let piece = self.word(at)?;
-        Ok(piece.pgmap.store_u64(piece.byte, value)?)
+        self.word(at)?.on_memory(|pgmap, byte| pgmap.store_u64(byte, value))
     }
 
     /// Starts the cache lines of `len` bytes at `at` on their way to the persistence domain.
@@ -130,7 +141,9 @@ impl DaxBytes {
     #[track_caller]
     pub fn flush(&self, at: u64, len: u64) -> Result<(), IoError> {
         let site = Location::caller();
-        self.for_each_piece(at, len, |piece| Ok(piece.pgmap.flush(piece.byte, piece.len, site)?))
+        self.for_each_piece(at, len, |piece| {
+            piece.on_memory(|pgmap, byte| pgmap.flush(byte, piece.len, site))
+        })
     }
 
     /// Waits until everything that this thread flushed before is in the persistence domain, on
@@ -169,14 +182,12 @@ impl DaxBytes {
     fn piece(&self, at: u64, done: u64, left: u64) -> Result<Piece, IoError> {
         let from = at + done;
         let in_page = from % PAGE_BYTES;
-        let span =
-            self.device.direct_access(DeviceOff::of_byte(from), Pages::holding(in_page + left))?;
-        Ok(Piece {
-            pgmap: span.pgmap().clone(),
-            byte: span.at().byte() + in_page,
-            done,
-            len: left.min(span.pages().bytes() - in_page),
-        })
+        let route = self.device.route(DeviceOff::of_byte(from), Pages::holding(in_page + left))?;
+        let pages = match &route {
+            Route::Memory(span) => span.pages(),
+            Route::Zeros(pages) => *pages,
+        };
+        Ok(Piece { route, in_page, done, len: left.min(pages.bytes() - in_page) })
     }
 
     fn word(&self, at: u64) -> Result<Piece, IoError> {
@@ -197,6 +208,25 @@ impl DaxBytes {
 }
 
 impl Piece {
+    /// The page map that it lies in, and the first byte there; none if it reads as zeros.
+    fn memory(&self) -> Option<(&PgmapRef, u64)> {
+        match &self.route {
+            Route::Memory(span) => Some((span.pgmap(), span.at().byte() + self.in_page)),
+            Route::Zeros(_) => None,
+        }
+    }
+
+    /// Changes memory, if there is any.
+    fn on_memory(
+        &self,
+        change: impl FnOnce(&PgmapRef, u64) -> Result<(), MediaError>,
+    ) -> Result<(), IoError> {
+        match self.memory() {
+            Some((pgmap, byte)) => Ok(change(pgmap, byte)?),
+            None => Ok(()),
+        }
+    }
+
     fn in_buffer(&self) -> std::ops::Range<usize> {
         let index = |bytes: u64| usize::try_from(bytes).expect("a buffer fits in memory");
         index(self.done)..index(self.done + self.len)

@@ -1,11 +1,12 @@
-//! The way of a failure from a page map up to the holder of a device.
+//! The way of news from a page map up to the holder of a device.
 //!
-//! Owns the translation of pages on each step: a failure is told in pages of the page map where it
-//! is found, and arrives in pages of the device at the top (I-64, B-35).
+//! Each step translates: a failure is told in pages of the page map where it is found, and arrives
+//! in pages of the device at the top (I-64, B-35).
 
-use crate::{Holder, HolderSlot};
+use crate::mapped::Core;
+use crate::{DaxDevice, Holder, HolderSlot};
 use std::ops::Range;
-use udax_mm::sync::Arc;
+use udax_mm::sync::{Arc, Weak};
 use udax_mm::{DeviceOff, MemoryFailure, PgmapOff};
 
 /// Hears of failures in the page map of a device, whose pages it counts as the device does.
@@ -14,12 +15,11 @@ pub(crate) struct OfPgmap {
     pub(crate) slot: Arc<HolderSlot>,
 }
 
-/// Holds one device below a joined one: it passes on what the device says, in pages of the whole.
+/// Holds one device below a table.
 #[derive(Debug)]
-pub(crate) struct OfTarget {
-    pub(crate) slot: Arc<HolderSlot>,
-    /// Pages of the device below, and where the first of them lies on the whole.
-    pub(crate) parts: Vec<(Range<DeviceOff>, DeviceOff)>,
+pub(crate) struct OfTable {
+    pub(crate) core: Weak<Core>,
+    pub(crate) device: Weak<dyn DaxDevice>,
 }
 
 impl MemoryFailure for OfPgmap {
@@ -28,18 +28,26 @@ impl MemoryFailure for OfPgmap {
     }
 }
 
-impl Holder for OfTarget {
+impl Holder for OfTable {
     fn removing(&self) {
-        self.slot.notify();
+        if let Some(core) = self.core.upgrade() {
+            core.end();
+        }
     }
 
     fn failed(&self, pages: Range<DeviceOff>) {
-        for (below, at) in &self.parts {
-            let (start, end) = (pages.start.max(below.start), pages.end.min(below.end));
-            if start < end {
-                let first = *at + start.since(below.start);
-                self.slot.failed(first..first + end.since(start));
-            }
+        if let (Some(core), Some(device)) = (self.core.upgrade(), self.device.upgrade()) {
+            core.below_failed(&device, &pages);
+        }
+    }
+
+    fn permits_move(&self) -> bool {
+        self.core.upgrade().is_none_or(|core| core.permits_move())
+    }
+
+    fn moved(&self) {
+        if let Some(core) = self.core.upgrade() {
+            core.below_moved();
         }
     }
 }

@@ -1,8 +1,9 @@
-//! The holder of a device: the one user who is told before it is taken away, and of memory that
-//! failed.
+//! The holder of a device: the one user who is told before it is taken away, of memory that failed,
+//! and that its table changed.
 //!
 //! A device keeps a [`HolderSlot`]; claiming it gives a [`Hold`], and dropping the hold releases
-//! it. Since only the hold can release, an old holder cannot release a newer one (I-61).
+//! it. Only the hold can release, and only its own claim, so an old holder cannot release a newer
+//! one (I-61, B-33). One that goes after the device was removed changes nothing (B-34).
 
 use std::fmt;
 use std::ops::Range;
@@ -10,8 +11,8 @@ use udax_mm::DeviceOff;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Condvar, Mutex, Weak};
 
-/// Told before a device is taken away (`MF_MEM_PRE_REMOVE`), and of memory that failed
-/// (`notify_failure`).
+/// Told before a device is taken away (`MF_MEM_PRE_REMOVE`), of memory that failed
+/// (`notify_failure`), and that a table below changed.
 pub trait Holder: Send + Sync {
     /// Takes back every translation of the device's pages, and lets none come back.
     ///
@@ -27,6 +28,20 @@ pub trait Holder: Send + Sync {
     /// than once for a page that fails again. A device that nobody holds tells nobody: the mark
     /// stands, and a touch finds it.
     fn failed(&self, pages: Range<DeviceOff>);
+
+    /// Whether pages of the device may come to lie in other memory. One that keeps claims or
+    /// references of pages across calls, as a filesystem does, says no, and no table is loaded that
+    /// would move them.
+    fn permits_move(&self) -> bool {
+        false
+    }
+
+    /// Takes back what shows pages of the device, because a table below changed: from now on they
+    /// are where [`direct_access`](crate::DaxDevice::direct_access) says. Translations may come back
+    /// at once.
+    ///
+    /// Called by whoever changes the table, which must not be changed again from here.
+    fn moved(&self);
 }
 
 /// Why a device could not be claimed.
@@ -46,6 +61,7 @@ pub enum HolderError {
 #[derive(Debug)]
 pub struct Hold {
     slot: Arc<HolderSlot>,
+    claim: u64,
 }
 
 /// The place of a device's one holder.
@@ -60,7 +76,9 @@ pub struct HolderSlot {
 }
 
 struct State {
-    holder: Option<Weak<dyn Holder>>,
+    holder: Option<(u64, Weak<dyn Holder>)>,
+    /// How many claims there were.
+    claims: u64,
     notice: Notice,
 }
 
@@ -77,7 +95,7 @@ impl HolderSlot {
     pub fn new() -> Arc<HolderSlot> {
         Arc::new(HolderSlot {
             is_live: AtomicBool::new(true),
-            state: Mutex::new(State { holder: None, notice: Notice::NotYet }),
+            state: Mutex::new(State { holder: None, claims: 0, notice: Notice::NotYet }),
             told: Condvar::new(),
         })
     }
@@ -102,8 +120,10 @@ impl HolderSlot {
         if state.holder.is_some() {
             return Err(HolderError::Held);
         }
-        state.holder = Some(holder);
-        Ok(Hold { slot: Arc::clone(self) })
+        let claim = state.claims;
+        state.claims += 1;
+        state.holder = Some((claim, holder));
+        Ok(Hold { slot: Arc::clone(self), claim })
     }
 
     /// Ends access and tells the holder, exactly once however often it is called.
@@ -127,10 +147,30 @@ impl HolderSlot {
     ///
     /// Returns when the holder has done what it does about them.
     pub fn failed(&self, pages: Range<DeviceOff>) {
-        let holder = self.state.lock().holder.as_ref().and_then(Weak::upgrade);
-        if let Some(holder) = holder {
+        if let Some(holder) = self.holder() {
             holder.failed(pages);
         }
+    }
+
+    /// Whether the holder, if there is one, lets pages come to lie in other memory.
+    pub fn permits_move(&self) -> bool {
+        self.holder().is_none_or(|holder| holder.permits_move())
+    }
+
+    /// Tells the holder, if there is one, that a table changed.
+    ///
+    /// # Blocking
+    ///
+    /// Returns when the holder has taken back what shows pages of the device.
+    pub fn moved(&self) {
+        if let Some(holder) = self.holder() {
+            holder.moved();
+        }
+    }
+
+    /// The holder, read once: it is told also if it releases meanwhile (B-33).
+    fn holder(&self) -> Option<Arc<dyn Holder>> {
+        self.state.lock().holder.as_ref().and_then(|(_, holder)| holder.upgrade())
     }
 
     /// The holder to tell, or `None` if the notice has been given already.
@@ -145,13 +185,16 @@ impl HolderSlot {
         }
         let holder = state.holder.take();
         state.notice = if holder.is_some() { Notice::Running } else { Notice::Done };
-        holder
+        holder.map(|(_, holder)| holder)
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.slot.state.lock().holder = None;
+        let mut state = self.slot.state.lock();
+        if state.holder.as_ref().is_some_and(|(claim, _)| *claim == self.claim) {
+            state.holder = None;
+        }
     }
 }
 

@@ -1,7 +1,7 @@
-//! DAX devices over page maps, and tables that join several devices into one.
+//! DAX devices over page maps, and tables that make one of several.
 //!
 //! A device says where its pages are: it gives out [`DaxSpan`]s of live page maps. It owns who is
-//! told of its removal ([`Holder`]) and how devices stack ([`Linear`]). It knows nothing of the
+//! told of its removal ([`Holder`]) and how devices stack ([`Mapped`], [`Table`]). It knows nothing of the
 //! users of folios and nothing of files.
 
 #![forbid(unsafe_code)]
@@ -10,13 +10,22 @@ mod bytes;
 mod device;
 mod failure;
 mod holder;
-mod linear;
+mod mapped;
 mod pgmap_device;
+mod plan;
 mod span;
+mod swap;
+mod table;
+mod target;
 
 pub use bytes::DaxBytes;
-pub use device::{AccessError, DaxDevice, IoError};
+pub use device::{AccessError, DaxDevice, IoError, NoDax, Route};
 pub use holder::{Hold, Holder, HolderError, HolderSlot};
-pub use linear::{Linear, LinearTarget, TableError};
+pub use mapped::Mapped;
 pub use pgmap_device::PgmapDevice;
 pub use span::DaxSpan;
+pub use swap::{Left, SwapError, Swapped};
+pub use table::{
+    Advice, Cure, Field, Line, Opener, Problem, Table, TableError, TableText, TextError,
+};
+pub use target::{Delay, EventSink, Linear, LogWrites, Member, Striped, Target};

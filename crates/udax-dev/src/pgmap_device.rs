@@ -1,7 +1,9 @@
 //! The device at the bottom of every stack: one whole page map.
 
 use crate::failure::OfPgmap;
-use crate::{AccessError, DaxDevice, DaxSpan, Hold, Holder, HolderError, HolderSlot, IoError};
+use crate::{
+    AccessError, DaxDevice, DaxSpan, Hold, Holder, HolderError, HolderSlot, IoError, NoDax, Route,
+};
 use udax_mm::media::Site;
 use udax_mm::sync::{Arc, Weak};
 use udax_mm::{DeviceOff, MediaFacts, Pages, Pgmap, PgmapOff, StillBusy, Wait};
@@ -33,12 +35,21 @@ impl DaxDevice for PgmapDevice {
         self.pgmap.size()
     }
 
-    fn direct_access(&self, at: DeviceOff, max: Pages) -> Result<DaxSpan, AccessError> {
+    fn dax(&self) -> Result<(), NoDax> {
+        if self.pgmap.kind().is_addressable() {
+            return Ok(());
+        }
+        Err(NoDax {
+            reason: "its memory is private to it, and the processor cannot address it".into(),
+        })
+    }
+
+    fn route(&self, at: DeviceOff, max: Pages) -> Result<Route, AccessError> {
         if !self.slot.is_live() {
             return Err(AccessError::Dead);
         }
         let pgmap = self.pgmap.try_get_live().ok_or(AccessError::Dead)?;
-        DaxSpan::new(pgmap, PgmapOff(at.0), max)
+        DaxSpan::new(pgmap, PgmapOff(at.0), max).map(Route::Memory)
     }
 
     fn fence(&self, site: Site) -> Result<(), IoError> {

@@ -1,16 +1,18 @@
 //! Spans: where pages of a device are, with the proof that they are still there.
 //!
-//! A span owns one live reference to its page map and nothing else: no bytes, no page state. Who
-//! wants to use the pages claims them or asks for folios.
+//! A span owns one live reference to its page map, and one of the table that led there: no bytes, no
+//! page state. Who wants to use the pages claims them or asks for folios.
 
 use crate::AccessError;
+use crate::mapped::Section;
 use std::ops::Range;
 use udax_mm::{DeviceOff, Pages, PgmapOff, PgmapRef};
 
 /// Pages that lie side by side in one medium of one live page map.
 ///
 /// The page map cannot die while the span exists, so an address taken from a span stays good for
-/// as long as the span is kept (I-60).
+/// as long as the span is kept (I-60). If a table led to it, whoever changes the table waits for the
+/// span: it is the read section of Linux (`dax_read_lock`), and covers translation and use.
 ///
 /// # Invariants
 ///
@@ -34,6 +36,8 @@ pub struct DaxSpan {
     pgmap: PgmapRef,
     at: PgmapOff,
     pages: Pages,
+    /// Of the table through which it was found.
+    section: Option<Section>,
 }
 
 impl DaxSpan {
@@ -53,7 +57,7 @@ impl DaxSpan {
         }
         let pages = max.min(pgmap.contiguous(at));
         assert!(!pages.is_empty(), "I-62: a page inside the pgmap is contiguous with itself");
-        Ok(DaxSpan { pgmap, at, pages })
+        Ok(DaxSpan { pgmap, at, pages, section: None })
     }
 
     /// The live page map.
@@ -86,6 +90,29 @@ impl DaxSpan {
         assert!(!pages.is_empty(), "I-62: a span has at least one page");
         assert!(from <= self.pages, "I-62: a slice starts inside its span");
         assert!(pages <= self.pages - from, "I-62: a slice ends inside its span");
-        DaxSpan { pgmap: self.pgmap.clone(), at: self.at + from, pages }
+        let (pgmap, section) = (self.pgmap.clone(), self.section.clone());
+        DaxSpan { pgmap, at: self.at + from, pages, section }
+    }
+
+    /// The same pages, found through the table of `section`.
+    pub(crate) fn within(self, section: Section) -> DaxSpan {
+        DaxSpan { section: Some(section), ..self }
+    }
+
+    /// Leaves off what lies behind the first change between good and failed memory.
+    pub(crate) fn clipped_to_one_state(self) -> DaxSpan {
+        let (range, pages) = (self.range(), self.pages);
+        let Some(failed) = self.pgmap.first_poisoned(range.clone()) else { return self };
+        let is_failed = |page: u64| {
+            let page = PgmapOff(page);
+            self.pgmap.first_poisoned(page.span(Pages(1))).is_some()
+        };
+        let pages = if failed > range.start {
+            failed.since(range.start)
+        } else {
+            let end = (range.start.0..range.end.0).find(|page| !is_failed(*page));
+            end.map_or(pages, |end| PgmapOff(end).since(range.start))
+        };
+        DaxSpan { pages, ..self }
     }
 }

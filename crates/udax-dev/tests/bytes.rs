@@ -4,7 +4,7 @@ mod common;
 
 use common::{Seen, Witness, device};
 use std::panic::Location;
-use udax_dev::{AccessError, DaxBytes, IoError, Linear};
+use udax_dev::{AccessError, DaxBytes, IoError, Mapped};
 use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, Pages, Wait};
 
@@ -13,7 +13,7 @@ const PAGE: u64 = 4096;
 /// Three devices of one, two and one pages.
 fn joined() -> DaxBytes {
     let devices = vec![device(1), device(2), device(1)];
-    DaxBytes::new(Arc::new(Linear::concat(devices).expect("the devices join")))
+    DaxBytes::new(Arc::new(Mapped::concat(devices).expect("the devices join")))
 }
 
 fn pattern(len: usize) -> Vec<u8> {
@@ -91,7 +91,7 @@ fn a_word_is_stored_little_endian_on_its_device() {
 #[test]
 fn a_flush_covers_its_bytes_on_each_device_with_the_callers_line() {
     let (a, b) = (Witness::new(1), Witness::new(2));
-    let bytes = DaxBytes::new(Arc::new(Linear::concat(vec![a.device(), b.device()]).unwrap()));
+    let bytes = DaxBytes::new(Arc::new(Mapped::concat(vec![a.device(), b.device()]).unwrap()));
 
     let (line, flushed) = (Location::caller().line(), bytes.flush(4000, 200));
 

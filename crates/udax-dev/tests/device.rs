@@ -30,6 +30,10 @@ impl Holder for Told {
     fn failed(&self, pages: Range<DeviceOff>) {
         self.failed.lock().push(pages);
     }
+
+    fn moved(&self) {
+        unreachable!("a page map has no table");
+    }
 }
 
 fn holder() -> (Arc<Told>, Weak<dyn Holder>) {
@@ -175,6 +179,10 @@ impl Holder for Slow {
 
     fn failed(&self, pages: Range<DeviceOff>) {
         unreachable!("no memory failed, not even {pages:?}");
+    }
+
+    fn moved(&self) {
+        unreachable!("a page map has no table");
     }
 }
 

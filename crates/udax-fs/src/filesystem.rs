@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
-use udax_dev::{DaxBytes, DaxDevice, Hold, Holder};
+use udax_dev::{AccessError, DaxBytes, DaxDevice, Hold, Holder};
 use udax_mm::sync::{Arc, Mutex, OnceLock, Weak};
 use udax_mm::{DeviceOff, FaultService, Pages, Wait};
 
@@ -141,6 +141,7 @@ impl Filesystem {
     /// somebody holds the device, as a mounted filesystem does, and [`FsError::Device`] if the
     /// device fails; it then holds no filesystem.
     pub fn format(device: Arc<dyn DaxDevice>, options: &FormatOptions) -> Result<(), FsError> {
+        device.dax().map_err(AccessError::from)?;
         let pages = device.size();
         if pages < Filesystem::MIN_PAGES {
             return Err(FsError::TooSmall { min: Filesystem::MIN_PAGES, found: pages });
@@ -184,6 +185,7 @@ impl Filesystem {
     ) -> Result<(Arc<Filesystem>, Recovered), FsError> {
         let removal = Arc::new(Removal::default());
         let holder: Weak<Removal> = Arc::downgrade(&removal);
+        device.dax().map_err(AccessError::from)?;
         let hold = device.hold(holder)?;
         let Opened { superblock, store, itable, recovered } = recovery::open(device, mode)?;
         let core = Core::new(store, itable, mode, service);
@@ -362,6 +364,17 @@ impl Holder for Removal {
     fn failed(&self, pages: Range<DeviceOff>) {
         if let Some(core) = self.core.get().and_then(Weak::upgrade) {
             core.failed(&pages);
+        }
+    }
+
+    /// What is claimed and free stays where it is ([`permits_move`](Holder::permits_move)), so only
+    /// what is shown is looked up again.
+    fn moved(&self) {
+        let Some(core) = self.core.get().and_then(Weak::upgrade) else { return };
+        for inode in core.cache.all() {
+            if let Err(error) = inode.mapping().moved() {
+                core.store.stop(error);
+            }
         }
     }
 }

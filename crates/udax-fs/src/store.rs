@@ -83,7 +83,7 @@ impl Store {
 
     /// The address of `extent`, or of its first part where it crosses page maps.
     pub(crate) fn span(&self, extent: Extent) -> Result<DaxSpan, FsError> {
-        Ok(self.device().direct_access(extent.start, extent.pages)?)
+        Ok(self.device().recovery_access(extent.start, extent.pages)?)
     }
 
     /// Reads bytes of the device.
@@ -358,7 +358,8 @@ impl Store {
         self.stopped.get_or_init(|| format!("memory that holds {object} failed"));
     }
 
-    fn stop(&self, error: IoError) -> FsError {
+    /// Takes no more writes, because of this error of the device.
+    pub(crate) fn stop(&self, error: IoError) -> FsError {
         self.stopped.get_or_init(|| error.to_string());
         FsError::Device(error)
     }
@@ -388,7 +389,7 @@ impl Store {
     /// How many of `most` pages, from `page` on, are adjacent on the device too, where `page` lies
     /// at `at`. One, if the device is gone and cannot say.
     fn adjacent(&self, pgmap: &Pgmap, page: PgmapOff, at: DeviceOff, most: Pages) -> Pages {
-        match self.device().direct_access(at, most) {
+        match self.device().recovery_access(at, most) {
             Ok(span) if span.at() == page && span.pgmap().pgmap() == pgmap => span.pages(),
             _ => Pages(1),
         }

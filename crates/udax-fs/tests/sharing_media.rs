@@ -4,7 +4,7 @@
 mod common;
 
 use common::{KIB, MIB, Pool, contents, create, pattern, unlink};
-use udax_dev::{DaxDevice, Linear, LinearTarget, PgmapDevice};
+use udax_dev::{DaxDevice, Mapped, PgmapDevice};
 use udax_fs::{Deduped, Filesystem, FormatOptions, FreePolicy, FsError, Inode, MountMode};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::Arc;
@@ -34,16 +34,10 @@ fn striped(granted: u64, stripes: u64) -> Arc<dyn DaxDevice> {
     let range = |pages| MediaRange { media: media(pages), start: 0, pages: Pages(pages) };
     let pgmap = |ranges| Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()));
     let first = pgmap((0..stripes / 2).map(|_| range(granted)).collect());
-    let mut lines = vec![(first, granted * (stripes / 2))];
-    lines.extend((stripes / 2..stripes).map(|_| (pgmap(vec![range(granted)]), granted)));
-    let mut at = DeviceOff(0);
-    let target = |(device, pages): (Arc<PgmapDevice>, u64)| {
-        let target = LinearTarget { at, pages: Pages(pages), device, from: DeviceOff(0) };
-        at = at + Pages(pages);
-        target
-    };
-    let targets = lines.into_iter().map(target).collect();
-    Arc::new(Linear::new(targets).unwrap())
+    let mut devices: Vec<Arc<dyn DaxDevice>> = vec![first];
+    let single = |_| -> Arc<dyn DaxDevice> { pgmap(vec![range(granted)]) };
+    devices.extend((stripes / 2..stripes).map(single));
+    Arc::new(Mapped::concat(devices).unwrap())
 }
 
 /// O-2, I-48: what is copied and compared never runs past what the device granted.

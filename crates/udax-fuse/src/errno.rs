@@ -33,6 +33,7 @@ fn of_kind(kind: ErrorKind) -> Errno {
         ErrorKind::OtherPool => Errno::EXDEV,
         ErrorKind::Stale => Errno::ESTALE,
         ErrorKind::DeviceGone | ErrorKind::Closed => Errno::ENODEV,
+        ErrorKind::NoDax => Errno::EOPNOTSUPP,
         ErrorKind::InvalidName
         | ErrorKind::MoveIntoItself
         | ErrorKind::NotASymlink

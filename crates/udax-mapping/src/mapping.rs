@@ -12,6 +12,8 @@ use crate::stats::{Counters, Stats};
 use crate::table::Spare;
 use crate::user::{MapMode, Populate, User, UserMapping, WritableMapping};
 use std::ops::Range;
+use std::panic::Location;
+use udax_dev::IoError;
 use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
 use udax_mm::{FaultService, FileIndex, Pages, VmaOff};
 
@@ -182,6 +184,31 @@ impl Mapping {
         let all = FileIndex(0)..FileIndex(u64::MAX);
         self.zap_sparing(&all, Spare::Own);
         self.index.forget_all();
+    }
+
+    /// Takes every translation back, because pages may lie elsewhere from now on. What was stored is
+    /// flushed where it was stored; what is touched next is found anew, and pins stay where they are.
+    ///
+    /// # Blocking
+    ///
+    /// Waits for faults and layout changes that are going on, and for the media.
+    ///
+    /// # Errors
+    ///
+    /// [`IoError`] if what was stored could not be flushed. Translations are taken back all the same.
+    #[track_caller]
+    pub fn moved(&self) -> Result<(), IoError> {
+        let site = Location::caller();
+        let layout = self.layout.write();
+        let all = FileIndex(0)..FileIndex(u64::MAX);
+        self.zap_sparing(&all, Spare::Own);
+        let flushed = self.flush_before_forgetting(site);
+        self.index.forget_all();
+        drop(layout);
+        if !self.eager_users(&all).is_empty() {
+            self.faults().refill(&all);
+        }
+        flushed
     }
 
     /// Brings in every page of an eager mapping. Stops at the first that fails.

@@ -85,6 +85,27 @@ impl Mapping {
         fence(&pgmaps, site)
     }
 
+    /// Flushes and fences every dirty entry, before all of them are forgotten. The caller holds the
+    /// layout lock exclusively, and nothing is mapped.
+    ///
+    /// # Errors
+    ///
+    /// The first [`IoError`]; the other entries are flushed all the same.
+    pub(crate) fn flush_before_forgetting(&self, site: Site) -> Result<(), IoError> {
+        let (mut pgmaps, mut first) = (Vec::new(), Ok(()));
+        for block in self.index().blocks() {
+            let Some(place) = block.place().filter(|place| place.is_dirty) else { continue };
+            let len = block.range().end.since(block.range().start).bytes();
+            let flushed = match place.pgmap.try_get_live() {
+                Some(pgmap) => pgmap.flush(place.first.byte(), len, site).map_err(IoError::from),
+                None => Err(AccessError::Dead.into()),
+            };
+            first = first.and(flushed);
+            note(&mut pgmaps, &place.pgmap);
+        }
+        first.and(fence(&pgmaps, site))
+    }
+
     fn flush_tagged(
         &self,
         range: &Range<FileIndex>,

@@ -8,6 +8,7 @@ use crate::media::{MediaError, Site};
 use crate::pgmap::PgmapRef;
 use crate::ranges::Placed;
 use crate::sync::RwLock;
+use crate::tap::store_through;
 use crate::units::{PAGE_BYTES, Pages, PgmapOff};
 use std::ops::Range;
 
@@ -140,7 +141,12 @@ impl PgmapRef {
         self.segments(at, len).try_for_each(|part| {
             let flushed = part.placed.media().flush(part.byte(), part.len, site);
             flushed.map_err(|e| part.located(e))
-        })
+        })?;
+        let taps = self.pgmap().taps().all();
+        for tap in &taps {
+            tap.flushed(self, at..at + len, site);
+        }
+        Ok(())
     }
 
     /// Waits until everything that this thread flushed before is in the persistence domain of every
@@ -150,7 +156,9 @@ impl PgmapRef {
     ///
     /// What a medium reports.
     pub fn fence(&self, site: Site) -> Result<(), MediaError> {
-        self.pgmap().ranges().media().try_for_each(|media| media.fence(site))
+        self.pgmap().ranges().media().try_for_each(|media| media.fence(site))?;
+        self.pgmap().taps().all().iter().for_each(|tap| tap.fenced(site));
+        Ok(())
     }
 
     /// Copies in bytes that replace whole pages, poisoned ones too.
@@ -183,7 +191,12 @@ impl PgmapRef {
         self.check(at, len)?;
         let shard = self.pgmap().stores().shard(at).read();
         self.check_not_frozen(at, len)?;
-        let stored = self.segments(at, len).try_for_each(|p| part(&p).map_err(|e| p.located(e)));
+        let mut store =
+            || self.segments(at, len).try_for_each(|p| part(&p).map_err(|e| p.located(e)));
+        let stored = match &*self.pgmap().taps().all() {
+            [] => store(),
+            taps => store_through(taps, self, &(at..at + len), &mut store),
+        };
         drop(shard);
         stored
     }

@@ -55,6 +55,11 @@ impl Pgmap {
         Ok(Dead(()))
     }
 
+    /// The first folios and claims in use, at most 64: a look, which may be outdated at once.
+    pub fn busy(&self) -> Vec<Range<PgmapOff>> {
+        self.busy_pages(MOST_NAMED)
+    }
+
     /// Nobody is left: others may describe the media (Absent).
     ///
     /// All of it under the lock, so that whoever finds that another has begun finds it done.

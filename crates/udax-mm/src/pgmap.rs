@@ -19,6 +19,7 @@ use crate::pin::{PinRecord, Pins};
 use crate::ranges::Ranges;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::table::{Cure, Table};
+use crate::tap::{StoreTap, Taps};
 use crate::units::{Order, Pages, PgmapOff};
 use crate::verify;
 use crate::wait::{Patience, WaitQueues};
@@ -148,6 +149,7 @@ pub(crate) struct Shared {
     queues: WaitQueues,
     stores: Stores,
     on_failure: Mutex<Option<Weak<dyn MemoryFailure>>>,
+    taps: Taps,
     /// None from the end on.
     pub(crate) leases: Mutex<Vec<Lease>>,
 }
@@ -172,6 +174,7 @@ impl Pgmap {
                 .ok_or(PgmapError::NoMemory(ranges.size()))?,
             kind,
             on_failure: Mutex::new(None),
+            taps: Taps::default(),
             leases: Mutex::new(leases),
             ranges,
             pins: Pins::default(),
@@ -198,6 +201,12 @@ impl Pgmap {
     /// alive; one that is gone is not told.
     pub fn listen_for_failure(&self, listener: Weak<dyn MemoryFailure>) {
         *self.shared().on_failure.lock() = Some(listener);
+    }
+
+    /// Lets `tap` see the stores, flushes and fences that pass through the page map, until it is
+    /// dropped.
+    pub fn tap(&self, tap: Weak<dyn StoreTap>) {
+        self.shared().taps.add(tap);
     }
 
     /// Every pin that is held, oldest first.
@@ -240,6 +249,10 @@ impl Pgmap {
 
     pub(crate) fn queues(&self) -> &WaitQueues {
         &self.shared().queues
+    }
+
+    pub(crate) fn taps(&self) -> &Taps {
+        &self.shared().taps
     }
 
     pub(crate) fn stores(&self) -> &Stores {

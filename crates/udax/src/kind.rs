@@ -4,6 +4,7 @@
 
 use std::io;
 
+use udax_dev::AccessError;
 use udax_fs::FsError;
 use udax_mapping::{BreakError, FaultError};
 use udax_mm::{MediaError, RequestError};
@@ -86,6 +87,8 @@ pub enum ErrorKind {
     NotSynchronous,
     /// The range cannot be mapped by folios as large as was asked; the message says why.
     TooFragmented,
+    /// The device has no direct access.
+    NoDax,
     /// The device was taken away.
     DeviceGone,
     /// The medium failed.
@@ -181,11 +184,17 @@ fn of_owner(error: &udax_mapping::IomapError) -> ErrorKind {
 
 fn of_device(error: &udax_dev::IoError) -> ErrorKind {
     match error {
-        udax_dev::IoError::Access(udax_dev::AccessError::Dead) => ErrorKind::DeviceGone,
-        udax_dev::IoError::Access(udax_dev::AccessError::OutOfRange { .. }) => {
-            ErrorKind::OutOfRange
-        }
+        udax_dev::IoError::Access(error) => of_access(error),
         udax_dev::IoError::Media(error) => of_media(error),
+    }
+}
+
+fn of_access(error: &AccessError) -> ErrorKind {
+    match error {
+        AccessError::NoDax(_) => ErrorKind::NoDax,
+        AccessError::Dead => ErrorKind::DeviceGone,
+        AccessError::OutOfRange { .. } => ErrorKind::OutOfRange,
+        AccessError::Failed { .. } => ErrorKind::Media,
     }
 }
 

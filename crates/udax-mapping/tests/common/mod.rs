@@ -345,7 +345,7 @@ impl IomapOps for TestFile {
                 blocks.allocate(&self.device, index.0).map_err(|error| IomapError(error.into()))?;
                 let new = index.span(Pages(u64::from(is_new)));
                 let (start, block, pages) = blocks.run(index.0);
-                let span = self.device.direct_access(DeviceOff(block), Pages(pages));
+                let span = self.device.recovery_access(DeviceOff(block), Pages(pages));
                 let span = span.map_err(|error| IomapError(error.into()))?;
                 Iomap::Data { span, start: FileIndex(start), is_shared: false, new }
             }
@@ -383,7 +383,7 @@ impl IomapOps for TestFile {
             let (start, block, pages) = blocks.run(index);
             let pages = (start + pages).min(end) - index;
             let at = DeviceOff(block + (index - start));
-            let span = self.device.direct_access(at, Pages(pages));
+            let span = self.device.recovery_access(at, Pages(pages));
             spans.push((FileIndex(index), span.map_err(|error| IomapError(error.into()))?));
             index += pages;
         }

@@ -5,23 +5,24 @@ mod common;
 use common::{Seen, Witness, device};
 use std::ops::Range;
 use std::panic::Location;
-use udax_dev::{AccessError, DaxDevice, Holder, Linear, LinearTarget, PgmapDevice, TableError};
+use udax_dev::{
+    AccessError, DaxDevice, Holder, Linear, Mapped, PgmapDevice, Table, TableError, Target,
+};
 use udax_mm::media::Persistence;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{DeviceOff, Pages, PgmapOff, Wait};
 
-/// A line: (at, pages, device, from).
+/// A line: (start, pages, device, from).
 type Line<'a> = (u64, u64, &'a Arc<dyn DaxDevice>, u64);
 
-fn table(lines: &[Line<'_>]) -> Result<Linear, TableError> {
-    let target = |&(at, pages, device, from): &Line<'_>| LinearTarget {
-        at: DeviceOff(at),
+fn table(lines: &[Line<'_>]) -> Result<Mapped, TableError> {
+    let line = |&(start, pages, device, from): &Line<'_>| udax_dev::Line {
+        start: DeviceOff(start),
         pages: Pages(pages),
-        device: Arc::clone(device),
-        from: DeviceOff(from),
+        target: Target::Linear(Linear::new(Arc::clone(device), DeviceOff(from))),
     };
-    Linear::new(lines.iter().map(target).collect())
+    Mapped::new(Table::new(lines.iter().map(line).collect())?)
 }
 
 #[track_caller]
@@ -33,34 +34,39 @@ fn check_refused(lines: &[Line<'_>], message: &str) {
 fn a_wrong_table_is_refused_with_the_line_and_the_pages() {
     let (a, b) = (device(8), device(8));
 
-    check_refused(&[], "the table has no line; it needs at least one target");
+    check_refused(
+        &[],
+        "line 1 of the table: a table needs at least one line: `START LENGTH TARGET ARGUMENT...`",
+    );
     check_refused(
         &[(0, 8, &a, 0), (8, 0, &b, 0)],
-        "line 2 of the table has no pages; remove it or give it a length",
+        "line 2 of the table: the line has length 0; leave it out, or give it 8 sectors (4 KiB) at \
+         least",
     );
     check_refused(
         &[(0, 4, &a, 0), (6, 2, &b, 0)],
-        "line 2 of the table starts at page 6, but pages 4..6 before it are in no line",
+        "line 2 of the table: sectors 32..48 are in no line; start this one at 32",
     );
     check_refused(
         &[(2, 4, &a, 0)],
-        "line 1 of the table starts at page 2, but pages 0..2 before it are in no line",
+        "line 1 of the table: sectors 0..16 are in no line; start this one at 0",
     );
     check_refused(
         &[(0, 8, &a, 0), (5, 3, &b, 0)],
-        "line 2 of the table starts at page 5, but earlier lines reach to page 8",
+        "line 2 of the table: sectors 40..64 are in the line before already; start this one at 64",
     );
     check_refused(
         &[(0, 8, &a, 0), (8, 4, &b, 5)],
-        "line 2 of the table takes 4 pages from page 5 on, but its device has 8",
+        "line 2 of the table: the line takes sectors 40..72 of a device that has 64; from there on it has 24",
     );
     check_refused(
-        &[(0, 2, &a, u64::MAX)],
-        "line 1 of the table takes 2 pages from page 18446744073709551615 on, but its device has 8",
+        &[(0, 2, &a, 8)],
+        "line 1 of the table: the line takes sectors 64..80 of a device that has 64; it ends before \
+         that, so take it from an earlier sector on",
     );
     check_refused(
         &[(0, 4, &a, 0), (4, 8, &b, 0), (12, 4, &a, 2)],
-        "lines 1 and 3 of the table both take pages 2..4 of one device",
+        "line 3 of the table: line 1 takes sectors 16..32 of this device already; take others",
     );
 }
 
@@ -71,7 +77,7 @@ fn a_refused_table_holds_no_device() {
 
     let error = table(&[(0, 8, &a, 0), (8, 8, &b, 0)]).unwrap_err();
 
-    assert_eq!(error.to_string(), "the device of line 2 of the table cannot be used");
+    assert_eq!(error.to_string(), "line 2 of the table: the device cannot be used");
     table(&[(0, 8, &a, 0)]).expect("the first device was let go");
     drop(taken);
     table(&[(0, 8, &b, 0)]).expect("a dropped table lets its devices go");
@@ -170,7 +176,7 @@ fn the_facts_are_the_weakest_below() {
     let expected = weak.device().facts();
 
     for devices in [[&strong, &weak], [&weak, &strong]] {
-        let linear = Linear::concat(devices.map(Witness::device).to_vec()).unwrap();
+        let linear = Mapped::concat(devices.map(Witness::device).to_vec()).unwrap();
 
         assert_eq!(linear.facts(), expected);
     }
@@ -187,12 +193,14 @@ impl Holder for Told {
     fn failed(&self, pages: Range<DeviceOff>) {
         self.1.lock().push((pages.start.0, pages.end.0));
     }
+
+    fn moved(&self) {}
 }
 
 #[test]
 fn killing_the_whole_kills_every_device_and_tells_the_holder_once() {
     let (a, b) = (device(4), device(4));
-    let linear = Linear::concat(vec![Arc::clone(&a), Arc::clone(&b)]).unwrap();
+    let linear = Mapped::concat(vec![Arc::clone(&a), Arc::clone(&b)]).unwrap();
     let told = Arc::new(Told::default());
     let weak: Weak<Told> = Arc::downgrade(&told);
     let _hold = linear.hold(weak).unwrap();
@@ -209,7 +217,7 @@ fn killing_the_whole_kills_every_device_and_tells_the_holder_once() {
 #[test]
 fn removal_of_one_device_is_told_upwards_and_ends_access_to_the_whole() {
     let (a, b) = (device(4), device(4));
-    let linear = Linear::concat(vec![Arc::clone(&a), b]).unwrap();
+    let linear = Mapped::concat(vec![Arc::clone(&a), b]).unwrap();
     let told = Arc::new(Told::default());
     let weak: Weak<Told> = Arc::downgrade(&told);
     let _hold = linear.hold(weak).unwrap();
@@ -227,7 +235,7 @@ fn removal_of_one_device_is_told_upwards_and_ends_access_to_the_whole() {
 #[test]
 fn a_busy_kill_names_what_is_in_use_on_every_device() {
     let (a, b) = (device(4), device(4));
-    let linear = Linear::concat(vec![a, b]).unwrap();
+    let linear = Mapped::concat(vec![a, b]).unwrap();
     let fold = |at| linear.direct_access(DeviceOff(at), Pages(1)).unwrap();
     let claims =
         [1, 6].map(|at| fold(at).pgmap().claim(fold(at).range()).expect("the page is idle"));

@@ -1,0 +1,446 @@
+//! A device that follows a table (a mapped device of device-mapper).
+//!
+//! This file owns the table in use and its replacement. A table in use is an [`Arc`] that every span
+//! found through it keeps, so its last user is known without a count of our own: whoever replaces it
+//! waits until it is dropped. The tables of a stack are worked out into one [`Plan`] at the top, which
+//! keeps the tables below that it came from; so a table below is dropped only when nobody uses it
+//! through those above.
+
+use crate::device::is_same;
+use crate::failure::OfTable;
+use crate::plan::{Plan, Way};
+use crate::swap::{self, Drained, Left, SwapError, Swapped};
+use crate::target::Tap;
+use crate::{
+    AccessError, DaxDevice, Field, Hold, Holder, HolderError, HolderSlot, IoError, NoDax, Problem,
+    Route, Table, TableError, Target,
+};
+use arc_swap::{ArcSwap, Guard};
+use std::fmt;
+use std::ops::Range;
+use udax_mm::media::{Persistence, Site};
+use udax_mm::sync::{Arc, Mutex, Weak};
+use udax_mm::{DeviceOff, MediaFacts, Pages, Pgmap, PgmapOff, StillBusy, Wait};
+
+/// A device that follows a table.
+///
+/// It is the holder of each device below, so no device is under two tables, and the removal of any
+/// of them is told to the holder of the whole and ends access to the whole (I-66). Memory that fails
+/// below is told in pages of the whole, through as many tables as there are (I-64).
+///
+/// # Examples
+///
+/// ```
+/// # use udax_mm::{DeviceOff, MediaRange, MemoryType, Pages, Pgmap, media::FileMedia, sync::Arc};
+/// # use udax_dev::{DaxDevice, Mapped, PgmapDevice, Table};
+/// # fn device(pages: Pages) -> Result<Arc<dyn DaxDevice>, Box<dyn std::error::Error>> {
+/// #     let media = Arc::new(FileMedia::memfd("mapped", pages.bytes())?);
+/// #     let ranges = vec![MediaRange { media, start: 0, pages }];
+/// #     Ok(Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax)?)))
+/// # }
+/// let joined = Mapped::new(Table::concat(vec![device(Pages(4))?, device(Pages(8))?])?)?;
+/// assert_eq!(joined.size(), Pages(12));
+///
+/// // Access never crosses from one device into the next.
+/// assert_eq!(joined.direct_access(DeviceOff(1), Pages(12))?.pages(), Pages(3));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Mapped {
+    core: Arc<Core>,
+}
+
+/// What the devices below tell, and the handle shares.
+#[derive(Debug)]
+pub(crate) struct Core {
+    size: Pages,
+    dax: Result<(), NoDax>,
+    facts: MediaFacts,
+    slot: Arc<HolderSlot>,
+    current: ArcSwap<Version>,
+    /// One change of the table at a time. Taken from a device below towards those above.
+    change: Mutex<Change>,
+}
+
+/// What the lock of changes is around.
+#[derive(Debug, Default)]
+struct Change;
+
+/// What the device follows.
+#[derive(Debug)]
+pub(crate) enum Version {
+    Live(Loaded),
+    /// It was removed. Its devices are kept, to be waited for.
+    Dead(Vec<Arc<Claimed>>),
+}
+
+/// A table in use.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) table: Arc<Table>,
+    pub(crate) plan: Plan,
+    pub(crate) below: Vec<Arc<Claimed>>,
+    taps: Vec<Arc<Tap>>,
+    /// Told when the last user is gone.
+    pub(crate) drained: Arc<Drained>,
+}
+
+/// A device below, with this one's claim on it.
+#[derive(Debug)]
+pub(crate) struct Claimed {
+    pub(crate) device: Arc<dyn DaxDevice>,
+    _hold: Hold,
+    /// Kept, because the device does not keep its holder.
+    _holder: Arc<OfTable>,
+}
+
+/// One use of a table.
+pub(crate) struct Section(Guard<Arc<Version>>);
+
+impl Mapped {
+    /// Makes a device that follows `table`, and claims what is below.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if a device cannot be claimed. None is claimed then.
+    pub fn new(table: Table) -> Result<Mapped, TableError> {
+        let core = Arc::new(Core {
+            size: table.size(),
+            dax: table.dax(),
+            facts: facts(&table),
+            slot: HolderSlot::new(),
+            current: ArcSwap::from_pointee(Version::Dead(Vec::new())),
+            change: Mutex::default(),
+        });
+        let turn = core.change.lock();
+        // Claimed before the plan is worked out: who changes a table below tells us, and waits for
+        // our turn.
+        let below = core.claim_all(&table, &[])?;
+        core.follow(Arc::new(table), below);
+        drop(turn);
+        Ok(Mapped { core })
+    }
+
+    /// Whole devices, end to end in the given order.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if there is no device, one is empty, is named twice, or cannot be claimed.
+    pub fn concat(devices: Vec<Arc<dyn DaxDevice>>) -> Result<Mapped, TableError> {
+        Mapped::new(Table::concat(devices)?)
+    }
+
+    /// The table it follows; none once it was removed.
+    pub fn table(&self) -> Option<Arc<Table>> {
+        match &**self.core.current.load() {
+            Version::Live(loaded) => Some(Arc::clone(&loaded.table)),
+            Version::Dead(_) => None,
+        }
+    }
+
+    /// Follows another table from here on.
+    ///
+    /// Accesses that begin later go by the new table. Those that began before end on the old one,
+    /// and are waited for. The holder takes back what shows pages of the device. Folios and pins
+    /// of the old table stay valid: their page map lives, and what still uses one that is in no
+    /// table any more is reported.
+    ///
+    /// # Blocking
+    ///
+    /// Waits, as `wait` says, for spans that were found through the old table, also by way of
+    /// tables above; and for the holder.
+    ///
+    /// # Errors
+    ///
+    /// [`SwapError`] if the device would not be the same device: of another size, with or without
+    /// direct access (I-66, B-47), with weaker promises; or if pages would come to lie in other
+    /// memory under a holder that does not permit that. Nothing changed then.
+    pub fn swap(&self, table: Table, wait: Wait) -> Result<Swapped, SwapError> {
+        let core = &self.core;
+        let turn = core.change.lock();
+        let version = core.current.load_full();
+        let Version::Live(old) = &*version else { return Err(SwapError::Dead) };
+        core.check_swap(&table)?;
+        let table = Arc::new(table);
+        let below = core.claim_all(&table, &old.below)?;
+        if !old.plan.agrees_with(&table.plan()) && !core.slot.permits_move() {
+            return Err(SwapError::InPlace);
+        }
+        let drained = Arc::clone(&old.drained);
+        let gone = swap::gone(&old.below, &below);
+        core.follow(table, below);
+        core.slot.moved();
+        drop(turn);
+        drop(version);
+        let is_drained = drained.wait(wait);
+        Ok(Swapped { is_drained, left: gone.iter().filter_map(Left::of).collect() })
+    }
+
+    /// The table in use.
+    pub(crate) fn version(&self) -> Arc<Version> {
+        self.core.current.load_full()
+    }
+}
+
+impl Core {
+    /// Puts a table in use. The caller has the turn.
+    fn follow(&self, table: Arc<Table>, below: Vec<Arc<Claimed>>) {
+        let logged = table.lines().iter().filter_map(|line| match &line.target {
+            Target::LogWrites(log) => Some(log.tap(line.pages)),
+            _ => None,
+        });
+        let (taps, plan) = (logged.collect(), table.plan());
+        let loaded = Loaded { table, plan, below, taps, drained: Arc::default() };
+        self.current.store(Arc::new(Version::Live(loaded)));
+    }
+
+    /// Claims every device of the table once, or none; those of `claimed` are claimed already.
+    fn claim_all(
+        self: &Arc<Self>,
+        table: &Table,
+        claimed: &[Arc<Claimed>],
+    ) -> Result<Vec<Arc<Claimed>>, TableError> {
+        let claim = |device: &Arc<dyn DaxDevice>| {
+            if let Some(claimed) = claimed.iter().find(|c| is_same(&c.device, device)) {
+                return Ok(Arc::clone(claimed));
+            }
+            let holder =
+                Arc::new(OfTable { core: Arc::downgrade(self), device: Arc::downgrade(device) });
+            let weak: Weak<OfTable> = Arc::downgrade(&holder);
+            let hold =
+                device.hold(weak).map_err(|why| table.at_device(device, Problem::Claim(why)))?;
+            Ok(Arc::new(Claimed { device: Arc::clone(device), _hold: hold, _holder: holder }))
+        };
+        table.below().iter().map(|below| claim(&below.device)).collect()
+    }
+
+    fn check_swap(&self, table: &Table) -> Result<(), SwapError> {
+        let (size, new) = (self.size, table.size());
+        if size != new {
+            return Err(SwapError::Size { size, new });
+        }
+        match (&self.dax, table.dax()) {
+            (Ok(()), Err(why)) => return Err(SwapError::NoDax(why)),
+            (Err(why), Ok(())) => return Err(SwapError::Dax(why.clone())),
+            _ => (),
+        }
+        if weakest(self.facts, facts(table)) != self.facts {
+            return Err(SwapError::Weaker);
+        }
+        Ok(())
+    }
+
+    /// Works the plan out again, because a table below changed.
+    pub(crate) fn below_moved(&self) {
+        let turn = self.change.lock();
+        let version = self.current.load_full();
+        if let Version::Live(old) = &*version {
+            self.follow(Arc::clone(&old.table), old.below.clone());
+            self.slot.moved();
+        }
+        drop(turn);
+    }
+
+    pub(crate) fn permits_move(&self) -> bool {
+        self.slot.permits_move()
+    }
+
+    /// Ends access, tells the holder, and returns what is below.
+    pub(crate) fn end(&self) -> Vec<Arc<Claimed>> {
+        let turn = self.change.lock();
+        let below = match &**self.current.load() {
+            Version::Live(loaded) => loaded.below.clone(),
+            Version::Dead(below) => below.clone(),
+        };
+        self.current.store(Arc::new(Version::Dead(below.clone())));
+        drop(turn);
+        self.slot.notify();
+        below
+    }
+
+    /// Tells the holder of pages of a device below that failed.
+    pub(crate) fn below_failed(&self, device: &Arc<dyn DaxDevice>, pages: &Range<DeviceOff>) {
+        if let Version::Live(loaded) = &**self.current.load() {
+            let up = loaded.table.up(device, pages);
+            up.into_iter().for_each(|pages| self.slot.failed(pages));
+        }
+    }
+}
+
+impl Version {
+    /// Where pages go, counted from 0.
+    pub(crate) fn plan_of(self: Arc<Self>, pages: &Range<DeviceOff>) -> Plan {
+        let mut plan = match &*self {
+            Version::Live(loaded) => loaded.plan.slice(pages),
+            Version::Dead(_) => {
+                let why = "the device below was removed";
+                Plan::one(Way::Fails(why.into()), pages)
+            }
+        };
+        plan.keep(self);
+        plan
+    }
+
+    fn below(&self) -> &[Arc<Claimed>] {
+        match self {
+            Version::Live(loaded) => &loaded.below,
+            Version::Dead(below) => below,
+        }
+    }
+}
+
+impl Drop for Loaded {
+    fn drop(&mut self) {
+        // First what is released, then word of it: who waits may claim a device at once.
+        self.taps.clear();
+        self.below.clear();
+        self.plan = Plan::default();
+        self.drained.set();
+    }
+}
+
+impl DaxDevice for Mapped {
+    fn size(&self) -> Pages {
+        self.core.size
+    }
+
+    fn dax(&self) -> Result<(), NoDax> {
+        self.core.dax.clone()
+    }
+
+    fn route(&self, at: DeviceOff, max: Pages) -> Result<Route, AccessError> {
+        assert!(!max.is_empty(), "I-62: a span has at least one page");
+        let version = self.core.current.load();
+        let Version::Live(loaded) = &**version else { return Err(AccessError::Dead) };
+        let size = self.core.size;
+        if at.0 >= size.0 {
+            return Err(AccessError::OutOfRange { at, size });
+        }
+        match loaded.plan.route(at, max) {
+            Ok(Route::Memory(span)) => {
+                assert!(span.pages() <= max, "I-62: a span does not cross the end of its line");
+                Ok(Route::Memory(span.within(Section(version))))
+            }
+            Err(AccessError::Failed { by, .. }) => Err(AccessError::Failed { at, by }),
+            other => other,
+        }
+    }
+
+    fn fence(&self, site: Site) -> Result<(), IoError> {
+        let version = self.core.current.load();
+        version.below().iter().try_for_each(|below| below.device.fence(site))
+    }
+
+    fn facts(&self) -> MediaFacts {
+        self.core.facts
+    }
+
+    fn pgmaps(&self) -> Vec<Pgmap> {
+        let mut pgmaps: Vec<Pgmap> = Vec::new();
+        let version = self.core.current.load();
+        for pgmap in version.below().iter().flat_map(|below| below.device.pgmaps()) {
+            if !pgmaps.contains(&pgmap) {
+                pgmaps.push(pgmap);
+            }
+        }
+        pgmaps
+    }
+
+    fn device_off(&self, pgmap: &Pgmap, at: PgmapOff) -> Option<DeviceOff> {
+        let version = self.core.current.load();
+        let Version::Live(loaded) = &**version else { return None };
+        loaded.below.iter().find_map(|below| {
+            let page = below.device.device_off(pgmap, at)?.span(Pages(1));
+            loaded.table.up(&below.device, &page).first().map(|range| range.start)
+        })
+    }
+
+    fn hold(&self, holder: Weak<dyn Holder>) -> Result<Hold, HolderError> {
+        self.core.slot.claim(holder)
+    }
+
+    fn kill(&self, wait: Wait) -> Result<(), StillBusy> {
+        let mut busy: Option<StillBusy> = None;
+        // All are killed even if one is busy: what follows a table with a dead device is dead.
+        for below in self.core.end() {
+            if let Err(found) = below.device.kill(wait) {
+                match &mut busy {
+                    Some(busy) => {
+                        busy.pins.extend(found.pins);
+                        busy.pages.extend(found.pages);
+                    }
+                    None => busy = Some(found),
+                }
+            }
+        }
+        busy.map_or(Ok(()), Err)
+    }
+
+    fn as_mapped(&self) -> Option<&Mapped> {
+        Some(self)
+    }
+}
+
+impl Table {
+    /// An error about a device below, at the first line that takes it.
+    fn at_device(&self, device: &Arc<dyn DaxDevice>, problem: Problem) -> TableError {
+        let takes = |(number, line): (usize, &crate::Line)| {
+            let member = line.target.members().iter().position(|m| is_same(&m.device, device))?;
+            Some((number, line.target.rules().argument_of(member)))
+        };
+        let (number, start) =
+            self.lines().iter().enumerate().find_map(takes).expect("a line takes the device");
+        let field = match start {
+            // The device is named before where it starts.
+            Field::Argument(n) if n > 1 => Field::Argument(n - 1),
+            other => other,
+        };
+        TableError { line: number + 1, field, problem }
+    }
+}
+
+impl Clone for Section {
+    fn clone(&self) -> Section {
+        Section(Guard::from_inner(Arc::clone(&self.0)))
+    }
+}
+
+impl fmt::Debug for Section {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Section").field(&address_of(&self.0)).finish()
+    }
+}
+
+fn address_of(version: &Arc<Version>) -> usize {
+    Arc::as_ptr(version).addr()
+}
+
+/// The weakest of what the devices of a table promise. One without a device promises memory that
+/// is gone with the process.
+fn facts(table: &Table) -> MediaFacts {
+    let facts = table.below().iter().map(|below| below.device.facts());
+    facts.reduce(weakest).unwrap_or(MediaFacts {
+        persistence: Persistence::Volatile,
+        host_page: udax_mm::PAGE_SIZE,
+        is_registrable: false,
+        is_writable: true,
+        is_dax: false,
+    })
+}
+
+/// What two devices both promise.
+fn weakest(one: MediaFacts, other: MediaFacts) -> MediaFacts {
+    let rank = |facts: &MediaFacts| match facts.persistence {
+        Persistence::Volatile => 0,
+        Persistence::Process => 1,
+        Persistence::Msync => 2,
+        Persistence::CacheLines => 3,
+    };
+    MediaFacts {
+        persistence: if rank(&one) <= rank(&other) { one.persistence } else { other.persistence },
+        host_page: one.host_page.min(other.host_page),
+        is_registrable: one.is_registrable && other.is_registrable,
+        is_writable: one.is_writable && other.is_writable,
+        is_dax: one.is_dax && other.is_dax,
+    }
+}

@@ -1,0 +1,202 @@
+//! Where pages go: a whole stack of tables, worked out when a table is loaded.
+//!
+//! A plan is plain data. Linear lines over linear lines become one list that is searched once, so an
+//! access costs the same through one table or through ten. What is below may change: the tables that
+//! a plan was worked out from are kept by it, and whoever changes one of them has this plan worked
+//! out again.
+
+use crate::device::is_same;
+use crate::mapped::Version;
+use crate::target::{Delayed, Stripes};
+use crate::{AccessError, DaxDevice, Route};
+use std::ops::Range;
+use udax_mm::sync::Arc;
+use udax_mm::{DeviceOff, Order, Pages};
+
+/// Where the pages of a device go, from page 0 on, without a gap.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Plan {
+    segments: Vec<Segment>,
+    /// The tables below that it was worked out from. Whoever replaces one waits until they are gone.
+    from: Vec<Arc<Version>>,
+}
+
+/// Pages that go one way.
+#[derive(Clone, Debug)]
+pub(crate) struct Segment {
+    pub(crate) pages: Range<DeviceOff>,
+    pub(crate) way: Way,
+    /// The page of the way that the first page is.
+    pub(crate) from: DeviceOff,
+}
+
+/// What pages can go to.
+#[derive(Clone, Debug)]
+pub(crate) enum Way {
+    /// A device that is no table.
+    Device(Arc<dyn DaxDevice>),
+    Stripes(Arc<Stripes>),
+    Delayed(Arc<Delayed>),
+    /// Access fails: who says so.
+    Fails(Arc<str>),
+    Zeros,
+}
+
+/// Where one page is.
+#[derive(Clone, Debug)]
+enum Place {
+    Memory(Arc<dyn DaxDevice>, DeviceOff),
+    Nowhere,
+}
+
+impl Plan {
+    /// The plan of `pages` of `device`, counted from 0.
+    pub(crate) fn of(device: &Arc<dyn DaxDevice>, pages: &Range<DeviceOff>) -> Plan {
+        match device.as_mapped() {
+            Some(mapped) => mapped.version().plan_of(pages),
+            None => Plan::one(Way::Device(Arc::clone(device)), pages),
+        }
+    }
+
+    /// One way, whose pages are `from`.
+    pub(crate) fn one(way: Way, from: &Range<DeviceOff>) -> Plan {
+        let pages = DeviceOff(0).span(from.end.since(from.start));
+        Plan { segments: vec![Segment { pages, way, from: from.start }], from: Vec::new() }
+    }
+
+    pub(crate) fn size(&self) -> Pages {
+        self.segments.last().map_or(Pages(0), |last| last.pages.end.since(DeviceOff(0)))
+    }
+
+    pub(crate) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// Adds `other` behind the last page.
+    pub(crate) fn append(&mut self, other: Plan) {
+        let end = self.size();
+        let shifted = other.segments.into_iter().map(|segment| {
+            let pages = segment.pages.start + end..segment.pages.end + end;
+            Segment { pages, ..segment }
+        });
+        self.segments.extend(shifted);
+        for version in other.from {
+            self.keep(version);
+        }
+    }
+
+    /// Keeps the table that it was worked out from.
+    pub(crate) fn keep(&mut self, version: Arc<Version>) {
+        if !self.from.iter().any(|kept| Arc::ptr_eq(kept, &version)) {
+            self.from.push(version);
+        }
+    }
+
+    /// A part, counted from 0.
+    pub(crate) fn slice(&self, pages: &Range<DeviceOff>) -> Plan {
+        let first = self.number_of(pages.start);
+        let inside = self.segments[first..].iter().take_while(|s| s.pages.start < pages.end);
+        let part = |segment: &Segment| {
+            let start = segment.pages.start.max(pages.start);
+            let end = segment.pages.end.min(pages.end);
+            Segment {
+                pages: DeviceOff(start.since(pages.start).0)..DeviceOff(end.since(pages.start).0),
+                way: segment.way.clone(),
+                from: segment.from + start.since(segment.pages.start),
+            }
+        };
+        Plan { segments: inside.map(part).collect(), from: self.from.clone() }
+    }
+
+    /// Says what lies behind the pages from `at` on, which lies in the plan.
+    #[inline]
+    pub(crate) fn route(&self, at: DeviceOff, max: Pages) -> Result<Route, AccessError> {
+        let (segment, from, max) = self.step(at, max);
+        match &segment.way {
+            Way::Device(device) => device.route(from, max),
+            other => other.route(from, max),
+        }
+    }
+
+    /// The segment of a page, the page of its way, and how many of `max` it has.
+    #[inline]
+    fn step(&self, at: DeviceOff, max: Pages) -> (&Segment, DeviceOff, Pages) {
+        let segment = &self.segments[self.number_of(at)];
+        let from = segment.from + at.since(segment.pages.start);
+        (segment, from, max.min(segment.pages.end.since(at)))
+    }
+
+    #[inline]
+    fn number_of(&self, at: DeviceOff) -> usize {
+        self.segments.partition_point(|segment| segment.pages.end <= at)
+    }
+
+    /// Whether no page is in one memory here and in another there. A page may be nowhere in one of
+    /// them: failing, or zeros.
+    pub(crate) fn agrees_with(&self, other: &Plan) -> bool {
+        let mut at = DeviceOff(0);
+        let end = DeviceOff(self.size().min(other.size()).0);
+        while at < end {
+            let (one, pages) = self.place(at, end.since(at));
+            let (two, pages) = other.place(at, pages);
+            if let (Place::Memory(one, here), Place::Memory(two, there)) = (one, two)
+                && (here != there || !is_same(&one, &two))
+            {
+                return false;
+            }
+            at = at + pages;
+        }
+        true
+    }
+
+    /// Where a page is, and how many of the `max` pages from it on lie side by side there.
+    fn place(&self, at: DeviceOff, max: Pages) -> (Place, Pages) {
+        let (segment, from, max) = self.step(at, max);
+        match &segment.way {
+            Way::Device(device) => (Place::Memory(Arc::clone(device), from), max),
+            Way::Stripes(stripes) => {
+                let (member, from, max) = stripes.step(from, max);
+                member.place(from, max)
+            }
+            Way::Delayed(delayed) => delayed.plan.place(from, max),
+            Way::Fails(_) | Way::Zeros => (Place::Nowhere, max),
+        }
+    }
+}
+
+impl Way {
+    fn route(&self, at: DeviceOff, max: Pages) -> Result<Route, AccessError> {
+        match self {
+            Way::Device(device) => device.route(at, max),
+            Way::Stripes(stripes) => {
+                let (member, at, max) = stripes.step(at, max);
+                member.route(at, max)
+            }
+            Way::Delayed(delayed) => delayed.route(at, max),
+            Way::Fails(by) => Err(AccessError::Failed { at, by: Arc::clone(by) }),
+            Way::Zeros => Ok(Route::Zeros(max)),
+        }
+    }
+}
+
+impl Segment {
+    /// The largest folio that can lie in it, as far as the addresses of the device agree with those
+    /// of what is below (I-37).
+    pub(crate) fn largest_order(&self) -> Option<Order> {
+        let fits = |order: &Order| {
+            let size = order.pages().0;
+            let is_congruent = self.pages.start.0 % size == self.from.0 % size;
+            let first = self.pages.start.0.next_multiple_of(size);
+            is_congruent && first + size <= self.pages.end.0
+        };
+        match &self.way {
+            Way::Device(_) => [Order::Pud, Order::Pmd, Order::Base].into_iter().find(fits),
+            Way::Stripes(stripes) => stripes.largest_order(self.pages.start, self.from),
+            Way::Delayed(delayed) => {
+                let shifted = |segment: &Segment| segment.largest_order();
+                delayed.plan.segments.iter().filter_map(shifted).max()
+            }
+            Way::Fails(_) | Way::Zeros => None,
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! Tables: which pages of a device go where.
+//!
+//! A table is checked when it is made, and claims nothing: [`Mapped`](crate::Mapped) does that.
+
+mod error;
+mod text;
+
+pub use error::{Advice, Cure, Field, Problem, TableError};
+pub use text::{Opener, TableText, TextError};
+
+use crate::device::address;
+use crate::plan::{Plan, Segment};
+use crate::target::Member;
+use crate::{DaxDevice, NoDax, Target};
+use std::collections::HashMap;
+use std::ops::Range;
+use udax_mm::sync::Arc;
+use udax_mm::{DeviceOff, Order, Pages};
+
+/// Sectors of 512 bytes in a page: what tables are written in.
+pub(crate) const SECTORS: u64 = 8;
+
+/// One line of a table.
+#[derive(Clone, Debug)]
+pub struct Line {
+    /// Its first page on the device.
+    pub start: DeviceOff,
+    /// How many pages it has.
+    pub pages: Pages,
+    /// What it does with them.
+    pub target: Target,
+}
+
+/// The lines of a device, which cover its pages from 0 on, each page once; and no page of a device
+/// below twice.
+///
+/// # Examples
+///
+/// ```
+/// # use udax_mm::{DeviceOff, MediaRange, MemoryType, Pages, Pgmap, media::FileMedia, sync::Arc};
+/// # use udax_dev::{DaxDevice, Linear, Line, PgmapDevice, Table, Target};
+/// # fn device(pages: Pages) -> Result<Arc<dyn DaxDevice>, Box<dyn std::error::Error>> {
+/// #     let media = Arc::new(FileMedia::memfd("table", pages.bytes())?);
+/// #     let ranges = vec![MediaRange { media, start: 0, pages }];
+/// #     Ok(Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax)?)))
+/// # }
+/// let below = device(Pages(8))?;
+/// let tail = Target::Linear(Linear::new(below, DeviceOff(4)));
+/// let lines = vec![
+///     Line { start: DeviceOff(0), pages: Pages(2), target: Target::Error },
+///     Line { start: DeviceOff(2), pages: Pages(5), target: tail },
+/// ];
+/// let error = Table::new(lines).unwrap_err();
+/// assert_eq!(error.to_string(), "line 2 of the table: the line takes sectors 32..72 of a device \
+///     that has 64; from there on it has 32");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Table {
+    lines: Vec<Line>,
+    below: Vec<Below>,
+}
+
+/// What a table takes of one device.
+#[derive(Debug)]
+pub(crate) struct Below {
+    pub(crate) device: Arc<dyn DaxDevice>,
+    /// In the order of the pages there.
+    parts: Vec<Part>,
+}
+
+/// Pages of a device below that one line takes.
+#[derive(Clone, Debug)]
+struct Part {
+    pages: Range<DeviceOff>,
+    line: usize,
+    member: usize,
+}
+
+impl Table {
+    /// Takes `lines`, which are given in order.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] names the first line that is wrong.
+    pub fn new(lines: Vec<Line>) -> Result<Table, TableError> {
+        if lines.is_empty() {
+            return Err(TableError { line: 1, field: Field::Start, problem: Problem::Empty });
+        }
+        let mut end = DeviceOff(0);
+        for (number, line) in lines.iter().enumerate() {
+            line.check(end).map_err(|(field, problem)| at_line(number, field, problem))?;
+            end = line.range().end;
+        }
+        let below = below(&lines);
+        below.iter().try_for_each(|below| below.check_aliases(&lines))?;
+        Ok(Table { lines, below })
+    }
+
+    /// Whole devices, end to end in the given order.
+    ///
+    /// # Errors
+    ///
+    /// [`TableError`] if there is no device, one is empty, or is named twice.
+    pub fn concat(devices: Vec<Arc<dyn DaxDevice>>) -> Result<Table, TableError> {
+        let mut start = DeviceOff(0);
+        let line = |device: Arc<dyn DaxDevice>| {
+            let pages = device.size();
+            let target = Target::Linear(crate::Linear::new(device, DeviceOff(0)));
+            let line = Line { start, pages, target };
+            start = start + pages;
+            line
+        };
+        Table::new(devices.into_iter().map(line).collect())
+    }
+
+    /// The lines.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The number of pages of all lines.
+    pub fn size(&self) -> Pages {
+        let last = self.lines.last().expect("a table has a line");
+        last.range().end.since(DeviceOff(0))
+    }
+
+    /// Whether every line, and everything below it, has direct access (I-66).
+    ///
+    /// # Errors
+    ///
+    /// [`NoDax`] names the first line that does not.
+    pub fn dax(&self) -> Result<(), NoDax> {
+        self.lines.iter().enumerate().try_for_each(|(number, line)| {
+            let members = line.target.members().iter();
+            let dax = line.target.rules().dax();
+            dax.and_then(|()| members.map(|member| member.device.dax()).collect()).map_err(|why| {
+                let reason = format!("{}: {}", line.named(number), why.reason).into();
+                NoDax { reason }
+            })
+        })
+    }
+
+    /// The lines into which no huge folios fit, because pages above and below are aligned
+    /// differently, with what would help.
+    pub fn advice(&self) -> Vec<Advice> {
+        let advice = |(number, line): (usize, &Line)| {
+            let advice = line.target.rules().advice(line.start, line.pages)?;
+            Some(Advice { line: number + 1, ..advice })
+        };
+        self.lines.iter().enumerate().filter_map(advice).collect()
+    }
+
+    /// The largest folio that fits each line.
+    pub fn largest_orders(&self) -> Vec<Option<Order>> {
+        let plan = self.plan();
+        let largest = |line: &Line| {
+            let inside = plan.segments().iter().filter(|segment| {
+                segment.pages.start >= line.start && segment.pages.end <= line.range().end
+            });
+            inside.filter_map(Segment::largest_order).max()
+        };
+        self.lines.iter().map(largest).collect()
+    }
+
+    /// What it takes of each device below, each once.
+    pub(crate) fn below(&self) -> &[Below] {
+        &self.below
+    }
+
+    /// Works out where every page goes.
+    pub(crate) fn plan(&self) -> Plan {
+        let mut plan = Plan::default();
+        for (number, line) in self.lines.iter().enumerate() {
+            plan.append(line.target.rules().plan(line.pages, &line.named(number)));
+        }
+        plan
+    }
+
+    /// Where `pages` of a device below lie on this one, in order.
+    pub(crate) fn up(
+        &self,
+        device: &Arc<dyn DaxDevice>,
+        pages: &Range<DeviceOff>,
+    ) -> Vec<Range<DeviceOff>> {
+        let Some(below) = self.below.iter().find(|b| address(&b.device) == address(device)) else {
+            return Vec::new();
+        };
+        let first = below.parts.partition_point(|part| part.pages.end <= pages.start);
+        let parts = below.parts[first..].iter().take_while(|part| part.pages.start < pages.end);
+        let mut ranges: Vec<Range<DeviceOff>> =
+            parts.flat_map(|part| self.part_up(part, pages)).collect();
+        ranges.sort_by_key(|range| range.start);
+        ranges
+    }
+
+    fn part_up(&self, part: &Part, pages: &Range<DeviceOff>) -> Vec<Range<DeviceOff>> {
+        let line = &self.lines[part.line];
+        let within = |at: DeviceOff| DeviceOff(at.since(part.pages.start).0);
+        let (start, end) = (pages.start.max(part.pages.start), pages.end.min(part.pages.end));
+        let in_line = line.target.rules().up(part.member, &(within(start)..within(end)));
+        let shift = Pages(line.start.0);
+        in_line.into_iter().map(|range| range.start + shift..range.end + shift).collect()
+    }
+}
+
+impl Line {
+    /// Its pages of the device.
+    pub fn range(&self) -> Range<DeviceOff> {
+        self.start.span(self.pages)
+    }
+
+    /// The pages of each of its members.
+    pub fn pages_below(&self) -> Pages {
+        self.target.rules().pages_below(self.pages)
+    }
+
+    fn named(&self, number: usize) -> String {
+        format!("line {} of the table ({})", number + 1, self.target.name())
+    }
+
+    /// Checks this line, whose predecessors end at `end`.
+    fn check(&self, end: DeviceOff) -> Result<(), (Field, Problem)> {
+        check_place(self.start, self.pages, end)?;
+        let rules = self.target.rules();
+        rules.check(self.pages)?;
+        let pages = rules.pages_below(self.pages);
+        for (number, member) in rules.members().iter().enumerate() {
+            let size = member.device.size();
+            if member.from.0.checked_add(pages.0).is_none_or(|end| end > size.0) {
+                let pages = member.from..DeviceOff(member.from.0.saturating_add(pages.0));
+                return Err((rules.argument_of(number), Problem::OutOfRange { pages, size }));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Below {
+    /// Refuses two lines that take one page. The parts are sorted, so neighbours are enough.
+    fn check_aliases(&self, lines: &[Line]) -> Result<(), TableError> {
+        let mut widest: Option<&Part> = None;
+        for part in &self.parts {
+            if let Some(before) = widest
+                && part.pages.start < before.pages.end
+            {
+                let (first, last) =
+                    if before.line <= part.line { (before, part) } else { (part, before) };
+                let pages = part.pages.start..part.pages.end.min(before.pages.end);
+                let field = lines[last.line].target.rules().argument_of(last.member);
+                let problem = Problem::Aliased { first: first.line + 1, pages };
+                return Err(at_line(last.line, field, problem));
+            }
+            widest = Some(part);
+        }
+        Ok(())
+    }
+}
+
+impl Advice {
+    /// What is to be said of pages of `member` that lie from `start` on, in order.
+    pub(crate) fn of_member(start: DeviceOff, pages: Pages, member: &Member) -> Option<Advice> {
+        let is_lost = |order: &Order| {
+            let size = order.pages().0;
+            pages.0 >= size && start.0 % size != member.from.0 % size
+        };
+        let lost = [Order::Pmd, Order::Pud].into_iter().find(is_lost)?;
+        Some(Advice::aligning(1, start, member.from, lost))
+    }
+
+    /// What is to be said of stripes.
+    pub(crate) fn of_stripes(start: DeviceOff, chunk: Pages, members: &[Member]) -> Option<Advice> {
+        let size = Order::Pmd.pages().0;
+        if !chunk.0.is_multiple_of(size) {
+            let better = Pages(chunk.0.next_multiple_of(size));
+            return Some(Advice { line: 0, lost: Order::Pmd, cure: Cure::Chunk { chunk, better } });
+        }
+        let is_lost = |member: &Member| member.from.0 % size != start.0 % size;
+        let member = members.iter().position(is_lost)?;
+        Some(Advice::aligning(member + 1, start, members[member].from, Order::Pmd))
+    }
+
+    fn aligning(member: usize, start: DeviceOff, from: DeviceOff, lost: Order) -> Advice {
+        let size = lost.pages().0;
+        let shift = (start.0 % size + size - from.0 % size) % size;
+        let cure = Cure::From { member, from, better: from + Pages(shift) };
+        Advice { line: 0, lost, cure }
+    }
+}
+
+/// Checks where a line lies, whose predecessors end at `end`.
+fn check_place(start: DeviceOff, pages: Pages, end: DeviceOff) -> Result<(), (Field, Problem)> {
+    if pages.is_empty() {
+        return Err((Field::Length, Problem::ZeroLength));
+    }
+    if start > end {
+        return Err((Field::Start, Problem::Gap { missing: end..start }));
+    }
+    if start < end {
+        return Err((Field::Start, Problem::Overlap { shared: start..end }));
+    }
+    if start.0.checked_add(pages.0).is_none_or(|end| end > u64::MAX >> 13) {
+        return Err((Field::Length, Problem::TooLarge { what: "the line" }));
+    }
+    Ok(())
+}
+
+/// What the lines take of each device, each device once.
+fn below(lines: &[Line]) -> Vec<Below> {
+    let mut all: Vec<Below> = Vec::new();
+    let mut numbers: HashMap<usize, usize> = HashMap::new();
+    for (number, line) in lines.iter().enumerate() {
+        for (member, taken) in line.target.members().iter().enumerate() {
+            let below = *numbers.entry(address(&taken.device)).or_insert_with(|| {
+                all.push(Below { device: Arc::clone(&taken.device), parts: Vec::new() });
+                all.len() - 1
+            });
+            let pages = taken.range(line.pages_below());
+            all[below].parts.push(Part { pages, line: number, member });
+        }
+    }
+    all.iter_mut().for_each(|below| below.parts.sort_by_key(|part| part.pages.start));
+    all
+}
+
+fn at_line(number: usize, field: Field, problem: Problem) -> TableError {
+    TableError { line: number + 1, field, problem }
+}

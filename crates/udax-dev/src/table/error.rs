@@ -1,0 +1,271 @@
+//! What can be wrong with a table: where, what, and what would be right.
+
+use super::SECTORS;
+use crate::HolderError;
+use std::error::Error;
+use std::fmt;
+use std::ops::Range;
+use udax_mm::{DeviceOff, Order, Pages};
+
+/// Why a table was refused. No device is claimed then.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} of the table: {problem}")]
+pub struct TableError {
+    /// The line, counted from 1; comments do not count.
+    pub line: usize,
+    /// The word of the line that is wrong.
+    pub field: Field,
+    /// What is wrong with it.
+    #[source]
+    pub problem: Problem,
+}
+
+/// A word of a line of a table: `START LENGTH TARGET ARGUMENT...`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Field {
+    /// Where the line starts.
+    Start,
+    /// How long it is.
+    Length,
+    /// What it does.
+    Target,
+    /// With what, counted from 1.
+    Argument(usize),
+}
+
+/// What is wrong with a line of a table. The message says what would be right.
+#[derive(Debug, thiserror::Error)]
+pub enum Problem {
+    /// The table has no line.
+    #[error("a table needs at least one line: `START LENGTH TARGET ARGUMENT...`")]
+    Empty,
+
+    /// The text is not UTF-8.
+    #[error("byte {byte:#04x} is no text; a table is a text file")]
+    NotText {
+        /// The first byte that is not.
+        byte: u8,
+    },
+
+    /// A word is missing.
+    #[error("{what} is missing; the line would be `START LENGTH {form}`")]
+    Missing {
+        /// What should be there.
+        what: &'static str,
+        /// What the line should be.
+        form: &'static str,
+    },
+
+    /// There is a word too many.
+    #[error("{word:?} is one word too many; the line would be `START LENGTH {form}`")]
+    TooMany {
+        /// The first that is.
+        word: String,
+        /// What the line should be.
+        form: &'static str,
+    },
+
+    /// No such target.
+    #[error(
+        "there is no target {found:?}; there are linear, striped, error, zero, delay and log-writes"
+    )]
+    UnknownTarget {
+        /// The word.
+        found: String,
+    },
+
+    /// A word is no number.
+    #[error("{found:?} is no {what}; it would be a number of sectors such as 2048, or 1MiB")]
+    NotASize {
+        /// What it should be.
+        what: &'static str,
+        /// The word.
+        found: String,
+    },
+
+    /// A word is no count.
+    #[error("{found:?} is no {what}; it would be a number from 0 on")]
+    NotANumber {
+        /// What it should be.
+        what: &'static str,
+        /// The word.
+        found: String,
+    },
+
+    /// A size is no whole number of pages.
+    #[error("{what} of {bytes} bytes is no multiple of 4 KiB (8 sectors); {} would be", either(*.bytes))]
+    Unaligned {
+        /// What it is.
+        what: &'static str,
+        /// Its bytes.
+        bytes: u64,
+    },
+
+    /// No device is so large.
+    #[error("{what} reaches beyond 2^63 bytes, and no device is that large")]
+    TooLarge {
+        /// What it is.
+        what: &'static str,
+    },
+
+    /// The line takes no page.
+    #[error("the line has length 0; leave it out, or give it 8 sectors (4 KiB) at least")]
+    ZeroLength,
+
+    /// Pages before the line are in no line.
+    #[error("sectors {} are in no line; start this one at {}", sectors(.missing), .missing.start.0 * SECTORS)]
+    Gap {
+        /// The pages that are missing.
+        missing: Range<DeviceOff>,
+    },
+
+    /// The line starts before the one before it ends.
+    #[error("sectors {} are in the line before already; start this one at {}", sectors(.shared), .shared.end.0 * SECTORS)]
+    Overlap {
+        /// The pages that both have.
+        shared: Range<DeviceOff>,
+    },
+
+    /// The line takes pages that its device does not have.
+    #[error(
+        "the line takes sectors {} of a device that has {}; {}", sectors(.pages), .size.0 * SECTORS, cure(.pages, *.size)
+    )]
+    OutOfRange {
+        /// The pages of the device.
+        pages: Range<DeviceOff>,
+        /// The size of the device.
+        size: Pages,
+    },
+
+    /// Another line takes the same page of one device, which would have two addresses then.
+    #[error("line {first} takes sectors {} of this device already; take others", sectors(.pages))]
+    Aliased {
+        /// The other line.
+        first: usize,
+        /// The pages of the device that both take.
+        pages: Range<DeviceOff>,
+    },
+
+    /// The device cannot be claimed.
+    #[error("the device cannot be used")]
+    Claim(#[source] HolderError),
+
+    /// The device cannot be opened.
+    #[error("{name}: {source}")]
+    Open {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+
+    /// A striped line has too many devices, or none.
+    #[error("a striped line has 1 to 16 devices, and this one has {count}")]
+    StripeCount {
+        /// How many it has.
+        count: usize,
+    },
+
+    /// A chunk has no page.
+    #[error("a chunk has 8 sectors (4 KiB) at least; with 2 MiB huge folios fit")]
+    EmptyChunk,
+
+    /// A striped line ends within a row of chunks.
+    #[error(
+        "a length of {} sectors is no multiple of {} ({count} chunks of {} sectors); {} would be",
+        .pages.0 * SECTORS, .row.0 * SECTORS, .chunk.0 * SECTORS, rows(*.pages, *.row)
+    )]
+    PartialRow {
+        /// The length of the line.
+        pages: Pages,
+        /// One chunk of every device.
+        row: Pages,
+        /// One chunk.
+        chunk: Pages,
+        /// How many devices there are.
+        count: usize,
+    },
+}
+
+/// What keeps huge folios out of a line, although it works.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Advice {
+    /// The line, counted from 1.
+    pub line: usize,
+    /// The largest folio that does not fit.
+    pub lost: Order,
+    /// What would let it in.
+    pub cure: Cure,
+}
+
+/// What would let huge folios into a line.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Cure {
+    /// Taking this device, counted from 1, from another page on.
+    From {
+        /// The device.
+        member: usize,
+        /// Where the line takes it now.
+        from: DeviceOff,
+        /// Where it should.
+        better: DeviceOff,
+    },
+    /// A larger chunk.
+    Chunk {
+        /// The chunk as it is.
+        chunk: Pages,
+        /// The chunk as it should be.
+        better: Pages,
+    },
+}
+
+impl fmt::Display for Advice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = if self.lost == Order::Pud { "1 GiB" } else { "2 MiB" };
+        write!(f, "line {}: no folio of {size} fits, because ", self.line)?;
+        match &self.cure {
+            Cure::From { member, from, better } => write!(
+                f,
+                "sector {} of device {member} lies where it is not aligned; take the device from \
+                 sector {} on",
+                from.0 * SECTORS,
+                better.0 * SECTORS
+            ),
+            Cure::Chunk { chunk, better } => write!(
+                f,
+                "chunks have {} sectors; make them {}",
+                chunk.0 * SECTORS,
+                better.0 * SECTORS
+            ),
+        }
+    }
+}
+
+fn sectors(pages: &Range<DeviceOff>) -> String {
+    format!("{}..{}", pages.start.0 * SECTORS, pages.end.0 * SECTORS)
+}
+
+/// The multiples of a page around `bytes`, in sectors.
+fn either(bytes: u64) -> String {
+    let below = Pages(bytes / Pages(1).bytes()).0 * SECTORS;
+    match below {
+        0 => format!("{SECTORS} sectors"),
+        below => format!("{below} or {} sectors", below + SECTORS),
+    }
+}
+
+fn rows(pages: Pages, row: Pages) -> String {
+    let below = pages.0 / row.0 * row.0 * SECTORS;
+    match below {
+        0 => format!("{}", row.0 * SECTORS),
+        below => format!("{below}"),
+    }
+}
+
+fn cure(pages: &Range<DeviceOff>, size: Pages) -> String {
+    let left = size.0.saturating_sub(pages.start.0) * SECTORS;
+    match left {
+        0 => "it ends before that, so take it from an earlier sector on".to_owned(),
+        left => format!("from there on it has {left}"),
+    }
+}
