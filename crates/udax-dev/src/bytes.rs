@@ -68,13 +68,11 @@ impl DaxBytes {
     pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), IoError> {
         self.for_each_piece(from, byte_len(into), |piece| {
             let into = &mut into[piece.in_buffer()];
-            match piece.memory() {
-                Some((pgmap, byte)) => Ok(pgmap.read(byte, into)?),
-                None => {
-                    into.fill(0);
-                    Ok(())
-                }
+            if let Some((pgmap, byte)) = piece.memory() {
+                return Ok(pgmap.read(byte, into)?);
             }
+            into.fill(0);
+            Ok(())
         })
     }
 

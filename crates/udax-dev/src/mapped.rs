@@ -261,8 +261,9 @@ impl Core {
     /// Tells the holder of pages of a device below that failed.
     pub(crate) fn below_failed(&self, device: &Arc<dyn DaxDevice>, pages: &Range<DeviceOff>) {
         if let Version::Live(loaded) = &**self.current.load() {
-            let up = loaded.table.up(device, pages);
-            up.into_iter().for_each(|pages| self.slot.failed(pages));
+            for pages in loaded.table.up(device, pages) {
+                self.slot.failed(pages);
+            }
         }
     }
 }

@@ -121,8 +121,7 @@ impl Table {
 
     /// The number of pages of all lines.
     pub fn size(&self) -> Pages {
-        let last = self.lines.last().expect("a table has a line");
-        last.range().end.since(DeviceOff(0))
+        self.lines.last().map_or(Pages(0), |last| last.range().end.since(DeviceOff(0)))
     }
 
     /// Whether every line, and everything below it, has direct access (I-66).
@@ -132,9 +131,9 @@ impl Table {
     /// [`NoDax`] names the first line that does not.
     pub fn dax(&self) -> Result<(), NoDax> {
         self.lines.iter().enumerate().try_for_each(|(number, line)| {
-            let members = line.target.members().iter();
-            let dax = line.target.rules().dax();
-            dax.and_then(|()| members.map(|member| member.device.dax()).collect()).map_err(|why| {
+            let mut members = line.target.members().iter();
+            let mut below = || members.try_for_each(|member| member.device.dax());
+            line.target.rules().dax().and_then(|()| below()).map_err(|why| {
                 let reason = format!("{}: {}", line.named(number), why.reason).into();
                 NoDax { reason }
             })
@@ -319,7 +318,9 @@ fn below(lines: &[Line]) -> Vec<Below> {
             all[below].parts.push(Part { pages, line: number, member });
         }
     }
-    all.iter_mut().for_each(|below| below.parts.sort_by_key(|part| part.pages.start));
+    for below in &mut all {
+        below.parts.sort_by_key(|part| part.pages.start);
+    }
     all
 }
 
