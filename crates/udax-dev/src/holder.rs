@@ -2,8 +2,9 @@
 //! and that its table changed.
 //!
 //! A device keeps a [`HolderSlot`]; claiming it gives a [`Hold`], and dropping the hold releases
-//! it. Only the hold can release, and only its own claim, so an old holder cannot release a newer
-//! one (I-61, B-33). One that goes after the device was removed changes nothing (B-34).
+//! it. Only the hold can release, and there is no second one before it is dropped, so an old holder
+//! cannot release a newer one (I-61, B-33). A hold that is dropped after the device was removed, and
+//! its holder told, changes nothing (B-34).
 
 use std::fmt;
 use std::ops::Range;
@@ -61,7 +62,6 @@ pub enum HolderError {
 #[derive(Debug)]
 pub struct Hold {
     slot: Arc<HolderSlot>,
-    claim: u64,
 }
 
 /// The place of a device's one holder.
@@ -76,9 +76,7 @@ pub struct HolderSlot {
 }
 
 struct State {
-    holder: Option<(u64, Weak<dyn Holder>)>,
-    /// How many claims there were.
-    claims: u64,
+    holder: Option<Weak<dyn Holder>>,
     notice: Notice,
 }
 
@@ -95,7 +93,7 @@ impl HolderSlot {
     pub fn new() -> Arc<HolderSlot> {
         Arc::new(HolderSlot {
             is_live: AtomicBool::new(true),
-            state: Mutex::new(State { holder: None, claims: 0, notice: Notice::NotYet }),
+            state: Mutex::new(State { holder: None, notice: Notice::NotYet }),
             told: Condvar::new(),
         })
     }
@@ -120,10 +118,8 @@ impl HolderSlot {
         if state.holder.is_some() {
             return Err(HolderError::Held);
         }
-        let claim = state.claims;
-        state.claims += 1;
-        state.holder = Some((claim, holder));
-        Ok(Hold { slot: Arc::clone(self), claim })
+        state.holder = Some(holder);
+        Ok(Hold { slot: Arc::clone(self) })
     }
 
     /// Ends access and tells the holder, exactly once however often it is called.
@@ -170,7 +166,7 @@ impl HolderSlot {
 
     /// The holder, read once: it is told also if it releases meanwhile (B-33).
     fn holder(&self) -> Option<Arc<dyn Holder>> {
-        self.state.lock().holder.as_ref().and_then(|(_, holder)| holder.upgrade())
+        self.state.lock().holder.as_ref().and_then(Weak::upgrade)
     }
 
     /// The holder to tell, or `None` if the notice has been given already.
@@ -185,16 +181,13 @@ impl HolderSlot {
         }
         let holder = state.holder.take();
         state.notice = if holder.is_some() { Notice::Running } else { Notice::Done };
-        holder.map(|(_, holder)| holder)
+        holder
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        let mut state = self.slot.state.lock();
-        if state.holder.as_ref().is_some_and(|(claim, _)| *claim == self.claim) {
-            state.holder = None;
-        }
+        self.slot.state.lock().holder = None;
     }
 }
 

@@ -48,7 +48,7 @@ pub enum Problem {
     },
 
     /// A word is missing.
-    #[error("{what} is missing; the line would be `START LENGTH {form}`")]
+    #[error("the {what} is missing; the line would be `START LENGTH {form}`")]
     Missing {
         /// What should be there.
         what: &'static str,

@@ -187,7 +187,7 @@ impl Words {
         let pages = self.size(1, Field::Length, "length", ANY)?;
         check_place(start, pages, end)?;
         let Some(name) = self.words.get(2) else {
-            return Err((Field::Target, Problem::Missing { what: "the target", form: ANY }));
+            return Err((Field::Target, Problem::Missing { what: "target", form: ANY }));
         };
         let target = match name.as_str() {
             "linear" => Named::Linear(self.name(1, LINEAR)?, self.from(2, LINEAR)?),
@@ -195,7 +195,7 @@ impl Words {
             "error" => Named::Error,
             "zero" => Named::Zero,
             "delay" => Named::Delay(self.name(1, DELAY)?, self.from(2, DELAY)?, self.delay(3)?),
-            "log-writes" => Named::LogWrites(self.name(1, LOG)?, self.word(2, "the log", LOG)?),
+            "log-writes" => Named::LogWrites(self.name(1, LOG)?, self.word(2, "log", LOG)?),
             other => {
                 return Err((Field::Target, Problem::UnknownTarget { found: other.to_owned() }));
             }
@@ -230,7 +230,7 @@ impl Words {
     }
 
     fn name(&self, n: usize, form: &'static str) -> Result<String, Wrong> {
-        self.word(n, "the device", form)
+        self.word(n, "device", form)
     }
 
     fn from(&self, n: usize, form: &'static str) -> Result<DeviceOff, Wrong> {
