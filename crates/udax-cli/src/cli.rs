@@ -65,6 +65,7 @@ enum Command {
     Release(cmd::release::ReleaseArgs),
     Freeze(cmd::freeze::FreezeArgs),
     Mount(cmd::mount::MountArgs),
+    Table(cmd::table::TableArgs),
     Matrix(MatrixArgs),
     Tour(TourArgs),
     #[command(hide = true)]
@@ -105,6 +106,7 @@ impl Cli {
             Command::Release(args) => args.run(pools, &mut out),
             Command::Freeze(args) => args.run(pools, &mut out),
             Command::Mount(args) => args.run(pools, &mut out),
+            Command::Table(args) => args.run(&mut out),
             Command::Matrix(args) => args.run(&mut out),
             Command::Tour(args) => args.run(&mut out),
             Command::TourWriter(args) => args.run(),

@@ -66,10 +66,11 @@ impl DaxBytes {
     ///
     /// [`IoError`]; the buffer may then be filled in part.
     pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), IoError> {
-        self.for_each_piece(from, byte_len(into), |piece| {
+        let whole = byte_len(into);
+        self.for_each_piece(from, whole, |piece| {
             let into = &mut into[piece.in_buffer()];
             if let Some((pgmap, byte)) = piece.memory() {
-                return Ok(pgmap.read(byte, into)?);
+                return Ok(pgmap.read_part(byte, into, whole)?);
             }
             into.fill(0);
             Ok(())
@@ -82,9 +83,10 @@ impl DaxBytes {
     ///
     /// [`IoError`]; unless it says that the range lies outside the device, a part may be written.
     pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), IoError> {
-        self.for_each_piece(at, byte_len(bytes), |piece| {
+        let whole = byte_len(bytes);
+        self.for_each_piece(at, whole, |piece| {
             let bytes = &bytes[piece.in_buffer()];
-            piece.on_memory(|pgmap, byte| pgmap.write(byte, bytes))
+            piece.on_memory(|pgmap, byte| pgmap.write_part(byte, bytes, whole))
         })
     }
 

@@ -8,6 +8,7 @@
 
 mod bytes;
 mod device;
+mod facts;
 mod failure;
 mod holder;
 mod mapped;

@@ -7,6 +7,7 @@
 //! through those above.
 
 use crate::device::is_same;
+use crate::facts::weakest;
 use crate::failure::OfTable;
 use crate::plan::{Plan, Way};
 use crate::swap::{self, Drained, Left, SwapError, Swapped};
@@ -18,7 +19,7 @@ use crate::{
 use arc_swap::{ArcSwap, Guard};
 use std::fmt;
 use std::ops::Range;
-use udax_mm::media::{Persistence, Site};
+use udax_mm::media::Site;
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{DeviceOff, MediaFacts, Pages, Pgmap, PgmapOff, StillBusy, Wait};
 
@@ -107,7 +108,7 @@ impl Mapped {
         let core = Arc::new(Core {
             size: table.size(),
             dax: table.dax(),
-            facts: facts(&table),
+            facts: table.facts(),
             slot: HolderSlot::new(),
             current: ArcSwap::from_pointee(Version::Dead(Vec::new())),
             change: Mutex::default(),
@@ -224,7 +225,7 @@ impl Core {
             (Err(why), Ok(())) => return Err(SwapError::Dax(why.clone())),
             _ => (),
         }
-        if weakest(self.facts, facts(table)) != self.facts {
+        if weakest(self.facts, table.facts()) != self.facts {
             return Err(SwapError::Weaker);
         }
         Ok(())
@@ -414,34 +415,4 @@ impl fmt::Debug for Section {
 
 fn address_of(version: &Arc<Version>) -> usize {
     Arc::as_ptr(version).addr()
-}
-
-/// The weakest of what the devices of a table promise. One without a device promises memory that
-/// is gone with the process.
-fn facts(table: &Table) -> MediaFacts {
-    let facts = table.below().iter().map(|below| below.device.facts());
-    facts.reduce(weakest).unwrap_or(MediaFacts {
-        persistence: Persistence::Volatile,
-        host_page: udax_mm::PAGE_SIZE,
-        is_registrable: false,
-        is_writable: true,
-        is_dax: false,
-    })
-}
-
-/// What two devices both promise.
-fn weakest(one: MediaFacts, other: MediaFacts) -> MediaFacts {
-    let rank = |facts: &MediaFacts| match facts.persistence {
-        Persistence::Volatile => 0,
-        Persistence::Process => 1,
-        Persistence::Msync => 2,
-        Persistence::CacheLines => 3,
-    };
-    MediaFacts {
-        persistence: if rank(&one) <= rank(&other) { one.persistence } else { other.persistence },
-        host_page: one.host_page.min(other.host_page),
-        is_registrable: one.is_registrable && other.is_registrable,
-        is_writable: one.is_writable && other.is_writable,
-        is_dax: one.is_dax && other.is_dax,
-    }
 }

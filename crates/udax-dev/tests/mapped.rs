@@ -77,7 +77,11 @@ fn a_refused_table_holds_no_device() {
 
     let error = table(&[(0, 8, &a, 0), (8, 8, &b, 0)]).unwrap_err();
 
-    assert_eq!(error.to_string(), "line 2 of the table: the device cannot be used");
+    assert_eq!(
+        error.to_string(),
+        "line 2 of the table: the device cannot be used: the device is in use by another filesystem or \
+         table; close that first"
+    );
     table(&[(0, 8, &a, 0)]).expect("the first device was let go");
     drop(taken);
     table(&[(0, 8, &b, 0)]).expect("a dropped table lets its devices go");

@@ -167,6 +167,12 @@ impl Filesystem {
         superblock.write(&bytes)
     }
 
+    /// Whether there is a filesystem on a device, by its superblock or the copy of it: also one that
+    /// is damaged, or newer than this code. One that was begun to be made is none.
+    pub fn is_on(device: &Arc<dyn DaxDevice>) -> bool {
+        Superblock::is_there(&DaxBytes::new(Arc::clone(device)))
+    }
+
     /// Mounts the filesystem of a device, after repairing what an unclean end left behind.
     ///
     /// Mappings are filled at the first touch with a `service`, and at once without one.

@@ -112,6 +112,15 @@ impl Superblock {
         Ok((Superblock::of(&record, size)?, source))
     }
 
+    /// Whether one of the copies is there, intact or not.
+    pub(crate) fn is_there(bytes: &DaxBytes) -> bool {
+        let last = bytes.device().size().0.saturating_sub(1);
+        [DeviceOff(0), DeviceOff(last)].into_iter().any(|page| {
+            let mut record = SuperblockRecord::new_zeroed();
+            bytes.read(page.byte(), record.as_mut_bytes()).is_ok() && record.magic == MAGIC
+        })
+    }
+
     /// Whether the mirror says the same.
     pub(crate) fn is_mirrored(&self, bytes: &DaxBytes) -> bool {
         matches!(find(bytes, self.geometry.end), Found::Intact(mirror) if *mirror == self.record())

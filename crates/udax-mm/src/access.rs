@@ -74,12 +74,23 @@ impl PgmapRef {
     ///
     /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, [`MediaError::Poisoned`] if a
     /// page is poisoned (nothing was copied), and what the medium reports.
-    pub fn read(&self, from: u64, mut into: &mut [u8]) -> Result<(), MediaError> {
+    pub fn read(&self, from: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        let whole = len_of(into);
+        self.read_part(from, into, whole)
+    }
+
+    /// Copies out a part of a read of `whole` bytes, which decide whether it goes past the caches.
+    ///
+    /// # Errors
+    ///
+    /// As [`PgmapRef::read`].
+    pub fn read_part(&self, from: u64, mut into: &mut [u8], whole: u64) -> Result<(), MediaError> {
         self.check(from, len_of(into))?;
         self.check_not_poisoned(from, len_of(into))?;
         for part in self.segments(from, len_of(into)) {
             let (bytes, rest) = into.split_at_mut(in_memory(part.len));
-            part.placed.media().read(part.byte(), bytes).map_err(|e| part.located(e))?;
+            let read = part.placed.media().read_part(part.byte(), bytes, whole);
+            read.map_err(|e| part.located(e))?;
             into = rest;
         }
         Ok(())
@@ -92,11 +103,20 @@ impl PgmapRef {
     /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, [`MediaError::Frozen`] or
     /// [`MediaError::Poisoned`] if a page is (nothing was stored), and what the medium reports
     /// (some may be stored).
-    pub fn write(&self, at: u64, mut bytes: &[u8]) -> Result<(), MediaError> {
+    pub fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.write_part(at, bytes, len_of(bytes))
+    }
+
+    /// Copies in a part of a write of `whole` bytes, which decide whether it goes past the caches.
+    ///
+    /// # Errors
+    ///
+    /// As [`PgmapRef::write`].
+    pub fn write_part(&self, at: u64, mut bytes: &[u8], whole: u64) -> Result<(), MediaError> {
         self.store(at, len_of(bytes), |part| {
             let (here, rest) = bytes.split_at(in_memory(part.len));
             bytes = rest;
-            part.placed.media().write(part.byte(), here)
+            part.placed.media().write_part(part.byte(), here, whole)
         })
     }
 

@@ -143,17 +143,28 @@ impl Window {
 
     /// Copies bytes out.
     pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        let whole = len_of(into);
+        self.read_part(at, into, whole)
+    }
+
+    /// The same for a part of a copy of `whole` bytes.
+    pub(crate) fn read_part(&self, at: u64, into: &mut [u8], whole: u64) -> Result<(), MediaError> {
         let from = self.range(at, into.len())?;
         // SAFETY: `from` is valid for the length by invariant 1, `into` by its type.
-        let left = unsafe { self.copy(into.as_mut_ptr(), from, into.len(), from.addr()) };
+        let left = unsafe { self.copy(into.as_mut_ptr(), from, into.len(), from.addr(), whole) };
         done(at, into.len(), left)
     }
 
     /// Copies bytes in.
     pub(crate) fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.write_part(at, bytes, len_of(bytes))
+    }
+
+    /// The same for a part of a copy of `whole` bytes.
+    pub(crate) fn write_part(&self, at: u64, bytes: &[u8], whole: u64) -> Result<(), MediaError> {
         let to = self.range(at, bytes.len())?;
         // SAFETY: `to` is valid for the length by invariants 1 and 2, `bytes` by its type.
-        let left = unsafe { self.copy(to, bytes.as_ptr(), bytes.len(), to.addr()) };
+        let left = unsafe { self.copy(to, bytes.as_ptr(), bytes.len(), to.addr(), whole) };
         done(at, bytes.len(), left)
     }
 
@@ -252,13 +263,21 @@ impl Window {
     }
 
     /// Copies with whole words wherever `aligned`, the address on the side of the medium, permits;
-    /// returns the bytes not done.
+    /// returns the bytes not done. They are a part of `whole` bytes, which decide whether they go
+    /// past the caches.
     ///
     /// # Safety
     ///
     /// `to` and `from` are addresses of `len` bytes each, which do not overlap. One of them may
     /// fault.
-    unsafe fn copy(&self, to: *mut u8, from: *const u8, len: usize, aligned: usize) -> usize {
+    unsafe fn copy(
+        &self,
+        to: *mut u8,
+        from: *const u8,
+        len: usize,
+        aligned: usize,
+        whole: u64,
+    ) -> usize {
         let Parts { head, words, tail } = Parts::of(aligned, len);
         if head > 0 {
             // SAFETY: the head lies in the range the caller describes.
@@ -268,7 +287,7 @@ impl Window {
             }
         }
         let (to, from) = (to.wrapping_add(head), from.wrapping_add(head));
-        let left = match self.copies.way(to.addr(), words * WORD) {
+        let left = match self.copies.way(to.addr(), usize::try_from(whole).unwrap_or(usize::MAX)) {
             // SAFETY: as above, for the words after the head.
             Way::Words => unsafe { udax_mm_copy_words(to, from, words) },
             // SAFETY: as above, and the processor has AVX.
@@ -314,6 +333,11 @@ impl Window {
         // SAFETY: as above, for the tail after the words.
         unsafe { udax_mm_zero_bytes(to.wrapping_add(words * WORD), tail) }
     }
+}
+
+/// The length of a buffer.
+fn len_of(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).expect("usize has at most 64 bits")
 }
 
 /// Turns what a copy of `len` bytes from `at` on left undone into a result.

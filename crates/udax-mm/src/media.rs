@@ -263,6 +263,26 @@ pub trait Media: Send + Sync + Debug {
     /// As [`Media::read`], and [`MediaError::ReadOnly`].
     fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError>;
 
+    /// Copies out a part of a read of `whole` bytes, which decide how it is best done.
+    ///
+    /// # Errors
+    ///
+    /// As [`Media::read`].
+    fn read_part(&self, at: u64, into: &mut [u8], whole: u64) -> Result<(), MediaError> {
+        let _ = whole;
+        self.read(at, into)
+    }
+
+    /// Copies in a part of a write of `whole` bytes, which decide how it is best done.
+    ///
+    /// # Errors
+    ///
+    /// As [`Media::write`].
+    fn write_part(&self, at: u64, bytes: &[u8], whole: u64) -> Result<(), MediaError> {
+        let _ = whole;
+        self.write(at, bytes)
+    }
+
     /// Stores zeros.
     ///
     /// # Errors

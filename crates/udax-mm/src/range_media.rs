@@ -117,6 +117,15 @@ impl Media for RangeMedia {
         self.window.write(at, bytes)
     }
 
+    fn read_part(&self, at: u64, into: &mut [u8], whole: u64) -> Result<(), MediaError> {
+        self.window.read_part(at, into, whole)
+    }
+
+    fn write_part(&self, at: u64, bytes: &[u8], whole: u64) -> Result<(), MediaError> {
+        self.check_writable()?;
+        self.window.write_part(at, bytes, whole)
+    }
+
     fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
         self.check_writable()?;
         self.window.zero(at, len)

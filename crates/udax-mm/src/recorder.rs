@@ -11,6 +11,7 @@ use crate::image::{
 };
 use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::sync::Mutex;
+use std::fmt;
 
 /// One thing that happened to the medium.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,6 +38,21 @@ pub enum Event {
     },
     /// An operation of the workload began or ended.
     Mark(Mark),
+}
+
+/// One line: what happened, where, and who asked.
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Store { at, value } => write!(f, "store {at} {value:#018x}"),
+            Event::Flush { line, site } => {
+                write!(f, "flush {line} {}:{}", site.file(), site.line())
+            }
+            Event::Fence { site } => write!(f, "fence {}:{}", site.file(), site.line()),
+            Event::Mark(Mark::Begin(operation)) => write!(f, "begin {operation}"),
+            Event::Mark(Mark::End(operation)) => write!(f, "end {operation}"),
+        }
+    }
 }
 
 /// Where an operation of the workload lies in the log.

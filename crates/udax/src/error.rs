@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use udax_dev::TextError;
 use udax_fs::FsError;
 use udax_mm::{MediaError, PgmapError, StillBusy};
 
@@ -71,6 +72,12 @@ pub(crate) enum Cause {
     )]
     NotRegistrable,
 
+    #[error("{0}")]
+    Table(TextError),
+
+    #[error("there is a pool on the devices of the table already; `--force` would lose it")]
+    HoldsPool,
+
     #[error(
         "stores to this memory are not durable without a call, so it cannot be mapped with sync; \
          use a pool on persistent memory, or flush"
@@ -115,7 +122,7 @@ impl Cause {
             Cause::Pgmap(_) | Cause::InvalidInput(_) => ErrorKind::InvalidInput,
             Cause::Busy(_) => ErrorKind::Pinned,
             Cause::Host(error) => of_host(error),
-            Cause::PoolExists => ErrorKind::AlreadyExists,
+            Cause::PoolExists | Cause::HoldsPool => ErrorKind::AlreadyExists,
             Cause::InUse(_) | Cause::InUseByUnknown => ErrorKind::InUse,
             Cause::PartialPages(_) => ErrorKind::NotAPool,
             Cause::StillOpen(_) => ErrorKind::StillOpen,
@@ -124,6 +131,7 @@ impl Cause {
             Cause::OutOfRange { .. } => ErrorKind::OutOfRange,
             Cause::NotRegistrable => ErrorKind::NotRegistrable,
             Cause::NotSynchronous => ErrorKind::NotSynchronous,
+            Cause::Table(_) => ErrorKind::BadTable,
         }
     }
 }

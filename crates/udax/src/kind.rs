@@ -87,6 +87,8 @@ pub enum ErrorKind {
     NotSynchronous,
     /// The range cannot be mapped by folios as large as was asked; the message says why.
     TooFragmented,
+    /// A table of devices is wrong.
+    BadTable,
     /// The device has no direct access.
     NoDax,
     /// The device was taken away.

@@ -42,6 +42,7 @@ mod pin;
 mod pool;
 mod position;
 mod range;
+mod stack;
 
 pub use udax_fs as fs;
 pub use udax_fs::{
@@ -66,6 +67,8 @@ pub use open::{CreateOptions, OpenPool};
 pub use options::OpenOptions;
 pub use pin::{Deferred, Pin, PinOptions, PinnedFile, PoolPin, Recalled};
 pub use pool::Pool;
+pub use stack::{TableTree, TreeLine, TreeMember};
+pub use udax_dev::{Advice, Cure};
 
 /// The example of the README runs with the others.
 #[cfg(doctest)]

@@ -5,19 +5,20 @@ use std::fs::File as HostFile;
 use std::io;
 use std::path::Path;
 
-use udax_dev::{DaxDevice, PgmapDevice};
+use udax_dev::DaxDevice;
 use udax_fs::{
     CheckReport, Filesystem, FormatOptions, FsError, MountMode, Owners, RecordedPin, SetAttr,
 };
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
-use udax_mm::units::PAGE_BYTES;
-use udax_mm::{FaultService, Media, MediaError, MediaRange, MemoryType, Pages, Pgmap};
+use udax_mm::{FaultService, MediaError, MemoryType, Pages};
 
 use crate::error::{At, Cause, Error, Result};
+use crate::kind::ErrorKind;
 use crate::lock::{LockMode, PoolLock};
 use crate::paths::caller;
 use crate::pool::Pool;
+use crate::stack::{self, How, Opened};
 
 /// How a pool is created.
 ///
@@ -30,6 +31,7 @@ use crate::pool::Pool;
 pub struct CreateOptions {
     label: String,
     durability: Durability,
+    is_forced: bool,
 }
 
 /// How an existing pool is opened.
@@ -52,13 +54,20 @@ impl CreateOptions {
 
     /// No label, safe against the death of the process.
     pub fn new() -> CreateOptions {
-        CreateOptions { label: String::new(), durability: Durability::Process }
+        CreateOptions { label: String::new(), durability: Durability::Process, is_forced: false }
     }
 
     /// Sets the label, a free text of at most [`CreateOptions::MAX_LABEL`] bytes that `df` shows.
     #[must_use]
     pub fn label(mut self, label: &str) -> CreateOptions {
         label.clone_into(&mut self.label);
+        self
+    }
+
+    /// Sets whether a pool that is on the devices of a table already is lost.
+    #[must_use]
+    pub fn force(mut self, force: bool) -> CreateOptions {
+        self.is_forced = force;
         self
     }
 
@@ -114,9 +123,7 @@ impl Default for OpenPool {
 /// Creates the host file `path` with an empty pool in it; removes it again if that fails.
 pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<Pool> {
     check_size(size).at(path)?;
-    if options.label.len() > CreateOptions::MAX_LABEL {
-        return Err(Error::new(path, Cause::InvalidInput("a label has at most 64 bytes")));
-    }
+    check_label(path, options)?;
     let host = HostFile::options().read(true).write(true).create_new(true).open(path);
     let host = match host {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -130,15 +137,31 @@ pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<
     })
 }
 
-/// Opens the pool in the host file `path`.
+/// Creates an empty pool on the devices of the table `path`.
+pub(crate) fn create_on_table(path: &Path, options: &CreateOptions) -> Result<Pool> {
+    check_label(path, options)?;
+    let lock = Some(LockMode::Exclusive);
+    let how = How { lock, is_writable: true, ..how(options.durability) };
+    let opened = stack::open_table(path, &how)?;
+    if !options.is_forced && Filesystem::is_on(&opened.device) {
+        return Err(Error::new(path, Cause::HoldsPool));
+    }
+    check_size(opened.device.size().bytes()).at(path)?;
+    let format = FormatOptions { label: options.label.clone(), uuid: None };
+    Filesystem::format(Arc::clone(&opened.device), &format).at(path)?;
+    let pool = mount(path, opened.device, opened.locks, MountMode::ReadWrite, false)?;
+    give_to_caller(&pool)?;
+    Ok(pool)
+}
+
+/// Opens the pool in the host file `path`, or on the devices of a table.
 pub(crate) fn open(path: &Path, options: &OpenPool) -> Result<Pool> {
-    let mode = if options.is_read_only { LockMode::Shared } else { LockMode::Exclusive };
-    let host = HostFile::options().read(true).write(!options.is_read_only).open(path).at(path)?;
-    refuse_directory(&host).at(path)?;
-    let lock = PoolLock::acquire(&host, mode).at(path)?;
-    let media = media(host, options.durability).at(path)?;
-    let mount_mode = if options.is_read_only { MountMode::ReadOnly } else { MountMode::ReadWrite };
-    mount(path, device(media).at(path)?, Some(lock), mount_mode, options.is_eager)
+    let lock = if options.is_read_only { LockMode::Shared } else { LockMode::Exclusive };
+    let is_writable = !options.is_read_only;
+    let how = How { lock: Some(lock), is_writable, ..how(options.durability) };
+    let opened = open_device(path, &how)?;
+    let mode = if options.is_read_only { MountMode::ReadOnly } else { MountMode::ReadWrite };
+    mount(path, opened.device, opened.locks, mode, options.is_eager)
 }
 
 /// Makes a pool in volatile memory that only this process sees.
@@ -146,45 +169,68 @@ pub(crate) fn create_in_memory(name: &str, size: u64) -> Result<Pool> {
     let path = Path::new(name);
     check_size(size).at(path)?;
     let media = FileMedia::memfd(name, Pages::holding(size).bytes()).at(path)?;
-    let device = device(media).at(path)?;
+    let device = stack::device(media, MemoryType::FsDax).at(path)?;
     let options = FormatOptions { label: name.to_owned(), uuid: None };
     Filesystem::format(Arc::clone(&device), &options).at(path)?;
-    let pool = mount(path, device, None, MountMode::ReadWrite, false)?;
+    let pool = mount(path, device, Vec::new(), MountMode::ReadWrite, false)?;
     give_to_caller(&pool)?;
     Ok(pool)
 }
 
 /// Walks everything in the pool at `path` without opening it.
 pub(crate) fn check(path: &Path) -> Result<CheckReport> {
-    let host = HostFile::open(path).at(path)?;
-    refuse_directory(&host).at(path)?;
-    let _lock = PoolLock::acquire(&host, LockMode::Shared).at(path)?;
-    let media = media(host, Durability::Process).at(path)?;
-    Filesystem::check(device(media).at(path)?).at(path)
+    let how = How { lock: Some(LockMode::Shared), ..how(Durability::Process) };
+    let opened = open_device(path, &how)?;
+    Filesystem::check(opened.device).at(path)
 }
 
 /// The long-term pins that the pool at `path` names, whoever has it open.
 pub(crate) fn recorded_pins(path: &Path) -> Result<Vec<RecordedPin>> {
-    let host = HostFile::open(path).at(path)?;
-    refuse_directory(&host).at(path)?;
-    // Held while the table is read, if nobody writes to the pool: then nobody holds a pin either.
-    let (_lock, owners) = match PoolLock::acquire(&host, LockMode::Shared) {
-        Ok(lock) => (Some(lock), Owners::AreGone),
-        Err(Cause::InUse(_) | Cause::InUseByUnknown) => (None, Owners::MayLive),
-        Err(error) => return Err(Error::new(path, error)),
+    let unlocked = how(Durability::Process);
+    let locked = How { lock: Some(LockMode::Shared), ..unlocked.clone() };
+    // Locked while the table is read, if nobody writes to the pool: then nobody holds a pin either.
+    let (opened, owners) = match open_device(path, &locked) {
+        Err(error) if error.kind() == ErrorKind::InUse => {
+            (open_device(path, &unlocked)?, Owners::MayLive)
+        }
+        opened => (opened?, Owners::AreGone),
     };
-    let media = media(host, Durability::Process).at(path)?;
-    Filesystem::recorded_pins(device(media).at(path)?, owners).at(path)
+    Filesystem::recorded_pins(opened.device, owners).at(path)
+}
+
+/// Opens what is at `path`: a host file, or the devices of a table.
+fn open_device(path: &Path, how: &How) -> Result<Opened> {
+    if stack::is_table(path) {
+        return stack::open_table(path, how);
+    }
+    let host = HostFile::options().read(true).write(how.is_writable).open(path).at(path)?;
+    refuse_directory(&host).at(path)?;
+    let lock = how.lock.map(|mode| PoolLock::acquire(&host, mode)).transpose().at(path)?;
+    let media = media(host, how.durability).at(path)?;
+    let device = stack::device(media, how.kind.clone()).at(path)?;
+    Ok(Opened { device, locks: lock.into_iter().collect(), tree: None })
+}
+
+/// For reading, by a filesystem, with others.
+fn how(durability: Durability) -> How {
+    How { kind: MemoryType::FsDax, durability, lock: None, is_writable: false }
+}
+
+fn check_label(path: &Path, options: &CreateOptions) -> Result<()> {
+    if options.label.len() > CreateOptions::MAX_LABEL {
+        return Err(Error::new(path, Cause::InvalidInput("a label has at most 64 bytes")));
+    }
+    Ok(())
 }
 
 fn format_file(path: &Path, host: &HostFile, size: u64, options: &CreateOptions) -> Result<Pool> {
     let lock = PoolLock::acquire(host, LockMode::Exclusive).at(path)?;
     host.set_len(Pages::holding(size).bytes()).at(path)?;
     let media = FileMedia::from_file(host.try_clone().at(path)?, options.durability).at(path)?;
-    let device = device(media).at(path)?;
+    let device = stack::device(media, MemoryType::FsDax).at(path)?;
     let format = FormatOptions { label: options.label.clone(), uuid: None };
     Filesystem::format(Arc::clone(&device), &format).at(path)?;
-    let pool = mount(path, device, Some(lock), MountMode::ReadWrite, false)?;
+    let pool = mount(path, device, vec![lock], MountMode::ReadWrite, false)?;
     give_to_caller(&pool)?;
     Ok(pool)
 }
@@ -201,7 +247,7 @@ fn give_to_caller(pool: &Pool) -> Result<()> {
 fn mount(
     path: &Path,
     device: Arc<dyn DaxDevice>,
-    lock: Option<PoolLock>,
+    locks: Vec<PoolLock>,
     mode: MountMode,
     is_eager: bool,
 ) -> Result<Pool> {
@@ -209,7 +255,7 @@ fn mount(
     let service = if is_eager { None } else { FaultService::new().ok().map(Arc::new) };
     let facts = device.facts();
     let (filesystem, recovered) = Filesystem::mount(device, mode, service).at(path)?;
-    Ok(Pool::new(path, filesystem, recovered, facts, lock))
+    Ok(Pool::new(path, filesystem, recovered, facts, locks))
 }
 
 /// Maps a file that should hold a pool, for writing if it is open for that.
@@ -219,13 +265,6 @@ fn media(host: HostFile, durability: Durability) -> Result<FileMedia, Cause> {
         MediaError::Empty | MediaError::PartialPage { .. } => Cause::PartialPages(len),
         error => error.into(),
     })
-}
-
-fn device(media: FileMedia) -> Result<Arc<dyn DaxDevice>, Cause> {
-    let pages = Pages(media.len() / PAGE_BYTES);
-    let range = MediaRange { media: Arc::new(media), start: 0, pages };
-    let pgmap = Pgmap::new(vec![range], MemoryType::FsDax)?;
-    Ok(Arc::new(PgmapDevice::new(pgmap)))
 }
 
 fn check_size(size: u64) -> Result<(), Cause> {

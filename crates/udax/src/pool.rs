@@ -48,7 +48,7 @@ pub(crate) struct Inner {
     filesystem: Arc<Filesystem>,
     recovered: Recovered,
     facts: MediaFacts,
-    _lock: Option<PoolLock>,
+    _locks: Vec<PoolLock>,
 }
 
 impl Pool {
@@ -60,6 +60,19 @@ impl Pool {
     /// and with [`ErrorKind::TooSmall`](crate::ErrorKind) below 2 MiB. Leaves no file behind then.
     pub fn create(path: impl AsRef<Path>, size: u64, options: &CreateOptions) -> Result<Pool> {
         open::create(path.as_ref(), size, options)
+    }
+
+    /// Creates an empty pool on the devices of a [table](crate::TableTree), which keep their size.
+    ///
+    /// The pool is opened by the name of the table from then on.
+    ///
+    /// # Errors
+    ///
+    /// Fails with [`ErrorKind::BadTable`](crate::ErrorKind), with line and column, if the table is
+    /// wrong, with [`ErrorKind::NoDax`](crate::ErrorKind) if a line of it has no direct access, and
+    /// with [`ErrorKind::AlreadyExists`](crate::ErrorKind) if there is a pool on the devices.
+    pub fn create_on_table(path: impl AsRef<Path>, options: &CreateOptions) -> Result<Pool> {
+        open::create_on_table(path.as_ref(), options)
     }
 
     /// Makes an empty pool of `size` bytes in memory; it is gone with its last handle.
@@ -257,10 +270,10 @@ impl Pool {
         filesystem: Arc<Filesystem>,
         recovered: Recovered,
         facts: MediaFacts,
-        lock: Option<PoolLock>,
+        locks: Vec<PoolLock>,
     ) -> Pool {
         let path = path.to_owned();
-        Pool { inner: Arc::new(Inner { path, filesystem, recovered, facts, _lock: lock }) }
+        Pool { inner: Arc::new(Inner { path, filesystem, recovered, facts, _locks: locks }) }
     }
 
     /// A handle for what belongs to the pool: keeps it open.

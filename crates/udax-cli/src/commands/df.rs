@@ -155,7 +155,7 @@ impl Human for PoolFacts {
 }
 
 /// What bytes on such a medium survive.
-const fn survives(persistence: Persistence) -> &'static str {
+pub(crate) const fn survives(persistence: Persistence) -> &'static str {
     match persistence {
         Persistence::Process => "survives the death of a process, not of the host",
         Persistence::Msync | Persistence::CacheLines => "survives the loss of power",

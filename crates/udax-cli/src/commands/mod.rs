@@ -17,6 +17,7 @@ pub(crate) mod pins;
 pub(crate) mod release;
 pub(crate) mod rm;
 pub(crate) mod stat;
+pub(crate) mod table;
 pub(crate) mod tree;
 
 use std::path::Path;

@@ -42,6 +42,14 @@ impl Bench {
         self.dir.path().join(name.as_ref())
     }
 
+    /// The names in the directory, sorted.
+    pub(crate) fn list(&self) -> Vec<std::ffi::OsString> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    }
+
     /// The tool, to be run in the directory.
     pub(crate) fn command<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_udax"));

@@ -147,8 +147,8 @@ pub enum Problem {
     },
 
     /// The device cannot be claimed.
-    #[error("the device cannot be used")]
-    Claim(#[source] HolderError),
+    #[error("the device cannot be used: {0}")]
+    Claim(HolderError),
 
     /// The device cannot be opened.
     #[error("{name}: {source}")]

@@ -1,0 +1,152 @@
+//! Pools on tables of devices: made, used, drawn, and refused with line and column.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
+
+mod common;
+
+use std::fs;
+
+use common::{Bench, pattern};
+
+/// Devices `a.img`, `b.img` and `c.img`, with a stack `pool.table` over stripes of two of them.
+fn stack() -> Bench {
+    let bench = Bench::new();
+    for (name, len) in [("a.img", 16 << 20), ("b.img", 16 << 20), ("c.img", 20 << 20)] {
+        fs::File::create(bench.path(name)).unwrap().set_len(len).unwrap();
+    }
+    fs::write(bench.path("low.table"), "0 32MiB striped 2 2MiB a.img 0 b.img 0").unwrap();
+    let table =
+        "# two devices and a tail\n\n0 28MiB linear low.table 4MiB\n28MiB 16MiB linear c.img 0\n";
+    fs::write(bench.path("pool.table"), table).unwrap();
+    bench
+}
+
+#[test]
+fn a_pool_on_a_stack_is_used_like_any_other() {
+    let bench = stack();
+    bench.ok(&["create", "--table", "pool.table", "--label", "stacked"]);
+
+    fs::write(bench.path("file"), pattern(25 << 20)).unwrap();
+    bench.ok(&["cp", "file", "pool.table:/file"]);
+    bench.ok(&["cp", "pool.table:/file", "copy"]);
+
+    assert!(fs::read(bench.path("copy")).unwrap() == pattern(25 << 20));
+    let pool = &bench.json(&["df", "pool.table"])["pools"][0];
+    assert_eq!((&pool["label"], &pool["total"]), (&"stacked".into(), &(44 << 20).into()));
+    bench.ok(&["check", "pool.table"]);
+    bench.ok(&["rm", "pool.table:/file"]);
+}
+
+#[test]
+fn a_stack_is_drawn_as_a_tree_with_what_would_be_better() {
+    let bench = stack();
+    let shifted = "0 28MiB linear low.table 4KiB\n28MiB 4MiB error\n";
+    fs::write(bench.path("shifted.table"), shifted).unwrap();
+
+    let drawn = bench.ok(&["table", "shifted.table"]);
+    let expected = "\
+shifted.table: 32.0 MiB; direct access; survives the death of a process, not of the host
+├─ 0 B +28.0 MiB  linear, folios of 4.0 KiB at most
+│  ! line 1: no folio of 2 MiB fits, because sector 8 of device 1 lies where it is not aligned; take the device from sector 4096 on
+│  └─ 4.0 KiB +28.0 MiB of low.table: 32.0 MiB; direct access; survives the death of a process, not of the host
+│     └─ 0 B +32.0 MiB  striped, folios of 2.0 MiB at most
+│        ├─ 0 B +16.0 MiB of a.img (16.0 MiB)
+│        └─ 0 B +16.0 MiB of b.img (16.0 MiB)
+└─ 28.0 MiB +4.0 MiB  error
+";
+    assert_eq!(drawn, expected);
+
+    let facts = bench.json(&["table", "pool.table"]);
+    assert_eq!((&facts["size"], &facts["dax"]), (&(44 << 20).into(), &true.into()));
+    let line = &facts["lines"][0];
+    assert_eq!(line["largest_folio"], 2 << 20);
+    assert_eq!(line["devices"][0]["table"]["lines"][0]["devices"][1]["device"], "b.img");
+    assert!(line.get("advice").is_none());
+}
+
+#[test]
+fn a_table_can_be_drawn_while_its_devices_are_in_use() {
+    let bench = stack();
+    bench.ok(&["create", "--table", "pool.table"]);
+    let held = fs::File::open(bench.path("a.img")).unwrap();
+    held.lock().unwrap();
+
+    let busy = bench.run(&["cp", "pool.table", "pool.table:/x"]);
+
+    assert_ne!(busy.code, 0);
+    assert!(busy.stderr.contains("open in process"), "{}", busy.stderr);
+    bench.ok(&["table", "pool.table"]);
+}
+
+/// Nothing is created, and the error names line and column.
+#[test]
+fn a_bad_table_is_refused_with_line_and_column_and_creates_nothing() {
+    let bench = stack();
+    let before = bench.list();
+    let cases = [
+        (
+            "0 8MiB linear a.img 0\n12MiB 4MiB linear b.img 0",
+            "line 2, column 1: sectors 16384..24576",
+        ),
+        (
+            "0 8MiB linear a.img 0\n4MiB 4MiB linear b.img 0",
+            "line 2, column 1: sectors 8192..16384",
+        ),
+        ("0 8MiB linear a.img 1", "line 1, column 21: start on the device of 512 bytes"),
+        ("0 8MiB mirror a.img 0", "line 1, column 8: there is no target \"mirror\""),
+        ("0 32MiB linear a.img 0", "line 1, column 22: the line takes sectors 0..65536"),
+        ("0 6MiB striped 2 6KiB a.img 0 b.img 0", "line 1, column 18: chunk of 6144 bytes"),
+        ("0 8MiB linear bad.table 0", "bad.table -> bad.table; a stack has an end"),
+        ("0 8MiB linear none.img 0", "line 1, column 15: none.img: No such file"),
+        ("0 8MiB linear a.img 0\n8MiB 8MiB linear a.img 4MiB", "line 2, column 24: line 1 takes"),
+        ("\u{0}\u{1}\u{2}", "line 1, column 1"),
+    ];
+    for (text, message) in cases {
+        fs::write(bench.path("bad.table"), text).unwrap();
+        for command in [&["create", "--table", "bad.table"][..], &["table", "bad.table"]] {
+            let run = bench.run(command);
+            assert_eq!(run.code, 1, "{text}");
+            assert!(run.stderr.contains(message), "{text}: {}", run.stderr);
+        }
+    }
+    fs::remove_file(bench.path("bad.table")).unwrap();
+    assert_eq!(bench.list(), before);
+    for name in ["a.img", "b.img", "c.img"] {
+        assert!(fs::read(bench.path(name)).unwrap().iter().all(|byte| *byte == 0), "{name}");
+    }
+}
+
+#[test]
+fn a_pool_is_not_created_over_another_and_not_without_direct_access() {
+    let bench = stack();
+    bench.ok(&["create", "--table", "pool.table"]);
+
+    let again = bench.run(&["create", "--table", "pool.table"]);
+    assert_eq!(again.code, 1);
+    assert!(again.stderr.contains("`--force` would lose it"), "{}", again.stderr);
+    bench.ok(&["create", "--table", "pool.table", "--force"]);
+
+    fs::write(bench.path("zero.table"), "0 8MiB linear c.img 0\n8MiB 8MiB zero").unwrap();
+    let zero = bench.run(&["create", "--table", "zero.table", "--force"]);
+    assert_eq!(zero.code, 1);
+    let reason = "no direct access: line 2 of the table (zero)";
+    assert!(zero.stderr.contains(reason), "{}", zero.stderr);
+    assert!(bench.ok(&["table", "zero.table"]).contains(reason));
+
+    let unnamed = bench.run(&["table", "c.img"]);
+    assert!(unnamed.stderr.contains("call it c.table"), "{}", unnamed.stderr);
+}
+
+#[test]
+fn what_a_pool_stores_to_a_logged_line_is_in_the_log() {
+    let bench = stack();
+    fs::write(bench.path("logged.table"), "0 16MiB log-writes a.img a.log").unwrap();
+    bench.ok(&["create", "--table", "logged.table"]);
+
+    let log = fs::read_to_string(bench.path("a.log")).unwrap();
+
+    assert!(log.lines().any(|line| line.starts_with("store 0 0x")), "the superblock was written");
+    let kinds = ["store ", "flush ", "fence "];
+    assert!(log.lines().all(|line| kinds.iter().any(|kind| line.starts_with(kind))));
+    assert!(kinds.iter().all(|kind| log.contains(kind)), "a pool flushes and fences");
+}

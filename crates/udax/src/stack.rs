@@ -1,0 +1,322 @@
+//! Devices by the names that they have on the host: a file or device node, or a table of them.
+//!
+//! Owns the way from names to devices: which file is a table, that a table is not below itself, that
+//! a file is opened and locked once however often it is named.
+
+use std::collections::HashMap;
+use std::error::Error as StdError;
+use std::fs::File as HostFile;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use udax_dev::{
+    Advice, DaxDevice, EventSink, Mapped, Opener, PgmapDevice, Table, TableText, TextError,
+};
+use udax_mm::media::{Durability, FileMedia};
+use udax_mm::recorder::Event;
+use udax_mm::sync::{Arc, Mutex};
+use udax_mm::units::PAGE_BYTES;
+use udax_mm::{Media, MediaError, MediaFacts, MediaRange, MemoryType, Order, Pages, Pgmap};
+
+use crate::error::{Cause, Error, Result};
+use crate::lock::{LockMode, PoolLock};
+
+/// How devices are opened.
+#[derive(Clone, Debug)]
+pub(crate) struct How {
+    pub(crate) kind: MemoryType,
+    pub(crate) durability: Durability,
+    /// None: to look at only, whoever uses them.
+    pub(crate) lock: Option<LockMode>,
+    pub(crate) is_writable: bool,
+}
+
+/// A device, with what keeps others away from it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) device: Arc<dyn DaxDevice>,
+    pub(crate) locks: Vec<PoolLock>,
+    pub(crate) tree: Option<Arc<TableTree>>,
+}
+
+/// A table as it was loaded, with the names of the devices: what `udax table` draws.
+///
+/// A table is a text file whose name ends in `.table`, in the notation of `dmsetup`; see
+/// `udax table --help`. Names in it are relative to the directory of the table. One that ends in
+/// `.table` is another table.
+///
+/// # Examples
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let dir = tempfile::tempdir()?;
+/// std::fs::File::create(dir.path().join("a.img"))?.set_len(8 << 20)?;
+/// std::fs::write(dir.path().join("pool.table"), "0 4MiB linear a.img 0\n4MiB 2MiB linear a.img 6MiB")?;
+/// let tree = udax::TableTree::open(dir.path().join("pool.table"))?;
+/// assert_eq!(tree.len, 6 << 20);
+/// assert_eq!(tree.lines[1].members[0].name, "a.img");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TableTree {
+    /// The file.
+    pub path: PathBuf,
+    /// Bytes of all lines.
+    pub len: u64,
+    /// Why it has no direct access, if it has none.
+    pub no_dax: Option<String>,
+    /// What the memory below promises.
+    pub facts: MediaFacts,
+    /// The lines, in order.
+    pub lines: Vec<TreeLine>,
+}
+
+/// One line of a [`TableTree`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TreeLine {
+    /// Its first byte.
+    pub start: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// The name of its target.
+    pub target: &'static str,
+    /// The largest folio that fits, if there is memory.
+    pub largest_folio: Option<Order>,
+    /// What keeps larger ones out, and what would help.
+    pub advice: Option<Advice>,
+    /// The devices below.
+    pub members: Vec<TreeMember>,
+}
+
+/// A device below a line of a [`TableTree`].
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TreeMember {
+    /// Its name, as it is written.
+    pub name: String,
+    /// Its first byte that the line takes.
+    pub from: u64,
+    /// How many bytes the line takes.
+    pub len: u64,
+    /// All its bytes.
+    pub size: u64,
+    /// The table, if it is one.
+    pub below: Option<Arc<TableTree>>,
+}
+
+/// Why a device that a table names cannot be opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("the table is below itself: {0}; a stack has an end")]
+    Loop(String),
+    #[error("{0} bytes are no whole number of pages of 4 KiB; make the file {1} bytes long")]
+    PartialPages(u64, u64),
+    #[error("the file is empty; give it a size, as by `truncate -s 1G`")]
+    Empty,
+    #[error("this is a directory")]
+    Directory,
+    #[error("{0}")]
+    Table(TextError),
+    #[error(transparent)]
+    Other(#[from] Cause),
+}
+
+type Boxed = Box<dyn StdError + Send + Sync>;
+
+/// Opens the devices of a stack.
+struct Walk<'h> {
+    how: &'h How,
+    /// The tables on the way down.
+    above: Vec<PathBuf>,
+    devices: HashMap<PathBuf, (Arc<dyn DaxDevice>, Option<Arc<TableTree>>)>,
+    locks: Vec<PoolLock>,
+}
+
+/// Opens what one table names.
+struct Level<'w, 'h> {
+    walk: &'w mut Walk<'h>,
+    dir: PathBuf,
+    /// What each device is called here.
+    names: Vec<(Arc<dyn DaxDevice>, String, Option<Arc<TableTree>>)>,
+}
+
+/// A file to which events go, one line each.
+#[derive(Debug)]
+struct EventLog {
+    file: Mutex<HostFile>,
+}
+
+impl TableTree {
+    /// Reads the table at `path`, and what is below it. Nothing is claimed, locked or changed, so
+    /// the devices may be in use.
+    ///
+    /// # Errors
+    ///
+    /// Of kind [`BadTable`](crate::ErrorKind::BadTable), with line and column, if the table is wrong;
+    /// else why it cannot be read.
+    pub fn open(path: impl AsRef<Path>) -> Result<Arc<TableTree>> {
+        let path = path.as_ref();
+        let (kind, durability) = (MemoryType::FsDax, Durability::Process);
+        let how = How { kind, durability, lock: None, is_writable: false };
+        let opened = open_table(path, &how)?;
+        Ok(opened.tree.expect("a table has a tree"))
+    }
+}
+
+/// Whether `path` names a table.
+pub(crate) fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "table")
+}
+
+/// Opens the table at `path`.
+pub(crate) fn open_table(path: &Path, how: &How) -> Result<Opened> {
+    let (above, devices) = (Vec::new(), HashMap::new());
+    let mut walk = Walk { how, above, devices, locks: Vec::new() };
+    match walk.table(path) {
+        Ok((device, tree)) => Ok(Opened { device, locks: walk.locks, tree: Some(tree) }),
+        Err(OpenError::Table(error)) => Err(Error::new(path, Cause::Table(error))),
+        Err(OpenError::Other(cause)) => Err(Error::new(path, cause)),
+        Err(other) => Err(Error::new(path, Cause::Host(std::io::Error::other(other)))),
+    }
+}
+
+impl Walk<'_> {
+    /// The device `name`, relative to `dir`.
+    fn device(
+        &mut self,
+        dir: &Path,
+        name: &str,
+    ) -> Result<(Arc<dyn DaxDevice>, Option<Arc<TableTree>>), OpenError> {
+        let path = dir.join(name);
+        let canonical = path.canonicalize().map_err(Cause::from)?;
+        if let Some(found) = self.devices.get(&canonical) {
+            return Ok(found.clone());
+        }
+        let opened = if is_table(&path) {
+            let (device, tree) = self.table(&path)?;
+            (device, Some(tree))
+        } else {
+            (self.leaf(&path)?, None)
+        };
+        self.devices.insert(canonical, opened.clone());
+        Ok(opened)
+    }
+
+    fn table(&mut self, path: &Path) -> Result<(Arc<dyn DaxDevice>, Arc<TableTree>), OpenError> {
+        let canonical = path.canonicalize().map_err(Cause::from)?;
+        if let Some(first) = self.above.iter().position(|above| *above == canonical) {
+            let mut way: Vec<String> = self.above[first..].iter().map(|p| file_name(p)).collect();
+            way.push(file_name(&canonical));
+            return Err(OpenError::Loop(way.join(" -> ")));
+        }
+        let text = std::fs::read(path).map_err(Cause::from)?;
+        let text = TableText::parse(&text).map_err(OpenError::Table)?;
+        let dir = canonical.parent().unwrap_or(Path::new("/")).to_owned();
+        self.above.push(canonical);
+        let mut level = Level { walk: self, dir, names: Vec::new() };
+        let table = text.open(&mut level).map_err(OpenError::Table)?;
+        let tree = Arc::new(tree(path, &table, &level.names));
+        self.above.pop();
+        let mapped = Mapped::new(table).map_err(|error| OpenError::Table(text.located(error)))?;
+        Ok((Arc::new(mapped), tree))
+    }
+
+    /// A file or a device node.
+    fn leaf(&mut self, path: &Path) -> Result<Arc<dyn DaxDevice>, OpenError> {
+        let is_writable = self.how.is_writable;
+        let host = HostFile::options().read(true).write(is_writable).open(path);
+        let host = host.map_err(Cause::from)?;
+        let metadata = host.metadata().map_err(Cause::from)?;
+        if metadata.is_dir() {
+            return Err(OpenError::Directory);
+        }
+        if let Some(mode) = self.how.lock {
+            self.locks.push(PoolLock::acquire(&host, mode)?);
+        }
+        let media =
+            FileMedia::from_file(host, self.how.durability).map_err(|error| match error {
+                MediaError::Empty => OpenError::Empty,
+                MediaError::PartialPage { len, page } => {
+                    let page = u64::try_from(page).expect("a page fits 64 bits");
+                    OpenError::PartialPages(len, len.next_multiple_of(page))
+                }
+                error => Cause::from(error).into(),
+            })?;
+        Ok(device(media, self.how.kind.clone())?)
+    }
+}
+
+impl Opener for Level<'_, '_> {
+    fn device(&mut self, name: &str) -> Result<Arc<dyn DaxDevice>, Boxed> {
+        let (device, tree) = self.walk.device(&self.dir, name)?;
+        self.names.push((Arc::clone(&device), name.to_owned(), tree));
+        Ok(device)
+    }
+
+    fn log(&mut self, name: &str) -> Result<Arc<dyn EventSink>, Boxed> {
+        if !self.walk.how.is_writable {
+            // To look at, or to read: there is nothing to record.
+            let nowhere: Arc<Mutex<Vec<Event>>> = Arc::default();
+            return Ok(nowhere);
+        }
+        let file = HostFile::options().create(true).append(true).open(self.dir.join(name))?;
+        Ok(Arc::new(EventLog { file: Mutex::new(file) }))
+    }
+}
+
+impl EventSink for EventLog {
+    fn record(&self, event: Event) {
+        // A full disk must not stop the pool; the log ends where it could not go on.
+        if let Err(error) = writeln!(self.file.lock(), "{event}") {
+            tracing::warn!(%error, "an event of a log-writes line was not recorded");
+        }
+    }
+}
+
+/// A device over all of a medium.
+pub(crate) fn device(media: FileMedia, kind: MemoryType) -> Result<Arc<dyn DaxDevice>, Cause> {
+    let pages = Pages(media.len() / PAGE_BYTES);
+    let range = MediaRange { media: Arc::new(media), start: 0, pages };
+    Ok(Arc::new(PgmapDevice::new(Pgmap::new(vec![range], kind)?)))
+}
+
+fn tree(
+    path: &Path,
+    table: &Table,
+    names: &[(Arc<dyn DaxDevice>, String, Option<Arc<TableTree>>)],
+) -> TableTree {
+    let (advice, orders) = (table.advice(), table.largest_orders());
+    let member = |member: &udax_dev::Member, pages: Pages| {
+        let named = names.iter().find(|(device, ..)| Arc::ptr_eq(device, &member.device));
+        let (_, name, below) = named.expect("the table was made of what was named");
+        TreeMember {
+            name: name.clone(),
+            from: member.from.byte(),
+            len: pages.bytes(),
+            size: member.device.size().bytes(),
+            below: below.clone(),
+        }
+    };
+    let line = |(number, line): (usize, &udax_dev::Line)| TreeLine {
+        start: line.start.byte(),
+        len: line.pages.bytes(),
+        target: line.target.name(),
+        largest_folio: orders[number],
+        advice: advice.iter().find(|advice| advice.line == number + 1).cloned(),
+        members: line.target.members().iter().map(|m| member(m, line.pages_below())).collect(),
+    };
+    TableTree {
+        path: path.to_owned(),
+        len: table.size().bytes(),
+        no_dax: table.dax().err().map(|why| why.reason.to_string()),
+        facts: table.facts(),
+        lines: table.lines().iter().enumerate().map(line).collect(),
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
