@@ -14,9 +14,11 @@ use udax_mm::sync::{Arc, Weak, mpsc};
 use udax_mm::{DeviceOff, Order, Pages, PgmapOff, PinInfo, PinKind, PinOwner, PinTerm, Wait};
 
 /// Lines of one device each: (pages, device, from); no device is the `error` target.
-fn table(lines: &[(u64, Option<&Arc<dyn DaxDevice>>, u64)]) -> Table {
+type Row<'a> = (u64, Option<&'a Arc<dyn DaxDevice>>, u64);
+
+fn table(lines: &[Row<'_>]) -> Table {
     let mut start = DeviceOff(0);
-    let line = |&(pages, device, from): &(u64, Option<&Arc<dyn DaxDevice>>, u64)| {
+    let line = |&(pages, device, from): &Row<'_>| {
         let target = match device {
             Some(device) => Target::Linear(Linear::new(Arc::clone(device), DeviceOff(from))),
             None => Target::Error,
