@@ -104,31 +104,27 @@ impl Progress<'_> {
         let mut at = pages.start;
         while at < pages.end {
             let (leaf, value) = self.pgmap.pgmap().table().leaf(at);
-            let part = at..leaf.pages().end.min(pages.end);
             if value.is_idle() {
-                at = self.claim(part)?;
+                at = self.claim(at..pages.end, leaf.order());
             } else if value.is_claimed() {
                 return Err(RequestError::Busy(at));
             } else {
-                at = self.defer(part, limbo)?;
+                at = self.defer(at..leaf.pages().end.min(pages.end), limbo)?;
             }
         }
         Ok(())
     }
 
-    /// Claims the first block of `pages`. Returns where to go on: behind it, or, if somebody was
-    /// faster, at the same place.
-    fn claim(&mut self, pages: Range<PgmapOff>) -> Result<PgmapOff, RequestError> {
-        let at = pages.start;
-        let block = self.pgmap.pgmap().ranges().largest_block(&pages, Order::Pud);
-        match self.pgmap.claim(block.pages()) {
-            Ok(span) => {
-                self.add_idle(span);
-                Ok(block.pages().end)
-            }
-            Err(RequestError::Busy(_) | RequestError::Poisoned(_)) => Ok(at),
-            Err(other) => Err(other),
+    /// Claims what is idle from the start of `pages` on, in blocks of `order` at most. Returns where to
+    /// go on: behind it, or, if somebody was faster, at the same place.
+    fn claim(&mut self, pages: Range<PgmapOff>, order: Order) -> PgmapOff {
+        let run = self.pgmap.pgmap().ranges().largest_run(&pages, order);
+        let claimed = self.pgmap.pgmap().table().claim(run);
+        let end = run.nth(claimed).head();
+        if claimed > 0 {
+            self.add_idle(IdleSpan::claimed(self.pgmap.clone(), pages.start..end));
         }
+        end
     }
 
     fn add_idle(&mut self, span: IdleSpan) {

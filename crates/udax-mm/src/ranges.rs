@@ -3,7 +3,7 @@
 //! This file owns the addresses and nothing that changes.
 
 use crate::active::Lease;
-use crate::block::{Block, Run};
+use crate::block::Run;
 use crate::media::{Media, MediaFacts, MediaRange, Persistence};
 use crate::pgmap::PgmapError;
 use crate::sync::Arc;
@@ -76,12 +76,8 @@ impl Ranges {
     }
 
     /// The largest block, of `largest` at most, that starts where `pages` do, ends within them, and
-    /// lies in one medium.
-    pub(crate) fn largest_block(&self, pages: &Range<PgmapOff>, largest: Order) -> Block {
-        self.largest_run(pages, largest).first()
-    }
-
-    /// That block, and those of its order behind it that lie in `pages` and the same medium.
+    /// lies in one medium, and those of its order behind it that lie in `pages`, the same medium and the
+    /// same block above.
     pub(crate) fn largest_run(&self, pages: &Range<PgmapOff>, largest: Order) -> Run {
         let at = pages.start;
         let room = pages.end.since(at).min(self.contiguous(at));

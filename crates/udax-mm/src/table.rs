@@ -151,7 +151,7 @@ impl Table {
             assert!(block.head() == at && block.end() <= pages.end, "a claim covers whole leaves");
             at = match block.order() {
                 Order::Base => self.retire_pages(Run::within(&(at..pages.end), Order::Base)),
-                _ => self.retire_block(block),
+                order => self.retire_blocks(Run::within(&(at..pages.end), order)),
             };
         }
     }
@@ -310,16 +310,22 @@ impl Table {
         run.end()
     }
 
-    /// Gives up the claim of a block. Returns where it ends.
-    fn retire_block(&self, block: Block) -> PgmapOff {
-        match self.word(block).retire_block() {
-            Retire::Idle => self.lower_above(block, 1),
-            Retire::Poisoned => {
-                self.split_leaf(block);
-                self.retire(block.pages());
+    /// Gives up the claims of blocks, up to the first that is divided. Returns where they end.
+    fn retire_blocks(&self, run: Run) -> PgmapOff {
+        let mut retired = 0;
+        let mut last = Retire::Idle;
+        for word in self.words(run) {
+            last = word.retire_block();
+            match last {
+                Retire::Idle => retired += 1,
+                Retire::Poisoned | Retire::Split => break,
             }
         }
-        block.end()
+        self.lower_above(run.first(), retired);
+        if let Retire::Poisoned = last {
+            self.split_leaf(run.nth(retired));
+        }
+        run.nth(retired).head()
     }
 
     /// Divides a claimed leaf into the leaves one level below.
@@ -431,5 +437,24 @@ mod tests {
         table.poison(PgmapOff(9));
         assert_eq!(table.join(block), Err(RequestError::Poisoned(PgmapOff(9))));
         assert_eq!(table.leaf(PgmapOff(9)).0.order(), Order::Base);
+    }
+
+    #[test]
+    fn a_claim_is_given_up_whatever_its_blocks_have_become() {
+        let blocks = Run::within(&PgmapOff(0).span(Order::Pud.pages()), Order::Pmd);
+        let table = Table::new(Order::Pud.pages(), First::FOLIO).expect("memory for 2^18 words");
+        assert!(table.claim(blocks) == blocks.len());
+        table.split(blocks.nth(2).pages(), Order::Base);
+        let failed = blocks.nth(5).head();
+        table.poison(failed);
+
+        table.retire(blocks.first().head()..blocks.end());
+
+        let busy = table.leaves(blocks.first().head()..blocks.end());
+        let busy = busy.filter(|(_, value)| !value.is_idle()).map(|(leaf, _)| leaf.head());
+        assert_eq!(busy.collect::<Vec<_>>(), [failed]);
+        assert!(matches!(table.clear_poison(failed), Cure::Done));
+        let above = Block::covering(failed, Order::Pud);
+        assert!(table.word(above).load().is_idle(), "rule 4: no child is busy, so it is not");
     }
 }

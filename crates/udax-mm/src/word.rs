@@ -38,6 +38,8 @@ pub(crate) enum Retire {
     Idle,
     /// The word stays as it was but for the claim: poison keeps the page from being idle.
     Poisoned,
+    /// The words below hold the claim.
+    Split,
 }
 
 /// What a put left to do.
@@ -197,12 +199,14 @@ impl PageWord {
         if before.is_poisoned() { Retire::Poisoned } else { Retire::Idle }
     }
 
-    /// claimed -> idle, of the word of a block. A block with a poisoned page stays claimed.
+    /// claimed -> idle, of the word of a block. One with a poisoned page stays claimed, and one that is
+    /// split stays as it is.
     ///
     /// Release pairs with the Acquire in `claim` and `raise`.
     pub(crate) fn retire_block(&self) -> Retire {
         match self.0.compare_exchange(CLAIMED, 0, Ordering::Release, Ordering::Relaxed) {
             Ok(_) => Retire::Idle,
+            Err(found) if Value(found).is_split() => Retire::Split,
             Err(found) => {
                 assert!(found == CLAIMED | POISONED, "I-10: only a claim is retired");
                 Retire::Poisoned
