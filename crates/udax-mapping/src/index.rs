@@ -306,11 +306,8 @@ impl Index {
         let mut state = self.state.lock();
         let mut cut = Vec::new();
         state.slots.remove_range(range, |head, word| {
-            assert!(!word.is_locked(), "I-28: nobody locks an entry without the layout lock");
-            let block = head.span(word.order().pages());
-            let is_cut = block.start < range.start || range.end < block.end;
-            if is_cut && (word.is_dirty() || word.kind() == Kind::Zero) {
-                cut.push((block, word));
+            if word.is_dirty() || word.kind() == Kind::Zero {
+                cut.push((head.span(word.order().pages()), word));
             }
         });
         for (block, word) in cut {

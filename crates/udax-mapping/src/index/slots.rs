@@ -1,25 +1,26 @@
 //! Where the entries of an index are kept: one level for each order.
 //!
 //! Owns the storage and the look-up, and keeps I-22: entries are aligned, and none lies inside
-//! another. It takes memory for what is touched: a node of 64 entries for pages, a number for each
-//! larger block.
+//! another. It takes memory for what is touched: nodes of 64 entries.
 
 use super::word::Word;
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use udax_mm::{FileIndex, Order};
 
-/// Entries of order 0 in one node. A file is touched in runs, and a node is freed as a whole.
+/// Entries in one node. A file is touched in runs, and a node is freed as a whole.
 const NODE: u64 = 64;
 
-/// Every entry of a file.
-#[derive(Debug, Default)]
-pub(super) struct Slots {
-    /// By index / 64.
-    pages: BTreeMap<u64, Box<Node>>,
-    /// By first index.
-    pmds: BTreeMap<FileIndex, Word>,
-    puds: BTreeMap<FileIndex, Word>,
+/// Every entry of a file, in the order of [`Order::ALL`].
+#[derive(Debug)]
+pub(super) struct Slots([Level; 3]);
+
+/// The entries of one order.
+#[derive(Debug)]
+struct Level {
+    order: Order,
+    /// By the number of the first block of this order, over 64.
+    nodes: BTreeMap<u64, Box<Node>>,
 }
 
 #[derive(Debug)]
@@ -32,16 +33,7 @@ struct Node {
 impl Slots {
     /// The entry that covers `index`, with its first index.
     pub(super) fn covering(&self, index: FileIndex) -> Option<(FileIndex, Word)> {
-        let larger = [(Order::Pud, &self.puds), (Order::Pmd, &self.pmds)];
-        for (order, blocks) in larger {
-            let head = index.align_down(order);
-            if let Some(&word) = blocks.get(&head) {
-                return Some((head, word));
-            }
-        }
-        let node = self.pages.get(&(index.0 / NODE))?;
-        let word = node.words[slot(index)];
-        (!word.is_absent()).then_some((index, word))
+        self.0.iter().rev().find_map(|level| level.covering(index))
     }
 
     /// The first entry that covers an index of `range`.
@@ -54,76 +46,29 @@ impl Slots {
 
     /// The first entry that starts in `range`.
     fn first_from(&self, range: &Range<FileIndex>) -> Option<(FileIndex, Word)> {
-        let page = self.first_page(range);
-        let block = |blocks: &BTreeMap<FileIndex, Word>| {
-            blocks.range(range.clone()).next().map(|(&head, &word)| (head, word))
-        };
-        let found = [page, block(&self.pmds), block(&self.puds)];
-        found.into_iter().flatten().min_by_key(|(head, _)| *head)
-    }
-
-    fn first_page(&self, range: &Range<FileIndex>) -> Option<(FileIndex, Word)> {
-        let nodes = self.pages.range(range.start.0 / NODE..=(range.end.0 - 1) / NODE);
-        for (&number, node) in nodes {
-            let used = node.used & within(number, range);
-            if used != 0 {
-                let at = u64::from(used.trailing_zeros());
-                let index = FileIndex(number * NODE + at);
-                return Some((index, node.words[slot(index)]));
-            }
-        }
-        None
+        let found = self.0.iter().filter_map(|level| level.first_from(range));
+        found.min_by_key(|(head, _)| *head)
     }
 
     /// Puts an entry at `head`, or changes the one there. It has the size that `word` says.
     pub(super) fn set(&mut self, head: FileIndex, word: Word) {
         assert!(head.is_aligned(word.order()), "I-22: an entry is aligned to its size");
-        match word.order() {
-            Order::Pud => drop(self.puds.insert(head, word)),
-            Order::Pmd => drop(self.pmds.insert(head, word)),
-            Order::Base => self.pages.entry(head.0 / NODE).or_default().set(head, word),
-        }
+        self.level(word.order()).set(head, word);
     }
 
     /// Removes the entry of `order` at `head`.
     pub(super) fn remove(&mut self, head: FileIndex, order: Order) {
-        match order {
-            Order::Pud => drop(self.puds.remove(&head)),
-            Order::Pmd => drop(self.pmds.remove(&head)),
-            Order::Base => self.remove_page(head),
-        }
+        self.level(order).remove(head);
     }
 
-    fn remove_page(&mut self, index: FileIndex) {
-        let number = index.0 / NODE;
-        let Some(node) = self.pages.get_mut(&number) else { return };
-        node.set(index, Word::default());
-        if node.used == 0 {
-            self.pages.remove(&number);
-        }
-    }
-
-    /// Removes every entry that overlaps `range`, and tells `removed` of each.
+    /// Removes every entry that overlaps `range`, and tells `cut` of each that reaches outside. None of
+    /// them is locked.
     pub(super) fn remove_range(
         &mut self,
         range: &Range<FileIndex>,
-        mut removed: impl FnMut(FileIndex, Word),
+        mut cut: impl FnMut(FileIndex, Word),
     ) {
-        if range.is_empty() {
-            return;
-        }
-        for (order, blocks) in [(Order::Pud, &mut self.puds), (Order::Pmd, &mut self.pmds)] {
-            let overlapping = range.start.align_down(order)..range.end;
-            blocks
-                .extract_if(overlapping, |_, _| true)
-                .for_each(|(head, word)| removed(head, word));
-        }
-        let numbers = range.start.0 / NODE..=(range.end.0 - 1) / NODE;
-        let emptied = self.pages.extract_if(numbers, |&number, node| {
-            node.drain(number, range, &mut removed);
-            node.used == 0
-        });
-        emptied.for_each(drop);
+        self.0.iter_mut().for_each(|level| level.remove_range(range, &mut cut));
     }
 
     /// Calls `change` for each entry that overlaps `range`; what it returns takes its place.
@@ -132,51 +77,137 @@ impl Slots {
         range: &Range<FileIndex>,
         mut change: impl FnMut(FileIndex, Word) -> Word,
     ) {
-        if range.is_empty() {
-            return;
-        }
-        for (order, blocks) in [(Order::Pud, &mut self.puds), (Order::Pmd, &mut self.pmds)] {
-            for (&head, word) in blocks.range_mut(range.start.align_down(order)..range.end) {
-                *word = change(head, *word);
-            }
-        }
-        let numbers = range.start.0 / NODE..=(range.end.0 - 1) / NODE;
-        for (&number, node) in self.pages.range_mut(numbers) {
-            let mut used = node.used & within(number, range);
-            while used != 0 {
-                let index = FileIndex(number * NODE + u64::from(used.trailing_zeros()));
-                used &= used - 1;
-                let word = &mut node.words[slot(index)];
-                *word = change(index, *word);
-            }
-        }
+        self.0.iter_mut().for_each(|level| level.update_range(range, &mut change));
     }
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         *self = Slots::default();
     }
+
+    fn level(&mut self, order: Order) -> &mut Level {
+        let [base, pmd, pud] = &mut self.0;
+        match order {
+            Order::Base => base,
+            Order::Pmd => pmd,
+            Order::Pud => pud,
+        }
+    }
+}
+
+impl Default for Slots {
+    fn default() -> Slots {
+        Slots(Order::ALL.map(|order| Level { order, nodes: BTreeMap::new() }))
+    }
+}
+
+impl Level {
+    fn covering(&self, index: FileIndex) -> Option<(FileIndex, Word)> {
+        let number = self.number(index);
+        let word = self.nodes.get(&(number / NODE))?.words[slot(number)];
+        (!word.is_absent()).then_some((self.head(number), word))
+    }
+
+    fn first_from(&self, range: &Range<FileIndex>) -> Option<(FileIndex, Word)> {
+        let numbers = self.ceil(range.start)..self.ceil(range.end);
+        let nodes = (!numbers.is_empty()).then(|| self.nodes.range(nodes_of(&numbers)))?;
+        nodes.into_iter().find_map(|(&node, of)| {
+            let used = of.used & within(node, &numbers);
+            let number = node * NODE + u64::from(used.trailing_zeros());
+            (used != 0).then(|| (self.head(number), of.words[slot(number)]))
+        })
+    }
+
+    fn set(&mut self, head: FileIndex, word: Word) {
+        let number = self.number(head);
+        self.nodes.entry(number / NODE).or_default().set(number, word);
+    }
+
+    fn remove(&mut self, head: FileIndex) {
+        let number = self.number(head);
+        let Some(node) = self.nodes.get_mut(&(number / NODE)) else { return };
+        node.set(number, Word::default());
+        if node.used == 0 {
+            self.nodes.remove(&(number / NODE));
+        }
+    }
+
+    fn remove_range(&mut self, range: &Range<FileIndex>, cut: &mut impl FnMut(FileIndex, Word)) {
+        let Some(numbers) = self.overlapping(range) else { return };
+        let (first, last) = (self.around(range.start), self.around(range.end));
+        let last = last.filter(|(head, _)| *head >= range.start);
+        first.into_iter().chain(last).for_each(|(head, word)| cut(head, word));
+        let emptied = self.nodes.extract_if(nodes_of(&numbers), |&node, of| {
+            assert!(!of.is_locked(), "I-28: nobody locks an entry without the layout lock");
+            let removed = of.used & within(node, &numbers);
+            // A node that goes is not emptied before.
+            if removed != of.used {
+                of.each_in(node, &numbers, &mut |_, word| *word = Word::default());
+            }
+            of.used &= !removed;
+            of.used == 0
+        });
+        emptied.for_each(drop);
+    }
+
+    /// The entry that `at` lies inside of, and not at its start.
+    fn around(&self, at: FileIndex) -> Option<(FileIndex, Word)> {
+        self.covering(at).filter(|(head, _)| *head < at)
+    }
+
+    fn update_range(
+        &mut self,
+        range: &Range<FileIndex>,
+        change: &mut impl FnMut(FileIndex, Word) -> Word,
+    ) {
+        let Some(numbers) = self.overlapping(range) else { return };
+        let order = self.order;
+        for (&node, of) in self.nodes.range_mut(nodes_of(&numbers)) {
+            of.each_in(node, &numbers, &mut |number, word| {
+                *word = change(head(number, order), *word);
+            });
+        }
+    }
+
+    /// The numbers of the blocks that overlap `range`; None if it is empty.
+    fn overlapping(&self, range: &Range<FileIndex>) -> Option<Range<u64>> {
+        let numbers = self.number(range.start)..self.ceil(range.end);
+        (!range.is_empty()).then_some(numbers)
+    }
+
+    /// The number of the block that covers `index`.
+    fn number(&self, index: FileIndex) -> u64 {
+        index.0 >> self.order.get()
+    }
+
+    /// How many blocks start before `index`.
+    fn ceil(&self, index: FileIndex) -> u64 {
+        index.0.div_ceil(self.order.pages().0)
+    }
+
+    fn head(&self, number: u64) -> FileIndex {
+        head(number, self.order)
+    }
 }
 
 impl Node {
-    fn set(&mut self, index: FileIndex, word: Word) {
-        let bit = 1 << (index.0 % NODE);
-        self.words[slot(index)] = word;
+    fn set(&mut self, number: u64, word: Word) {
+        let bit = 1 << (number % NODE);
+        self.words[slot(number)] = word;
         self.used = if word.is_absent() { self.used & !bit } else { self.used | bit };
     }
 
-    fn drain(
-        &mut self,
-        number: u64,
-        range: &Range<FileIndex>,
-        removed: &mut impl FnMut(FileIndex, Word),
-    ) {
-        let mut taken = self.used & within(number, range);
-        self.used &= !taken;
-        while taken != 0 {
-            let index = FileIndex(number * NODE + u64::from(taken.trailing_zeros()));
-            taken &= taken - 1;
-            removed(index, std::mem::take(&mut self.words[slot(index)]));
+    fn is_locked(&self) -> bool {
+        self.words.iter().fold(false, |is_locked, word| is_locked | word.is_locked())
+    }
+
+    /// Shows the entries whose numbers lie in `numbers`.
+    fn each_in(&mut self, node: u64, numbers: &Range<u64>, show: &mut impl FnMut(u64, &mut Word)) {
+        let mut used = self.used & within(node, numbers);
+        while used != 0 {
+            let number = node * NODE + u64::from(used.trailing_zeros());
+            used &= used - 1;
+            show(number, &mut self.words[slot(number)]);
         }
     }
 }
@@ -187,15 +218,25 @@ impl Default for Node {
     }
 }
 
-fn slot(index: FileIndex) -> usize {
-    usize::try_from(index.0 % NODE).expect("less than 64")
+/// The first page of block `number` of `order`.
+fn head(number: u64, order: Order) -> FileIndex {
+    FileIndex(number * order.pages().0)
 }
 
-/// The bits of node `number` whose indices lie in `range`.
-fn within(number: u64, range: &Range<FileIndex>) -> u64 {
-    let first = number * NODE;
-    let from = range.start.0.saturating_sub(first);
-    let to = range.end.0.saturating_sub(first);
+/// The nodes that hold `numbers`, of which there is one at least.
+fn nodes_of(numbers: &Range<u64>) -> RangeInclusive<u64> {
+    numbers.start / NODE..=(numbers.end - 1) / NODE
+}
+
+fn slot(number: u64) -> usize {
+    usize::try_from(number % NODE).expect("less than 64")
+}
+
+/// The bits of node `node` whose numbers lie in `numbers`.
+fn within(node: u64, numbers: &Range<u64>) -> u64 {
+    let first = node * NODE;
+    let from = numbers.start.saturating_sub(first);
+    let to = numbers.end.saturating_sub(first);
     let below = |count: u64| if count >= NODE { u64::MAX } else { (1 << count) - 1 };
     below(to) & !below(from)
 }
@@ -255,12 +296,14 @@ mod tests {
         }
         slots.set(FileIndex(512), Word::zero(Order::Pmd));
         slots.set(FileIndex(1024), Word::zero(Order::Pmd));
-        let mut removed = Vec::new();
+        let mut cut = Vec::new();
 
-        slots.remove_range(&(FileIndex(10)..FileIndex(1000)), |head, _| removed.push(head.0));
+        slots.remove_range(&(FileIndex(10)..FileIndex(1000)), |head, _| cut.push(head.0));
 
-        removed.sort_unstable();
-        assert_eq!(removed, [10, 100, 512]);
+        assert_eq!(cut, [512], "only this one reaches outside");
+        slots.remove_range(&(FileIndex(1030)..FileIndex(1040)), |head, _| cut.push(head.0));
+        assert_eq!(cut, [512, 1024], "each is told of once");
+        slots.set(FileIndex(1024), Word::zero(Order::Pmd));
         assert_eq!(heads(&slots, 0, u64::MAX), [9, 1024, 2000]);
     }
 
@@ -270,6 +313,9 @@ mod tests {
         slots.set(FileIndex(7), page(7));
         slots.remove(FileIndex(7), Order::Base);
 
-        assert!(slots.pages.is_empty(), "F-56: memory for what is touched");
+        assert!(
+            slots.0.iter().all(|level| level.nodes.is_empty()),
+            "F-56: memory for what is touched"
+        );
     }
 }
