@@ -8,11 +8,11 @@ use crate::FsError;
 use crate::alloc::Extent;
 use crate::entry::{Entry, Place};
 use crate::graft::{Builder, Grown, Piece};
-use crate::num::to_usize;
+use crate::node::{Node, Same};
 use crate::ranges::Ranges;
 use crate::store::{Fresh, Store};
 use crate::stored::{Dirty, Object, Stored};
-use crate::tree::{Tree, entry_byte, load_node};
+use crate::tree::{Tree, entry_byte};
 use std::ops::Range;
 use udax_mm::{DeviceOff, FileIndex, Pages};
 
@@ -75,7 +75,11 @@ impl Tree {
             nodes: Ranges::default(),
         };
         let mut tree = *self;
-        match cutter.cut(self.root, self.root_place())? {
+        let place = self.root_place();
+        let meets = place.range().start < range.end.0 && range.start.0 < place.range().end;
+        let after =
+            if meets { cutter.cut(&Same::one(self.root(store)?, place))? } else { After::Same };
+        match after {
             After::Same => {}
             After::Hole => (tree.root, tree.depth) = (0, 0),
             After::Changed(root) => tree.root = root,
@@ -92,21 +96,18 @@ impl<S> Stored<Cut, S> {
 }
 
 impl Cutter<'_> {
-    /// Cuts what `raw` covers. Levels fall by one with each call.
-    fn cut(&mut self, raw: u64, place: Place) -> Result<After, FsError> {
-        let own = place.range();
-        if own.end <= self.range.start || self.range.end <= own.start {
-            return Ok(After::Same);
-        }
-        match Entry::decode(raw, &place, self.store.geometry())? {
+    /// Cuts what entries cover, which lie in the range as a whole if they are several. Levels fall by
+    /// one with each call.
+    fn cut(&mut self, same: &Same) -> Result<After, FsError> {
+        match same.entry {
             Entry::Hole => Ok(After::Same),
-            Entry::Data(page) => self.cut_data(page, place),
-            Entry::Node(node) => self.cut_node(node, place),
+            Entry::Data(page) => self.cut_data(page, same),
+            Entry::Node(node) => self.cut_node(node, same.place),
         }
     }
 
-    fn cut_data(&mut self, page: DeviceOff, place: Place) -> Result<After, FsError> {
-        let own = place.range();
+    fn cut_data(&mut self, page: DeviceOff, same: &Same) -> Result<After, FsError> {
+        let own = same.range();
         let piece = |indices: Range<u64>| Piece {
             index: indices.start,
             extent: Extent::of(
@@ -121,31 +122,43 @@ impl Cutter<'_> {
         if kept.is_empty() {
             return Ok(After::Hole);
         }
-        Ok(After::Changed(self.builder.build(place, &kept)?))
+        assert!(same.count == 1, "tree: of several entries none is cut in two");
+        Ok(After::Changed(self.builder.build(same.place, &kept)?))
     }
 
-    fn cut_node(&mut self, node: DeviceOff, place: Place) -> Result<After, FsError> {
-        let mut entries = load_node(self.store, node)?;
-        let mut edits = Vec::new();
-        let mut is_changed = false;
-        for number in place.children(&self.range) {
-            let raw = &mut entries[to_usize(number)];
-            match self.cut(*raw, place.child(number))? {
-                After::Same if *raw != 0 => continue,
+    fn cut_node(&mut self, device: DeviceOff, place: Place) -> Result<After, FsError> {
+        let mut node = Node::load(self.store, device, place)?;
+        let (children, whole) = (place.children(&self.range), place.whole_children(&self.range));
+        let (mut edits, mut is_changed) = (Vec::new(), false);
+        let mut number = children.start;
+        while number < children.end {
+            let end = if whole.contains(&number) { whole.end } else { number + 1 };
+            let same = node.same(number..end)?;
+            let numbers = number..number + same.count;
+            number = numbers.end;
+            let raw = match self.cut(&same)? {
+                After::Same if same.entry != Entry::Hole => continue,
                 // A hole is written as well, so that what is cut stays one run of zeros.
-                After::Same => {}
-                After::Hole => (*raw, is_changed) = (0, true),
-                After::Changed(new) => (*raw, is_changed) = (new, true),
-            }
-            edits.push((entry_byte(node, number), *raw));
+                After::Same => 0,
+                After::Hole => {
+                    is_changed = true;
+                    0
+                }
+                After::Changed(new) => {
+                    is_changed = true;
+                    new
+                }
+            };
+            node.fill(&numbers, raw);
+            edits.push(numbers);
         }
-        if entries.iter().all(|&raw| raw == 0) {
-            self.nodes.insert(node.0..node.0 + 1);
+        if node.is_empty() {
+            self.nodes.insert(device.0..device.0 + 1);
             return Ok(After::Hole);
         }
         if is_changed {
-            for (at, raw) in edits {
-                self.builder.grown.publish(at, raw);
+            for number in edits.into_iter().flatten() {
+                self.builder.grown.publish(entry_byte(device, number), node.raw(number));
             }
         }
         Ok(After::Same)

@@ -1,12 +1,16 @@
 //! Tree entries: eight bytes that say where pages lie and check themselves.
 //!
-//! This file owns the encoding. An entry is valid at one place of one file only, so a node that was
+//! This file owns the encoding; [`adjacent`] owns what entries side by side have in common. An entry is valid at one place of one file only, so a node that was
 //! written to the wrong page, or an entry that was copied, is noticed.
 
 use crate::FsError;
 use crate::format::{FANOUT, Geometry, Ino, MAX_DATA_LEVEL};
 use std::ops::Range;
 use udax_mm::{DeviceOff, FileIndex, Pages};
+
+mod adjacent;
+
+pub(crate) use adjacent::Adjacent;
 
 const PAGE_BITS: u32 = 40;
 const KIND_NODE: u64 = 1;
@@ -63,14 +67,21 @@ impl Place {
         if start < end { self.child_of(start)..self.child_of(end - 1) + 1 } else { 0..0 }
     }
 
-    fn check(&self, facts: u64) -> u64 {
+    /// The numbers of the children that lie in `range` as a whole.
+    pub(crate) fn whole_children(&self, range: &Range<u64>) -> Range<u64> {
+        let (own, span) = (self.range(), Place::span(self.level - 1).0);
+        let (start, end) = (range.start.max(own.start), range.end.min(own.end));
+        let number = |index: u64| index.saturating_sub(own.start);
+        number(start).div_ceil(span)..number(end) / span
+    }
+
+    fn crc(&self, facts: u64) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
         hasher.update(&self.ino.0.to_le_bytes());
         hasher.update(&self.first.0.to_le_bytes());
         hasher.update(&self.level.to_le_bytes());
         hasher.update(&facts.to_le_bytes());
-        let check = u64::from(hasher.finalize());
-        (check >> 16) ^ (check & 0xffff)
+        hasher.finalize()
     }
 
     fn corrupt(&self, found: impl Into<String>) -> FsError {
@@ -92,7 +103,7 @@ impl Entry {
         };
         assert!(page.0 < 1 << PAGE_BITS, "format: a page number has 40 bits");
         let facts = page.0 | kind << PAGE_BITS;
-        facts | place.check(facts) << 48
+        with_check(facts, place.crc(facts))
     }
 
     /// Reads an entry found at `place`.
@@ -105,7 +116,7 @@ impl Entry {
             return Ok(Entry::Hole);
         }
         let facts = raw & FACTS;
-        if raw >> 48 != place.check(facts) {
+        if raw != with_check(facts, place.crc(facts)) {
             return Err(place.corrupt("fails its check"));
         }
         let page = DeviceOff(facts & ((1 << PAGE_BITS) - 1));
@@ -121,6 +132,12 @@ impl Entry {
         }
         Ok(entry)
     }
+}
+
+/// An entry whose facts are these, where they have this CRC.
+fn with_check(facts: u64, crc: u32) -> u64 {
+    // The lower 16 bits of the sum, which are both halves of the CRC.
+    facts | u64::from(crc ^ crc >> 16) << 48
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ mod journal;
 mod limbo;
 mod name;
 mod namespace;
+mod node;
 mod num;
 mod pin_record;
 mod pin_table;

@@ -6,9 +6,12 @@
 use crate::FsError;
 use crate::entry::{Entry, Place};
 use crate::format::{FANOUT, FLAG_SHARES, Ino, InodeRecord, MAX_DEPTH};
+use crate::node::{Node, Same};
+use crate::num::to_usize;
 use crate::store::Store;
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use udax_mm::{DeviceOff, FileIndex, Order, Pages};
+use zerocopy::IntoBytes;
 
 /// A tree as its inode record names it: a value, copied out of the record, and put back after a
 /// change. It holds no lock; the caller's keeps the nodes from changing.
@@ -56,13 +59,6 @@ pub(crate) enum Visit {
     Data(Run),
     /// An entry or a node that cannot be used; what hangs below it is skipped.
     Bad(FsError),
-}
-
-/// The leaf entry that covers an index, with the node it stands in.
-struct Leaf {
-    entry: Entry,
-    place: Place,
-    parent: Option<(DeviceOff, Place)>,
 }
 
 impl Tree {
@@ -133,11 +129,11 @@ impl Tree {
         if !self.root_place().range().contains(&index.0) {
             return Ok(Lookup::Hole(Pages(within.end - index.0)));
         }
-        let leaf = self.leaf(store, index)?;
-        match leaf.entry {
-            Entry::Data(page) => Ok(Lookup::Run(leaf.run(store, page, &within)?)),
-            _ => Ok(Lookup::Hole(Pages(leaf.hole_end(store, within.end)? - index.0))),
-        }
+        let same = self.around(store, index, &within)?;
+        Ok(match Run::clipped(&same, &within) {
+            Some(run) => Lookup::Run(run),
+            None => Lookup::Hole(Pages(same.range().end.min(within.end) - index.0)),
+        })
     }
 
     /// All data in `range`, clipped to it, in order, with neighbours merged.
@@ -146,19 +142,10 @@ impl Tree {
     ///
     /// As [`Tree::lookup`].
     pub(crate) fn runs(&self, store: &Store, range: Range<FileIndex>) -> Result<Vec<Run>, FsError> {
-        let mut runs: Vec<Run> = Vec::new();
-        let mut at = range.start;
-        while at < range.end {
-            match self.lookup(store, at, at..range.end)? {
-                Lookup::Hole(pages) => at = at + pages,
-                Lookup::Run(run) => {
-                    at = at + run.pages;
-                    match runs.last_mut() {
-                        Some(last) if last.meets(&run) => last.pages = last.pages + run.pages,
-                        _ => runs.push(run),
-                    }
-                }
-            }
+        let mut runs = Vec::new();
+        let (place, range) = (self.root_place(), range.start.0..range.end.0);
+        if place.range().start < range.end && range.start < place.range().end {
+            gather(store, &Same::one(self.root(store)?, place), &range, &mut runs)?;
         }
         Ok(runs)
     }
@@ -176,103 +163,49 @@ impl Tree {
         walk(store, self.root, self.root_place(), visit)
     }
 
-    fn leaf(&self, store: &Store, index: FileIndex) -> Result<Leaf, FsError> {
-        let place = self.root_place();
-        let mut leaf = Leaf { entry: self.root(store)?, place, parent: None };
-        while let Entry::Node(node) = leaf.entry {
-            let parent = (node, leaf.place);
-            let place = leaf.place.child(leaf.place.child_of(index.0));
-            leaf = Leaf { entry: load(store, parent, place)?, place, parent: Some(parent) };
+    /// The entry that covers `index`, and those of its node around it that go on from one another, as
+    /// far as `within` goes.
+    fn around(
+        &self,
+        store: &Store,
+        index: FileIndex,
+        within: &Range<u64>,
+    ) -> Result<Same, FsError> {
+        let mut same = Same::one(self.root(store)?, self.root_place());
+        while let Entry::Node(device) = same.entry {
+            let (above, number) = (same.place, same.place.child_of(index.0));
+            let place = above.child(number);
+            let raw = store.load_u64(entry_byte(device, number))?;
+            same = match Entry::decode(raw, &place, store.geometry())? {
+                Entry::Node(node) => Same::one(Entry::Node(node), place),
+                _ => {
+                    Node::load(store, device, above)?.same_around(number, above.children(within))?
+                }
+            };
         }
-        Ok(leaf)
+        Ok(same)
     }
 }
 
 impl Run {
+    /// The part in `within` of what entries of data cover; None of others, or if there is none.
+    fn clipped(same: &Same, within: &Range<u64>) -> Option<Run> {
+        let Entry::Data(page) = same.entry else { return None };
+        let all = same.range();
+        let (start, end) = (all.start.max(within.start), all.end.min(within.end));
+        (start < end).then(|| Run {
+            index: FileIndex(start),
+            device: DeviceOff(page.0 + start - all.start),
+            pages: Pages(end - start),
+            order: order_of(same.place.level),
+        })
+    }
+
     /// Whether `next` goes on where this run ends.
     fn meets(&self, next: &Run) -> bool {
         self.order == next.order
             && self.index + self.pages == next.index
             && self.device + self.pages == next.device
-    }
-}
-
-impl Leaf {
-    /// The run of data around this entry, as far as its node and `within` go.
-    fn run(&self, store: &Store, page: DeviceOff, within: &Range<u64>) -> Result<Run, FsError> {
-        let Range { mut start, mut end } = self.place.range();
-        let expected = |first: u64| {
-            (page.0 + first).checked_sub(self.place.first.0).map(|at| Entry::Data(DeviceOff(at)))
-        };
-        self.neighbours(store, within.end, |place, entry| {
-            let is_next = expected(place.first.0) == Some(entry);
-            end = if is_next { place.range().end } else { end };
-            is_next
-        })?;
-        self.neighbours_before(store, within.start, |place, entry| {
-            let is_next = expected(place.first.0) == Some(entry);
-            start = if is_next { place.first.0 } else { start };
-            is_next
-        })?;
-        let (start, end) = (start.max(within.start), end.min(within.end));
-        Ok(Run {
-            index: FileIndex(start),
-            device: DeviceOff(page.0 + start - self.place.first.0),
-            pages: Pages(end - start),
-            order: order_of(self.place.level),
-        })
-    }
-
-    /// Where the hole around this entry ends, as far as its node and `limit` go.
-    fn hole_end(&self, store: &Store, limit: u64) -> Result<u64, FsError> {
-        let mut end = self.place.range().end;
-        self.neighbours(store, limit, |place, entry| {
-            end = if entry == Entry::Hole { place.range().end } else { end };
-            entry == Entry::Hole
-        })?;
-        Ok(end.min(limit))
-    }
-
-    /// Shows the entries after this one in its node, as far as `limit`, until `go_on` says no.
-    fn neighbours(
-        &self,
-        store: &Store,
-        limit: u64,
-        go_on: impl FnMut(&Place, Entry) -> bool,
-    ) -> Result<(), FsError> {
-        let Some((_, parent)) = self.parent else { return Ok(()) };
-        let after = parent.children(&(self.place.range().end..limit));
-        self.show(store, after, go_on)
-    }
-
-    /// Shows the entries before this one in its node, nearest first.
-    fn neighbours_before(
-        &self,
-        store: &Store,
-        limit: u64,
-        go_on: impl FnMut(&Place, Entry) -> bool,
-    ) -> Result<(), FsError> {
-        let Some((_, parent)) = self.parent else { return Ok(()) };
-        let before = parent.children(&(limit..self.place.first.0));
-        self.show(store, before.rev(), go_on)
-    }
-
-    fn show(
-        &self,
-        store: &Store,
-        mut numbers: impl Iterator<Item = u64>,
-        mut go_on: impl FnMut(&Place, Entry) -> bool,
-    ) -> Result<(), FsError> {
-        let Some(parent) = self.parent else { return Ok(()) };
-        let shown = numbers.try_for_each(|number| {
-            let place = parent.1.child(number);
-            match load(store, parent, place) {
-                Ok(entry) if go_on(&place, entry) => ControlFlow::Continue(()),
-                Ok(_) => ControlFlow::Break(Ok(())),
-                Err(error) => ControlFlow::Break(Err(error)),
-            }
-        });
-        shown.break_value().unwrap_or(Ok(()))
     }
 }
 
@@ -293,17 +226,36 @@ pub(crate) fn entry_byte(node: DeviceOff, number: u64) -> u64 {
 
 /// The 512 entries of `node`, as on the medium.
 pub(crate) fn load_node(store: &Store, node: DeviceOff) -> Result<Vec<u64>, FsError> {
-    let mut bytes = vec![0; udax_mm::PAGE_SIZE];
-    store.read(node.byte(), &mut bytes)?;
-    let (words, _) = bytes.as_chunks::<8>();
-    Ok(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
+    let mut entries = vec![0; to_usize(FANOUT)];
+    store.read(node.byte(), entries.as_mut_bytes())?;
+    for entry in &mut entries {
+        *entry = u64::from_le(*entry);
+    }
+    Ok(entries)
 }
 
-/// The entry at `place`, which stands in the node `parent`.
-fn load(store: &Store, parent: (DeviceOff, Place), place: Place) -> Result<Entry, FsError> {
-    let (node, above) = parent;
-    let raw = store.load_u64(entry_byte(node, above.child_of(place.first.0)))?;
-    Entry::decode(raw, &place, store.geometry())
+/// Adds the data in `range` of what entries cover to `runs`, which end before it. Levels fall by one
+/// with each call.
+fn gather(
+    store: &Store,
+    same: &Same,
+    range: &Range<u64>,
+    runs: &mut Vec<Run>,
+) -> Result<(), FsError> {
+    if let Entry::Node(node) = same.entry {
+        let (node, children) = (Node::load(store, node, same.place)?, same.place.children(range));
+        let mut number = children.start;
+        while number < children.end {
+            let same = node.same(number..children.end)?;
+            gather(store, &same, range, runs)?;
+            number += same.count;
+        }
+    }
+    match (Run::clipped(same, range), runs.last_mut()) {
+        (Some(run), Some(last)) if last.meets(&run) => last.pages = last.pages + run.pages,
+        (run, _) => runs.extend(run),
+    }
+    Ok(())
 }
 
 /// Levels fall by one with each call, so the depth of the tree bounds the recursion.

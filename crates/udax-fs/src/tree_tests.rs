@@ -186,6 +186,28 @@ fn a_bad_entry_is_met_and_named_and_the_rest_is_walked() {
 }
 
 #[test]
+fn a_bad_entry_ends_what_is_found_beside_it() {
+    for bit in [0, 40, 47, 48, 63] {
+        let store = testing::store(Pages(8 * 512));
+        let tree = testing::insert(&store, &testing::tree(INO), 0..30);
+        let Entry::Node(node) = tree.root(&store).unwrap() else { panic!("30 pages need a node") };
+        let raw = store.load_u64(entry_byte(node, 20)).unwrap();
+        testing::bytes(&store).store_u64(entry_byte(node, 20), raw ^ 1 << bit).unwrap();
+
+        let around = |at| tree.lookup(&store, FileIndex(at), index(0..100));
+        let found = |at| match around(at).unwrap() {
+            Lookup::Run(run) => (run.index.0, run.pages.0),
+            Lookup::Hole(_) => panic!("page {at} is data"),
+        };
+        assert_eq!((found(3), found(25)), ((0, 20), (21, 9)), "bit {bit}");
+        assert!(around(20).is_err(), "bit {bit}");
+        assert!(tree.runs(&store, index(0..30)).is_err(), "bit {bit}");
+        assert!(tree.clear(&store, index(0..30)).is_err(), "bit {bit}");
+        assert!(tree.clear(&store, index(0..20)).is_ok(), "bit {bit}");
+    }
+}
+
+#[test]
 fn a_full_pool_undoes_an_insertion() {
     let store = testing::store(Pages(512));
     let tree = testing::tree(INO);
