@@ -140,6 +140,12 @@ impl Crew {
             while let Some(fault) = next {
                 self.answer(fault);
                 next = self.hands.lock().done();
+                if next.is_none() {
+                    // Often the thread that is woken faults again before this one runs on. Then this
+                    // one is to read it, who is running, and not one that would have to be woken.
+                    self.listen(NOBODY);
+                }
+                self.uffd.wake(fault.address, PAGE_SIZE);
             }
         }
     }
@@ -147,6 +153,9 @@ impl Crew {
     /// Waits for a fault that this thread serves. None if it has to end.
     fn next_fault(self: &Arc<Crew>) -> Option<PageFault> {
         loop {
+            if let Some(fault) = self.read_message().and_then(|fault| self.take(fault)) {
+                return Some(fault);
+            }
             let idle = self.hands.lock().has_surplus().then_some(&IDLE);
             let nothing = Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) };
             let mut event = [nothing];
@@ -154,28 +163,30 @@ impl Crew {
                 Ok(1) if event[0].data.u64() == MESSAGE => {}
                 Ok(1) => return None,
                 Ok(_) if self.hands.lock().leave() => return None,
-                Ok(_) | Err(Errno::INTR) => continue,
+                Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => panic!("faults: cannot wait for faults: {error}"),
-            }
-            if let Some(fault) = self.read_message().and_then(|fault| self.take(fault)) {
-                return Some(fault);
             }
         }
     }
 
-    /// Reads the message that this thread was told of, and has another one be told of the next.
+    /// Reads a message if there is one, and has a thread that waits be told of the next.
     fn read_message(&self) -> Option<PageFault> {
         let mut message = [0; MESSAGE_SIZE];
         let fault = match rustix::io::read(self.uffd.as_fd(), &mut message) {
             Ok(_) => PageFault::decode(&message),
-            // The thread that faulted was killed meanwhile.
+            // Another thread has read it, or the one that faulted was killed.
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(error) => panic!("faults: cannot read faults: {error}"),
         };
-        let message = EventData::new_u64(MESSAGE);
-        let armed = epoll::modify(&self.events, self.uffd.as_fd(), message, ONE_MESSAGE);
-        armed.expect("faults: it was added when the service began");
+        self.listen(ONE_MESSAGE);
         fault
+    }
+
+    /// Says which events of messages a thread that waits is told of.
+    fn listen(&self, events: EventFlags) {
+        let message = EventData::new_u64(MESSAGE);
+        let changed = epoll::modify(&self.events, self.uffd.as_fd(), message, events);
+        changed.expect("faults: it was added when the service began");
     }
 
     /// Decides who serves a fault. Returns it if this thread does.
@@ -193,14 +204,13 @@ impl Crew {
         }
     }
 
-    /// Has the page of a fault mapped and wakes who waits for it.
+    /// Has the page of a fault mapped. Who waits for it is woken then, also without a space: the
+    /// mapping was dropped, and the thread has to find out.
     fn answer(&self, fault: PageFault) {
         if let Some(space) = self.find(fault.address) {
             let access = if fault.is_write { Access::Write } else { Access::Read };
             space.answer(fault.address, access);
         }
-        // Also without a space: the mapping was dropped, and the thread has to find out.
-        self.uffd.wake(fault.address, PAGE_SIZE);
     }
 
     /// The space that holds an address.
@@ -213,6 +223,8 @@ impl Crew {
 
 /// One thread is told of one message; reading it asks for the next.
 const ONE_MESSAGE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
+/// No thread is told: one that runs is about to read.
+const NOBODY: EventFlags = EventFlags::empty();
 
 /// Starts a thread that waits for faults.
 fn start(crew: &Arc<Crew>) -> io::Result<()> {
