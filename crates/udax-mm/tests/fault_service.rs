@@ -35,6 +35,10 @@ fn the_threads_end_with_the_service_and_its_last_vma() {
     let vma = Vma::reserve_lazy(Pages(4), &service, Arc::new(Silent)).unwrap();
     drop(service);
     vma.load_u64(0).unwrap_err();
+    // A thread that has not run yet has the name of this one; one is enough to answer.
+    while threads("udax-fault") < 2 {
+        thread::yield_now();
+    }
     assert_eq!(threads("udax-fault"), 2);
 
     drop(vma);
