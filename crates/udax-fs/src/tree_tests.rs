@@ -151,6 +151,22 @@ fn punching_into_a_block_splits_it() {
 }
 
 #[test]
+fn a_cut_through_adjacent_blocks_splits_the_first_and_the_last() {
+    let store = testing::store(Pages(8 * 512));
+    let tree = testing::insert(&store, &testing::tree(INO), 0..4 * 512);
+    let Lookup::Run(run) = tree.lookup(&store, FileIndex(700), index(0..2048)).unwrap() else {
+        panic!("page 700 is data");
+    };
+    assert_eq!((run.pages, run.order), (Pages(2048), Order::Pmd), "four entries are one run");
+    let (free, end) = (store.free_pages(), 3 * 512 + 7);
+    let tree = testing::clear(&store, &tree, 100..end);
+    assert_eq!(store.free_pages(), free + Pages(end - 100 - 2));
+    let runs = tree.runs(&store, index(0..2048)).unwrap();
+    let found: Vec<_> = runs.iter().map(|run| (run.index.0, run.pages.0)).collect();
+    assert_eq!(found, [(0, 100), (end, 2048 - end)]);
+}
+
+#[test]
 fn a_lookup_stays_inside_the_range_asked_for() {
     let store = testing::store(Pages(8 * 512));
     let tree = testing::insert(&store, &testing::tree(INO), 10..30);
