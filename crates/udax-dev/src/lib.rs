@@ -17,7 +17,7 @@ mod plan;
 mod span;
 mod swap;
 mod table;
-mod target;
+mod targets;
 
 pub use bytes::DaxBytes;
 pub use device::{AccessError, DaxDevice, IoError, NoDax, Route};
@@ -29,4 +29,4 @@ pub use swap::{Left, SwapError, Swapped};
 pub use table::{
     Advice, Cure, Field, Line, Opener, Problem, Table, TableError, TableText, TextError,
 };
-pub use target::{Delay, EventSink, Linear, LogWrites, Member, Striped, Target};
+pub use targets::{Delay, EventSink, Linear, LogWrites, Member, Striped, Target};

@@ -11,7 +11,7 @@ use crate::facts::weakest;
 use crate::failure::OfTable;
 use crate::plan::{Plan, Way};
 use crate::swap::{self, Drained, Left, SwapError, Swapped};
-use crate::target::Tap;
+use crate::targets::Tap;
 use crate::{
     AccessError, DaxDevice, Field, Hold, Holder, HolderError, HolderSlot, IoError, NoDax, Problem,
     Route, Table, TableError, Target,

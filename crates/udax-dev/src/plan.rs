@@ -7,7 +7,7 @@
 
 use crate::device::is_same;
 use crate::mapped::Version;
-use crate::target::{Delayed, Stripes};
+use crate::targets::{Delayed, Stripes};
 use crate::{AccessError, DaxDevice, Route};
 use std::ops::Range;
 use udax_mm::sync::Arc;

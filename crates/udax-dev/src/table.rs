@@ -10,7 +10,7 @@ pub use text::{Opener, TableText, TextError};
 
 use crate::device::address;
 use crate::plan::{Plan, Segment};
-use crate::target::Member;
+use crate::targets::Member;
 use crate::{DaxDevice, NoDax, Target};
 use std::collections::HashMap;
 use std::ops::Range;

@@ -143,8 +143,7 @@ impl Window {
 
     /// Copies bytes out.
     pub(crate) fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
-        let whole = len_of(into);
-        self.read_part(at, into, whole)
+        self.read_part(at, into, len_of(into))
     }
 
     /// The same for a part of a copy of `whole` bytes.
@@ -518,25 +517,12 @@ mod copy_tests;
 
 #[cfg(test)]
 mod tests {
-    use super::{MediaError, Window, install_handler};
+    use super::install_handler;
     use crate::{PAGE_SIZE, reserve::Reservation};
     use std::ffi::{c_int, c_void};
     use std::os::unix::process::ExitStatusExt;
     use std::process::{Command, ExitStatus, Output, exit};
     use std::ptr;
-
-    #[test]
-    fn every_write_back_instruction_of_this_processor_takes_a_range_and_faults_as_a_copy_does() {
-        let reservation = Reservation::new(2 * PAGE_SIZE).unwrap();
-        reservation.map_zeros(0..PAGE_SIZE).unwrap();
-        let window: &Window = reservation.window();
-        for how in crate::persist::write_back_instructions() {
-            window.write_back(5, 4000, how).unwrap();
-            window.write_back(0, 0, how).unwrap();
-            let fault = window.write_back(4000, 200, how);
-            assert!(matches!(fault, Err(MediaError::Fault { at: 4096 })), "{how:?}: {fault:?}");
-        }
-    }
 
     /// The environment variable that makes this test binary one of the programs below.
     const PROGRAM: &str = "UDAX_TEST_SIGNAL_PROGRAM";

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -111,7 +110,7 @@ pub(crate) fn check_name(path: &Path) -> anyhow::Result<()> {
 }
 
 impl TableFacts {
-    fn of(tree: &Arc<TableTree>) -> TableFacts {
+    fn of(tree: &TableTree) -> TableFacts {
         TableFacts {
             path: Name::new(tree.path.as_os_str()),
             size: tree.len,
@@ -184,7 +183,7 @@ impl DeviceFacts {
             from: member.from,
             length: member.len,
             size: member.size,
-            table: member.below.as_ref().map(TableFacts::of),
+            table: member.below.as_deref().map(TableFacts::of),
         }
     }
 

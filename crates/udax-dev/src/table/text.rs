@@ -4,7 +4,7 @@
 //! first one is opened.
 
 use super::{Field, Line, Problem, Table, TableError, check_place};
-use crate::target::{Delay, Linear, LogWrites, Member, Striped};
+use crate::targets::{Delay, Linear, LogWrites, Member, Striped};
 use crate::{DaxDevice, EventSink, Target};
 use std::collections::HashMap;
 use std::error::Error;

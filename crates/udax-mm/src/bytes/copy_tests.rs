@@ -152,3 +152,16 @@ fn zeros_name_the_first_byte_that_fails_and_are_stored_before_it() {
         }
     });
 }
+
+#[test]
+fn every_write_back_instruction_of_this_processor_takes_a_range_and_faults_as_a_copy_does() {
+    let reservation = Reservation::new(2 * PAGE_SIZE).unwrap();
+    reservation.map_zeros(0..PAGE_SIZE).unwrap();
+    let window: &Window = reservation.window();
+    for how in crate::persist::write_back_instructions() {
+        window.write_back(5, 4000, how).unwrap();
+        window.write_back(0, 0, how).unwrap();
+        let fault = window.write_back(4000, 200, how);
+        assert!(matches!(fault, Err(MediaError::Fault { at: 4096 })), "{how:?}: {fault:?}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::plan::{Plan, Way};
 use crate::table::Advice;
-use crate::target::{Member, Rules};
+use crate::targets::{Member, Rules};
 use crate::{AccessError, DaxDevice, Route};
 use std::thread;
 use std::time::Duration;

@@ -3,7 +3,7 @@
 use crate::DaxDevice;
 use crate::plan::Plan;
 use crate::table::{Advice, Field};
-use crate::target::{Member, Rules};
+use crate::targets::{Member, Rules};
 use std::fmt::Debug;
 use std::ops::Range;
 use udax_mm::image::LINE_SIZE;

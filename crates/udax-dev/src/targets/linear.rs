@@ -3,7 +3,7 @@
 use crate::DaxDevice;
 use crate::plan::Plan;
 use crate::table::Advice;
-use crate::target::{Member, Rules};
+use crate::targets::{Member, Rules};
 use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, Pages};
 

@@ -2,7 +2,7 @@
 
 use crate::NoDax;
 use crate::plan::{Plan, Way};
-use crate::target::Rules;
+use crate::targets::Rules;
 use udax_mm::{DeviceOff, Pages};
 
 /// Every access fails (`dm-error`).

@@ -2,7 +2,7 @@
 
 use crate::plan::{Plan, Segment, Way};
 use crate::table::{Advice, Field, Problem};
-use crate::target::{Member, Rules};
+use crate::targets::{Member, Rules};
 use std::ops::Range;
 use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, Order, Pages};
