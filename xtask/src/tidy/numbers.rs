@@ -9,8 +9,8 @@ use std::path::Path;
 /// The invariants of the specification run from I-01 to this one.
 const LAST_INVARIANT: u32 = 68;
 
-/// The document that compares Linux with udax, and names tests in the last column of its tables.
-const PAGE_MAPS: &str = "docs/page-maps.md";
+/// The documents that compare Linux with udax, and name tests in the last column of their tables.
+const WITH_TESTS: [&str; 3] = ["docs/page-maps.md", "docs/mappings.md", "docs/devices.md"];
 
 /// Looks for invariants without a line, and for citations of what does not exist.
 pub(super) fn check(sources: &[Source]) -> Result<Vec<Finding>> {
@@ -22,7 +22,9 @@ pub(super) fn check(sources: &[Source]) -> Result<Vec<Finding>> {
         .map(|number| Finding::new("docs/invariants.md", 0, format!("I-{number:02} has no line")))
         .collect();
     findings.extend(missing(&table, sources));
-    findings.extend(missing_tests(&source::document(PAGE_MAPS)?, sources));
+    for path in WITH_TESTS {
+        findings.extend(missing_tests(path, &source::document(path)?, sources));
+    }
     for source in sources {
         findings.extend(unknown(source, "I-", &invariants, "docs/invariants.md"));
         findings.extend(unknown(source, "rule ", &rules, "docs/protocol.md"));
@@ -39,8 +41,9 @@ fn missing<'a>(table: &'a str, sources: &'a [Source]) -> impl Iterator<Item = Fi
     })
 }
 
-/// Tests that the last column of a table in [`PAGE_MAPS`] names, and that do not exist.
+/// Tests that the last column of a table of a document names, and that do not exist.
 fn missing_tests<'a>(
+    path: &'static str,
     document: &'a str,
     sources: &'a [Source],
 ) -> impl Iterator<Item = Finding> + 'a {
@@ -52,7 +55,7 @@ fn missing_tests<'a>(
         let tests = names.filter(|name| name.matches('_').count() > 3);
         tests
             .filter(|name| !defined(name, sources))
-            .map(move |name| Finding::new(PAGE_MAPS, n + 1, format!("`{name}` does not exist")))
+            .map(move |name| Finding::new(path, n + 1, format!("`{name}` does not exist")))
     })
 }
 
