@@ -70,25 +70,32 @@ pub enum SwapError {
 /// Tells that nobody uses a table any more.
 #[derive(Debug, Default)]
 pub(crate) struct Drained {
-    is_drained: Mutex<bool>,
+    users: Mutex<Users>,
     changed: Condvar,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Users {
+    #[default]
+    Some,
+    None,
 }
 
 impl Drained {
     pub(crate) fn set(&self) {
-        *self.is_drained.lock() = true;
+        *self.users.lock() = Users::None;
         self.changed.notify_all();
     }
 
     /// Waits for it. Returns whether it is so.
     pub(crate) fn wait(&self, wait: Wait) -> bool {
-        let mut is_drained = self.is_drained.lock();
-        while !*is_drained {
-            is_drained = match wait {
+        let mut users = self.users.lock();
+        while *users == Users::Some {
+            users = match wait {
                 Wait::Never => return false,
                 Wait::Until(deadline) if Instant::now() >= deadline => return false,
-                Wait::Until(deadline) => self.changed.wait_until(is_drained, deadline).0,
-                Wait::Forever => self.changed.wait(is_drained),
+                Wait::Until(deadline) => self.changed.wait_until(users, deadline).0,
+                Wait::Forever => self.changed.wait(users),
             };
         }
         true

@@ -182,7 +182,9 @@ fn taken(log: &Mutex<Vec<Event>>) -> Vec<Event> {
 
 #[test]
 fn what_is_stored_to_a_logged_line_is_recorded_in_its_bytes() {
-    let below: Arc<dyn DaxDevice> = Arc::new(PgmapDevice::new(pgmap(&[2, 2])));
+    let leaf: Arc<dyn DaxDevice> = Arc::new(PgmapDevice::new(pgmap(&[2, 3])));
+    let shifted = Target::Linear(Linear::new(leaf, DeviceOff(1)));
+    let below: Arc<dyn DaxDevice> = Arc::new(mapped(vec![(4, shifted)]));
     let log: Arc<Mutex<Vec<Event>>> = Arc::default();
     let logged = Target::LogWrites(LogWrites::new(Arc::clone(&below), log.clone()));
     let other = device(4);
