@@ -133,7 +133,9 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     ) -> Result<(), FaultError> {
         assert!(at.pages() >= order.pages(), "I-62: a folio lies inside its span");
         check_good(at, order.pages())?;
-        self.expel_failed();
+        if let Some(page) = self.expel_failed() {
+            return Err(RequestError::Poisoned(page).into());
+        }
         assert!(order <= self.block.order, "I-22: a folio is not larger than its locked block");
         let target = self.index.align_down(order);
         if let Some(place) = self.block.place() {

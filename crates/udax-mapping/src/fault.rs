@@ -386,8 +386,10 @@ impl<'m> FaultGuard<'m> {
             while let Some(next) = user.table().next_absent(&(at..part.end)) {
                 let served = self.fault_in(&user, next, user.populating());
                 let pages = served.unwrap_or_else(|why| {
-                    user.fail(next, why);
-                    Pages(1)
+                    let lost = self.lost_with(user.index(next), &why);
+                    let lost = lost.min(part.end.since(next));
+                    user.fail(next, lost, why);
+                    lost
                 });
                 at = next + pages;
             }

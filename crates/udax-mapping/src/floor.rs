@@ -41,9 +41,11 @@ impl FaultGuard<'_> {
         let Ok(owner) = self.owner() else { return Ok(limit) };
         match owner.iomap(at, Access::Read) {
             Ok(Iomap::Data { span, start, is_shared, .. }) => {
-                Run::new(span, start, is_shared)
-                    .block(at, floor, owner.end())
-                    .map_err(|reason| (at, reason))?;
+                let run = Run::new(span, start, is_shared);
+                if run.fixed_order().is_some_and(|fixed| fixed < floor) {
+                    return Err((at, Fallback::DeviceOrder));
+                }
+                run.block(at, floor, owner.end()).map_err(|reason| (at, reason))?;
                 Ok(next)
             }
             Ok(Iomap::Hole { pages }) if at + pages < next => Err((at, Fallback::ExtentTooShort)),

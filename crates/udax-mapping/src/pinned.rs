@@ -265,8 +265,9 @@ impl PinnedFolios {
             if run.is_shared() {
                 self.listed.note_shared();
             }
-            // What is shared may move as soon as its entry is not locked.
-            if at >= end || run.is_shared() {
+            // What is shared may move as soon as its entry is not locked; and only `enter` locks
+            // blocks of 1 GiB.
+            if at >= end || run.is_shared() || run.fixed_order() == Some(Order::Pud) {
                 break at;
             }
             (entry, reason) = faults.lock_block(at, Order::Pmd, request);

@@ -9,9 +9,10 @@ use crate::entry::EntryGuard;
 use crate::fault::{FaultError, FaultGuard};
 use crate::iomap::Iomap;
 use crate::mapping::Mapping;
+use crate::run::Run;
 use std::ops::Range;
 use udax_dev::DaxSpan;
-use udax_mm::{Access, FileIndex, Pages, Pgmap, PgmapOff, RequestError};
+use udax_mm::{Access, FileIndex, Order, Pages, Pgmap, PgmapOff, RequestError};
 
 impl<'m> FaultGuard<'m> {
     /// Locks the entry of `index` if it shows page `page` of `pgmap`: the lock by folio, for who
@@ -57,8 +58,9 @@ impl<'m> FaultGuard<'m> {
     /// them: the next touch is SIGBUS that says so. They are marked in their page map already.
     ///
     /// Of a folio that is larger, everything is taken back once, and its good pages come in again
-    /// one by one; what was stored to them is kept. So are the copies of private mappings. Who pins
-    /// a page keeps it.
+    /// one by one; what was stored to them is kept. So are the copies of private mappings. A device
+    /// that has folios of one order only loses all of the folio until its page has new bytes (I-68).
+    /// Who pins a page keeps it.
     ///
     /// # Blocking
     ///
@@ -68,7 +70,7 @@ impl<'m> FaultGuard<'m> {
         for page in 0..failed.pages().0 {
             let (index, page) = (start + Pages(page), failed.at() + Pages(page));
             if let Some(mut entry) = self.lock_folio(index, pgmap, page) {
-                entry.expel_failed();
+                let _undivided = entry.expel_failed();
             }
         }
     }
@@ -78,8 +80,21 @@ impl<'m> FaultGuard<'m> {
     pub(crate) fn is_good(&self, index: FileIndex, why: &FaultError) -> bool {
         let FaultError::Request(RequestError::Poisoned(_)) = why else { return false };
         let found = self.owner().map(|owner| owner.iomap(index, Access::Read));
-        let Ok(Ok(Iomap::Data { span, start, .. })) = found else { return false };
-        check_good(&span.slice(index.since(start), Pages(1)), Pages(1)).is_ok()
+        let Ok(Ok(Iomap::Data { span, start, is_shared, .. })) = found else { return false };
+        let run = Run::new(span, start, is_shared);
+        // There is no smaller order to serve it in where the device has only one.
+        run.fixed_order().is_none_or(|fixed| fixed == Order::Base)
+            && check_good(&run.page(index), Pages(1)).is_ok()
+    }
+
+    /// How many pages from `index` on are lost with a page that could not be faulted in because of
+    /// `why`: the rest of the folio, if the device has no smaller one.
+    pub(crate) fn lost_with(&self, index: FileIndex, why: &FaultError) -> Pages {
+        let FaultError::Request(RequestError::Poisoned(_)) = why else { return Pages(1) };
+        let found = self.owner().map(|owner| owner.iomap(index, Access::Read));
+        let Ok(Ok(Iomap::Data { span, start, is_shared, .. })) = found else { return Pages(1) };
+        let order = Run::new(span, start, is_shared).fixed_order().unwrap_or(Order::Base);
+        (index.align_down(order) + order.pages()).since(index)
     }
 }
 
@@ -110,11 +125,18 @@ impl Mapping {
 impl EntryGuard<'_, '_> {
     /// Takes back what the entry shows if memory of its folio failed, and leaves the entry of the
     /// page that was asked for: empty if that page is lost, or if nothing was stored to the folio.
-    pub(crate) fn expel_failed(&mut self) {
-        if !self.has_failed() {
-            return;
-        }
+    ///
+    /// A folio that cannot be divided, because its device has folios of one order only, keeps its
+    /// entry, which shows nothing, and the page of it that failed is returned.
+    pub(crate) fn expel_failed(&mut self) -> Option<PgmapOff> {
         let range = self.range();
+        let first_failed = self.first_failed(&range)?;
+        let place = self.block().place()?;
+        if place.pgmap.kind().fixed_order().is_some_and(|fixed| fixed > Order::Base) {
+            let page = place.first + first_failed.since(range.start);
+            self.faults().outdate(&range);
+            return Some(page);
+        }
         let (mut at, mut failed) = (range.start, Vec::new());
         while let Some(index) = self.first_failed(&(at..range.end)) {
             failed.push(index);
@@ -122,6 +144,7 @@ impl EntryGuard<'_, '_> {
         }
         self.faults().outdate(&range);
         self.divide(&failed);
+        None
     }
 
     /// Whether memory of the folio failed.

@@ -38,6 +38,11 @@ impl Run {
         self.is_shared
     }
 
+    /// The only order of the folios of the device, if there is only one.
+    pub(crate) fn fixed_order(&self) -> Option<Order> {
+        fixed_order(&self.span)
+    }
+
     /// Where one page lies.
     pub(crate) fn page(&self, index: FileIndex) -> DaxSpan {
         self.span.slice(index.since(self.start), Pages(1))
@@ -73,7 +78,8 @@ impl Iomap {
         match self {
             Iomap::Data { span, start, .. } => {
                 let is_covered = *start <= head && end <= *start + span.pages();
-                is_covered && (span.at() + head.since(*start)).is_aligned(order)
+                let is_given = fixed_order(span).is_none_or(|fixed| fixed >= order);
+                is_covered && is_given && (span.at() + head.since(*start)).is_aligned(order)
             }
             Iomap::Hole { pages } => index + *pages >= end,
             Iomap::PastEnd => false,
@@ -94,6 +100,9 @@ impl EntryGuard<'_, '_> {
         mut reason: Option<Fallback>,
         floor: Order,
     ) -> Result<(), FaultError> {
+        if let Some(fixed) = run.fixed_order() {
+            return self.fault_fixed(run, fixed, reason, floor);
+        }
         let mut order = self.order();
         if self.block().place().is_some() {
             self.check_floor(order, floor, Some(Fallback::Conflict))?;
@@ -115,6 +124,25 @@ impl EntryGuard<'_, '_> {
         self.check_floor(Order::Base, floor, reason)?;
         self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
         self.count(reason);
+        Ok(())
+    }
+
+    /// Brings in the folio of the index out of a device that has folios of one order only. A larger
+    /// one is not tried, and a smaller one is never right (I-68).
+    fn fault_fixed(
+        &mut self,
+        run: &Run,
+        fixed: Order,
+        reason: Option<Fallback>,
+        floor: Order,
+    ) -> Result<(), FaultError> {
+        self.check_floor(fixed, floor, Some(Fallback::DeviceOrder))?;
+        let (index, end) = (self.asked(), self.faults().owner()?.end());
+        let below = |reason| FaultError::BelowFloor { index, floor: fixed, reason };
+        let block = run.block(index, fixed, end).map_err(below)?;
+        self.check_floor(self.order(), fixed, reason)?;
+        self.bring_in(&block, fixed, run.is_shared())?;
+        self.count((fixed < Order::Pmd).then_some(Fallback::DeviceOrder));
         Ok(())
     }
 
@@ -153,4 +181,9 @@ impl EntryGuard<'_, '_> {
             events::fallback(self.asked(), self.order(), reason);
         }
     }
+}
+
+/// The only order of the folios of the page map behind `span`, if there is only one.
+fn fixed_order(span: &DaxSpan) -> Option<Order> {
+    span.pgmap().pgmap().kind().fixed_order()
 }

@@ -23,11 +23,13 @@ pub enum Fallback {
     Busy,
     /// Some of its memory failed.
     Media,
+    /// The device has folios of one size only, and it is another one (I-68).
+    DeviceOrder,
 }
 
 impl Fallback {
     /// Every reason.
-    pub const ALL: [Fallback; 8] = [
+    pub const ALL: [Fallback; 9] = [
         Fallback::Colour,
         Fallback::Bounds,
         Fallback::Eof,
@@ -36,10 +38,11 @@ impl Fallback {
         Fallback::Conflict,
         Fallback::Busy,
         Fallback::Media,
+        Fallback::DeviceOrder,
     ];
 
     /// A word for it, as tools print it: `colour`, `bounds`, `eof`, `extent`, `alignment`,
-    /// `conflict`, `busy` or `media`.
+    /// `conflict`, `busy`, `media` or `device`.
     pub fn code(self) -> &'static str {
         match self {
             Fallback::Colour => "colour",
@@ -50,6 +53,7 @@ impl Fallback {
             Fallback::Conflict => "conflict",
             Fallback::Busy => "busy",
             Fallback::Media => "media",
+            Fallback::DeviceOrder => "device",
         }
     }
 
@@ -69,6 +73,7 @@ impl fmt::Display for Fallback {
             Fallback::Conflict => "smaller entries exist in the block",
             Fallback::Busy => "pages of the block are in use on their own",
             Fallback::Media => "memory of the block failed",
+            Fallback::DeviceOrder => "the device has folios of one size only, and not of this one",
         })
     }
 }

@@ -266,9 +266,9 @@ impl User {
         end.min(self.range.end)
     }
 
-    /// Makes a touch of the page SIGBUS, and remembers why. A page that shows a folio keeps it: the
+    /// Makes a touch of these pages SIGBUS, and remembers why. A page that shows a folio keeps it: the
     /// fault came late, and the thread looks again.
-    pub(crate) fn fail(&self, at: VmaOff, why: FaultError) {
+    pub(crate) fn fail(&self, at: VmaOff, pages: Pages, why: FaultError) {
         let absent = match &why {
             FaultError::Request(RequestError::Poisoned(_)) => {
                 events::poison(self.index(at));
@@ -277,7 +277,7 @@ impl User {
             _ => Absent::Failed,
         };
         *self.last_error.lock() = Some(Arc::new(why));
-        let mapped = self.table.map_absent(at, Pages(1), absent);
+        let mapped = self.table.map_absent(at, pages, absent);
         mapped.expect("a page that cannot be mapped can be SIGBUS; raise vm.max_map_count");
     }
 }
@@ -313,7 +313,7 @@ impl Mapping {
         let faults = self.faults();
         if let Err(why) = faults.fault_in(user, at, access) {
             self.counters().event(Event::Failure);
-            user.fail(at, why);
+            user.fail(at, Pages(1), why);
         }
     }
 }

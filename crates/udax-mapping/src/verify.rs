@@ -7,7 +7,7 @@ use crate::table::{Leaf, Sharing, Shown, Target};
 use crate::user::User;
 use std::ops::Range;
 use udax_dev::DaxSpan;
-use udax_mm::{Access, FileIndex, Pages, PgmapOff};
+use udax_mm::{Access, FileIndex, Order, Pages, PgmapOff};
 
 type Spans = Vec<(FileIndex, DaxSpan)>;
 
@@ -171,12 +171,16 @@ fn check_shown(range: &Range<FileIndex>, shown: &Shown, blocks: &[Block]) -> Res
     })
 }
 
-/// Whether memory of these pages failed, as far as the owner lists them: not where they are shared.
+/// Whether memory of these pages, or of the one folio that a device has around each, failed, as far
+/// as the owner lists them: not where they are shared.
 fn has_failed(spans: &Spans, range: &Range<FileIndex>) -> bool {
     let mut pages = (range.start.0..range.end.0).map(FileIndex);
     pages.all(|index| {
-        locate(spans, index)
-            .is_none_or(|(span, page)| span.pgmap().first_poisoned(page.span(Pages(1))).is_some())
+        locate(spans, index).is_none_or(|(span, page)| {
+            let order = span.pgmap().pgmap().kind().fixed_order().unwrap_or(Order::Base);
+            let folio = page.align_down(order).span(order.pages());
+            span.pgmap().first_poisoned(folio).is_some()
+        })
     })
 }
 

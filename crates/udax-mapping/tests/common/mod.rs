@@ -84,9 +84,19 @@ impl TestFile {
         pages: &[Option<u64>],
         service: Option<Arc<FaultService>>,
     ) -> Arc<TestFile> {
+        TestFile::of_kind(media, MemoryType::FsDax, pages, service)
+    }
+
+    /// The same, on a page map of a given kind.
+    pub fn of_kind(
+        media: Arc<dyn Media>,
+        kind: MemoryType,
+        pages: &[Option<u64>],
+        service: Option<Arc<FaultService>>,
+    ) -> Arc<TestFile> {
         let all = Pages::holding(media.len());
         let range = MediaRange { media, start: 0, pages: all };
-        let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).expect("one range");
+        let pgmap = Pgmap::new(vec![range], kind).expect("one range");
         let taken: HashSet<u64> = pages.iter().copied().flatten().collect();
         let used = |block: &u64| taken.contains(block);
         let free = (0..all.0).rev().filter(|block| !used(block)).collect();
