@@ -1,7 +1,8 @@
 //! DAX devices over page maps, and tables that make one of several.
 //!
 //! A device says where its pages are: it gives out [`DaxSpan`]s of live page maps. It owns who is
-//! told of its removal ([`Holder`]) and how devices stack ([`Mapped`], [`Table`]). It knows nothing of the
+//! told of its removal ([`Holder`]), how devices stack ([`Mapped`], [`Table`]) and how one medium is carved
+//! into several ([`Region`]). It knows nothing of the
 //! users of folios and nothing of files.
 
 #![forbid(unsafe_code)]
@@ -14,6 +15,7 @@ mod holder;
 mod mapped;
 mod pgmap_device;
 mod plan;
+mod region;
 mod span;
 mod swap;
 mod table;
@@ -24,6 +26,7 @@ pub use device::{AccessError, DaxDevice, IoError, NoDax, Route};
 pub use holder::{Hold, Holder, HolderError, HolderSlot};
 pub use mapped::Mapped;
 pub use pgmap_device::PgmapDevice;
+pub use region::{Mode, Region, RegionDevice, RegionError};
 pub use span::DaxSpan;
 pub use swap::{Left, SwapError, Swapped};
 pub use table::{

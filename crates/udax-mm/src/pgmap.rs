@@ -214,6 +214,12 @@ impl Pgmap {
         self.shared().pins.all()
     }
 
+    /// The pages whose memory failed, in order. A dead page map still knows them: whoever describes
+    /// the media again marks them again.
+    pub fn poisoned(&self) -> Vec<PgmapOff> {
+        self.table().poisoned()
+    }
+
     /// What holds for all media together: the weakest persistence, the smallest host page.
     pub fn facts(&self) -> MediaFacts {
         self.shared().ranges.facts()
