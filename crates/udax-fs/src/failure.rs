@@ -9,8 +9,8 @@
 use std::ops::Range;
 
 use udax_mapping::FaultGuard;
-use udax_mm::DeviceOff;
 use udax_mm::sync::Arc;
+use udax_mm::{DeviceOff, Pages};
 
 use crate::alloc::Extent;
 use crate::core::Core;
@@ -34,6 +34,19 @@ impl Core {
         }
         for ino in self.itable.in_use() {
             self.look_in_inode(ino, pages);
+        }
+    }
+
+    /// Does what there is to do about pages that the page maps know to have failed: before this was
+    /// mounted, under another use of the same device.
+    pub(crate) fn failed_before(self: &Arc<Core>) {
+        let device = self.store.device();
+        for pgmap in device.pgmaps() {
+            for page in pgmap.poisoned() {
+                if let Some(page) = device.device_off(&pgmap, page) {
+                    self.failed(&page.span(Pages(1)));
+                }
+            }
         }
     }
 

@@ -196,6 +196,7 @@ impl Filesystem {
         let Opened { superblock, store, itable, recovered } = recovery::open(device, mode)?;
         let core = Core::new(store, itable, mode, service);
         let _ = removal.core.set(Arc::downgrade(&core));
+        core.failed_before();
         let fs = Filesystem {
             core,
             superblock,

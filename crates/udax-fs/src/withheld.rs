@@ -2,7 +2,7 @@
 //!
 //! This file owns their way out of the free space and back. They wait in limbo, where their page
 //! map hands them over with the end of the mark. Nothing of this is on the medium: the next opening
-//! starts without marks, and finds again what fails.
+//! starts from what its page maps know, and finds again what else fails.
 
 use std::ops::Range;
 

@@ -6,11 +6,13 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use udax_dev::TextError;
+use udax_dev::{AccessError, HolderError, IoError, NoDax, TextError};
 use udax_fs::FsError;
+use udax_mapping::FaultError;
 use udax_mm::{MediaError, PgmapError, StillBusy};
 
-use crate::kind::{ErrorKind, of_host, of_media};
+use crate::devdax::DevDaxError;
+use crate::kind::{ErrorKind, of_access, of_devdax, of_device, of_fault, of_host, of_media};
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -38,6 +40,18 @@ pub(crate) enum Cause {
     #[error(transparent)]
     Fs(#[from] FsError),
     #[error(transparent)]
+    DevDax(#[from] DevDaxError),
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    #[error(transparent)]
+    Device(#[from] IoError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    NoDax(#[from] NoDax),
+    #[error(transparent)]
+    Holder(#[from] HolderError),
+    #[error(transparent)]
     Media(#[from] MediaError),
     #[error(transparent)]
     Pgmap(#[from] PgmapError),
@@ -47,9 +61,9 @@ pub(crate) enum Cause {
     Host(#[from] io::Error),
     #[error("the file exists already; a pool is never created over one, remove it first")]
     PoolExists,
-    #[error("the pool is open in process {0} already; wait until it closes the pool")]
+    #[error("it is open in process {0} already; wait until that closes it")]
     InUse(u32),
-    #[error("the pool is open elsewhere; wait for its holder, `lslocks` may name it")]
+    #[error("it is open elsewhere; wait for its holder, `lslocks` may name it")]
     InUseByUnknown,
     #[error(
         "{0} bytes are no whole number of pages: this is no udax pool, or a truncated one; restore \
@@ -109,6 +123,10 @@ impl Error {
         }
     }
 
+    pub(crate) fn cause(&self) -> &Cause {
+        &self.cause
+    }
+
     pub(crate) fn new(path: &Path, cause: impl Into<Cause>) -> Error {
         Error { path: Some(path.to_owned()), cause: Box::new(cause.into()) }
     }
@@ -118,12 +136,20 @@ impl Cause {
     fn kind(&self) -> ErrorKind {
         match self {
             Cause::Fs(error) => ErrorKind::from(error),
+            Cause::DevDax(error) => of_devdax(error),
+            Cause::Fault(error) => of_fault(error),
+            Cause::Device(error) => of_device(error),
+            Cause::Access(error) => of_access(error),
+            Cause::NoDax(_) => ErrorKind::NoDax,
+            Cause::Holder(HolderError::Removed) => ErrorKind::DeviceGone,
             Cause::Media(error) | Cause::Pgmap(PgmapError::Media(error)) => of_media(error),
             Cause::Pgmap(_) | Cause::InvalidInput(_) => ErrorKind::InvalidInput,
             Cause::Busy(_) => ErrorKind::Pinned,
             Cause::Host(error) => of_host(error),
             Cause::PoolExists | Cause::HoldsPool => ErrorKind::AlreadyExists,
-            Cause::InUse(_) | Cause::InUseByUnknown => ErrorKind::InUse,
+            Cause::InUse(_) | Cause::InUseByUnknown | Cause::Holder(HolderError::Held) => {
+                ErrorKind::InUse
+            }
             Cause::PartialPages(_) => ErrorKind::NotAPool,
             Cause::StillOpen(_) => ErrorKind::StillOpen,
             Cause::SymlinkLoop(_) => ErrorKind::SymlinkLoop,
@@ -169,6 +195,7 @@ impl From<Error> for io::Error {
             | ErrorKind::InvalidInput
             | ErrorKind::MoveIntoItself
             | ErrorKind::NotASymlink
+            | ErrorKind::Misaligned
             | ErrorKind::OutOfRange => io::ErrorKind::InvalidInput,
             ErrorKind::NameTooLong => io::ErrorKind::InvalidFilename,
             ErrorKind::TooManyLinks => io::ErrorKind::TooManyLinks,

@@ -240,8 +240,8 @@ impl File {
         if options.is_write() {
             self.require(self.rights.write, "writing")?;
         }
-        let (pool, inode) = (Arc::clone(&self.pool), Arc::clone(&self.inode));
-        Mapping::new(pool, inode, range, options, &self.path).at(&self.path)
+        let pool = Arc::clone(&self.pool);
+        Mapping::new(pool, &self.inode, range, options, &self.path).at(&self.path)
     }
 
     /// Pins a range of bytes: their pages stay where they are until the pin is dropped.

@@ -9,6 +9,8 @@ use udax_fs::FsError;
 use udax_mapping::{BreakError, FaultError};
 use udax_mm::{MediaError, RequestError};
 
+use crate::devdax::DevDaxError;
+
 /// What a program may want to tell apart.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -59,6 +61,8 @@ pub enum ErrorKind {
     Stale,
     /// The offset or the range lies outside the file or the mapping.
     OutOfRange,
+    /// The range does not start and end at a folio of the device.
+    Misaligned,
     /// An argument cannot be right.
     InvalidInput,
     /// The file holds no pool.
@@ -155,7 +159,7 @@ fn of_break(error: &BreakError) -> ErrorKind {
     }
 }
 
-fn of_fault(error: &FaultError) -> ErrorKind {
+pub(crate) fn of_fault(error: &FaultError) -> ErrorKind {
     match error {
         FaultError::PastEnd(_) => ErrorKind::OutOfRange,
         FaultError::ReadOnly(_) => ErrorKind::BadHandle,
@@ -179,19 +183,32 @@ fn of_request(error: &RequestError) -> ErrorKind {
     }
 }
 
-/// The kind of an error that the filesystem gave to the mapping and got back from it.
+/// The kind of an error that a filesystem or a device gave to the mapping and got back from it.
 fn of_owner(error: &udax_mapping::IomapError) -> ErrorKind {
-    error.0.downcast_ref::<FsError>().map_or(ErrorKind::Media, ErrorKind::from)
+    let of_filesystem = error.0.downcast_ref::<FsError>().map(ErrorKind::from);
+    let of_device = || error.0.downcast_ref::<AccessError>().map(of_access);
+    of_filesystem.or_else(of_device).unwrap_or(ErrorKind::Media)
 }
 
-fn of_device(error: &udax_dev::IoError) -> ErrorKind {
+pub(crate) fn of_devdax(error: &DevDaxError) -> ErrorKind {
+    match error {
+        DevDaxError::Misaligned { .. } | DevDaxError::Divided { .. } => ErrorKind::Misaligned,
+        DevDaxError::Private { .. }
+        | DevDaxError::AnyOrder
+        | DevDaxError::Mixed { .. }
+        | DevDaxError::HostPage { .. } => ErrorKind::InvalidInput,
+        DevDaxError::Lost { .. } | DevDaxError::PartlyLost { .. } => ErrorKind::Media,
+    }
+}
+
+pub(crate) fn of_device(error: &udax_dev::IoError) -> ErrorKind {
     match error {
         udax_dev::IoError::Access(error) => of_access(error),
         udax_dev::IoError::Media(error) => of_media(error),
     }
 }
 
-fn of_access(error: &AccessError) -> ErrorKind {
+pub(crate) fn of_access(error: &AccessError) -> ErrorKind {
     match error {
         AccessError::NoDax(_) => ErrorKind::NoDax,
         AccessError::Dead => ErrorKind::DeviceGone,
@@ -207,10 +224,10 @@ pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
         MediaError::Misaligned { .. }
         | MediaError::PartialRecovery { .. }
         | MediaError::NotAddressable { .. }
-        | MediaError::Pinned { .. }
         | MediaError::UnalignedRange { .. }
         | MediaError::NotInFile { .. }
         | MediaError::InMemory => ErrorKind::InvalidInput,
+        MediaError::Pinned { .. } => ErrorKind::Pinned,
         MediaError::Frozen { .. } => ErrorKind::Frozen,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
         MediaError::Empty | MediaError::PartialPage { .. } | MediaError::NotAMedium => {

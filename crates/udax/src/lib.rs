@@ -3,7 +3,7 @@
 //! This crate is what programs use. A [`Pool`] is a filesystem on a plain file or in memory, shaped
 //! like [`std::fs`]; a [`File`] of it is read and written by copies, mapped into the address space
 //! ([`Mapping`]), pinned for a device ([`Pin`]), or frozen and borrowed as a plain slice
-//! ([`Frozen`]). It owns paths, handles and the lock of the pool file; everything else is the
+//! ([`Frozen`]). A [`DevDax`] is a device without a filesystem, mapped and pinned as it is. It owns paths, handles and the lock of the pool file; everything else is the
 //! business of [`fs`] and of the layers below it.
 //!
 //! Calls that are shaped like those of `std::fs` never wait for a pin: bytes that are pinned while
@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod clone;
+mod devdax;
 mod dir;
 mod error;
 mod file;
@@ -44,6 +45,7 @@ mod position;
 mod range;
 mod stack;
 
+pub use udax_dev as dev;
 pub use udax_fs as fs;
 pub use udax_fs::{
     CheckReport, Deduped, FileExtent, FreePolicy, Ino, Kind, LivingOwner, Problem, RecordedPin,
@@ -56,6 +58,7 @@ pub use udax_mm::{
     RecallReason, Wait,
 };
 
+pub use devdax::{DevDax, DevDaxError, OpenDevDax};
 pub use dir::{DirEntry, ReadDir};
 pub use error::{Error, Result};
 pub use file::File;

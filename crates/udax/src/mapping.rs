@@ -2,14 +2,17 @@
 //!
 //! Gives copies, atomics and an address; never a reference, because the bytes may change.
 
+use std::error::Error as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use udax_fs::{FileMapping, Inode};
-use udax_mapping::{MapMode, Populate, Sharing, Stats};
+use udax_mapping::{MapMode, Populate, Sharing, Stats, UserMapping};
+use udax_mm::media::Persistence;
 use udax_mm::sync::Arc;
-use udax_mm::{Access, Order};
+use udax_mm::{Access, MediaFacts, Order};
 
+use crate::devdax;
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
 use crate::range::{byte_count, check, to_pages};
@@ -27,7 +30,7 @@ pub struct MapOptions {
     is_sync: bool,
 }
 
-/// A range of a file, mapped. Dropping it unmaps.
+/// A range of a file or of a device, mapped. Dropping it unmaps.
 ///
 /// A load or store of a part that is past the end of the file, or whose medium failed, is an error
 /// of the methods here, and a SIGBUS through the address.
@@ -49,15 +52,19 @@ pub struct MapOptions {
 /// ```
 #[derive(Debug)]
 pub struct Mapping {
-    // Before the pool: a mapping is taken back before the pool may close.
-    user: FileMapping,
-    inode: Arc<Inode>,
+    mapped: Mapped,
     /// Bytes between the start of the first page and the start of the range.
     skip: usize,
     len: u64,
     access: Access,
     path: PathBuf,
-    _pool: Arc<Inner>,
+}
+
+/// What is mapped, and what it keeps: a mapping is taken back before its pool or device may close.
+#[derive(Debug)]
+enum Mapped {
+    File(FileMapping, #[expect(dead_code, reason = "kept open")] Arc<Inner>),
+    Device(UserMapping, Arc<devdax::Inner>),
 }
 
 impl MapOptions {
@@ -105,6 +112,14 @@ impl MapOptions {
         self
     }
 
+    pub(crate) fn is_private(&self) -> bool {
+        self.mode.sharing == Sharing::Private
+    }
+
+    pub(crate) fn access_to_map(&self) -> Access {
+        self.mode.access
+    }
+
     pub(crate) fn is_write(&self) -> bool {
         (self.mode.access, self.mode.sharing) == (Access::Write, Sharing::Shared)
     }
@@ -120,7 +135,7 @@ impl Mapping {
 
     /// The address of the first byte.
     pub fn addr(&self) -> usize {
-        self.user.vma().addr() + self.skip
+        self.user().vma().addr() + self.skip
     }
 
     /// A pointer to the first byte.
@@ -134,18 +149,21 @@ impl Mapping {
     /// How pages are mapped: at their first touch, or all of them when the mapping was made. It is
     /// [`Populate::Eager`] also where the host permits no userfaultfd.
     pub fn faulting(&self) -> Populate {
-        self.user.populate()
+        self.user().populate()
     }
 
     /// What happened to the pages of the file since it was opened: faults by size, and for what
     /// reasons others were not larger.
     pub fn stats(&self) -> Stats {
-        self.inode.stats()
+        self.mapped.stats()
     }
 
-    /// Why the last touch that became SIGBUS could not be served, if there was one.
+    /// Why the last touch that became SIGBUS could not be served, if there was one, with the causes
+    /// of that.
     pub fn last_fault_error(&self) -> Option<String> {
-        self.user.last_fault_error().map(|why| why.to_string())
+        let why = self.user().last_fault_error()?;
+        let causes = std::iter::successors(why.source(), |&cause| cause.source());
+        Some(causes.fold(why.to_string(), |why, cause| format!("{why}: {cause}")))
     }
 
     /// Copies bytes out, from byte `from` of the mapping on.
@@ -155,7 +173,7 @@ impl Mapping {
     /// Fails if the range is not inside the mapping, or cannot be touched.
     pub fn read(&self, into: &mut [u8], from: u64) -> Result<()> {
         let from = self.locate(from, byte_count(into.len()))?;
-        self.user.vma().read(from, into).at(&self.path)
+        self.user().vma().read(from, into).at(&self.path)
     }
 
     /// Copies bytes in, from byte `at` of the mapping on.
@@ -168,7 +186,7 @@ impl Mapping {
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.require_write()?;
         let at = self.locate(at, byte_count(bytes.len()))?;
-        self.user.vma().write(at, bytes).at(&self.path)
+        self.user().vma().write(at, bytes).at(&self.path)
     }
 
     /// Loads the eight bytes at `at` as one little-endian number, atomically.
@@ -178,7 +196,7 @@ impl Mapping {
     /// Fails if they are not aligned or not inside the mapping, or cannot be touched.
     pub fn load(&self, at: u64) -> Result<u64> {
         let at = self.locate_word(at)?;
-        self.user.vma().load_u64(at).at(&self.path)
+        self.user().vma().load_u64(at).at(&self.path)
     }
 
     /// Stores a number into the eight bytes at `at`, atomically.
@@ -189,7 +207,7 @@ impl Mapping {
     pub fn store(&self, at: u64, value: u64) -> Result<()> {
         self.require_write()?;
         let at = self.locate_word(at)?;
-        self.user.vma().store_u64(at, value).at(&self.path)
+        self.user().vma().store_u64(at, value).at(&self.path)
     }
 
     /// Replaces `current` by `new` in the eight bytes at `at`, atomically; the inner result is that
@@ -206,7 +224,7 @@ impl Mapping {
     ) -> Result<std::result::Result<u64, u64>> {
         self.require_write()?;
         let at = self.locate_word(at)?;
-        self.user.vma().compare_exchange_u64(at, current, new).at(&self.path)
+        self.user().vma().compare_exchange_u64(at, current, new).at(&self.path)
     }
 
     /// Waits until what was stored into a range is durable.
@@ -216,26 +234,52 @@ impl Mapping {
     /// Fails if the range is not inside the mapping, or the medium fails.
     pub fn flush(&self, range: Range<u64>) -> Result<()> {
         let from = self.locate(range.start, range.end.saturating_sub(range.start))?;
-        let start = self.user.range().start.byte() + from;
-        self.inode.flush(start..start + (range.end - range.start)).at(&self.path)
+        let start = self.user().range().start.byte() + from;
+        self.mapped.flush(start..start + (range.end - range.start)).at(&self.path)
     }
 
     pub(crate) fn new(
         pool: Arc<Inner>,
-        inode: Arc<Inode>,
+        inode: &Arc<Inode>,
         range: Range<u64>,
         options: &MapOptions,
         path: &Path,
     ) -> Result<Mapping, Cause> {
         let (pages, skip) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
-        if options.is_sync && !pool.is_synchronous() {
+        if options.is_sync && !is_synchronous(pool.facts()) {
             return Err(Cause::NotSynchronous);
         }
         let user = inode.map(pages.start, count, options.mode)?;
         let skip = usize::try_from(skip).expect("less than a page");
         let (len, path) = (range.end - range.start, path.to_owned());
-        Ok(Mapping { user, inode, skip, len, access: options.mode.access, path, _pool: pool })
+        let mapped = Mapped::File(user, pool);
+        Ok(Mapping { mapped, skip, len, access: options.mode.access, path })
+    }
+
+    /// Maps whole folios of a device.
+    pub(crate) fn of_device(
+        device: Arc<devdax::Inner>,
+        range: Range<u64>,
+        options: &MapOptions,
+        path: &Path,
+    ) -> Result<Mapping, Cause> {
+        if options.is_sync && !is_synchronous(device.core().device().facts()) {
+            return Err(Cause::NotSynchronous);
+        }
+        let (pages, _) = to_pages(&range)?;
+        let count = pages.end.since(pages.start);
+        let user = device.core().mapping().map(pages.start, count, options.mode)?;
+        let (len, access) = (range.end - range.start, options.mode.access);
+        let mapped = Mapped::Device(user, device);
+        Ok(Mapping { mapped, skip: 0, len, access, path: path.to_owned() })
+    }
+
+    fn user(&self) -> &UserMapping {
+        match &self.mapped {
+            Mapped::File(user, _) => user,
+            Mapped::Device(user, _) => user,
+        }
     }
 
     fn require_write(&self) -> Result<()> {
@@ -260,4 +304,25 @@ impl Mapping {
                 .at(&self.path)
         }
     }
+}
+
+impl Mapped {
+    fn stats(&self) -> Stats {
+        match self {
+            Mapped::File(user, _) => user.inode().stats(),
+            Mapped::Device(_, device) => device.core().mapping().stats(),
+        }
+    }
+
+    fn flush(&self, range: Range<u64>) -> Result<(), Cause> {
+        match self {
+            Mapped::File(user, _) => Ok(user.inode().flush(range)?),
+            Mapped::Device(_, device) => Ok(device.core().flush(range)?),
+        }
+    }
+}
+
+/// Whether flushing the caches makes a mapped store durable.
+fn is_synchronous(facts: MediaFacts) -> bool {
+    facts.is_dax && facts.persistence == Persistence::CacheLines
 }

@@ -1,16 +1,17 @@
 //! Pins: ranges of a file that stay where they are, for a device or a long copy.
 
 use std::fmt;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use udax_fs::{HeldPin, Ino, Inode};
-use udax_mapping::FilePin;
+use udax_mapping::{FilePin, PinnedFolios};
 use udax_mm::sync::Arc;
 use udax_mm::{Iovec, PinInfo, PinKind, PinOwner, PinTerm, Recall, RecallEvent, RecallReason};
 
+use crate::devdax;
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
 use crate::range::{byte_count, check, to_pages};
@@ -44,7 +45,7 @@ pub struct Recalled {
     pub why: RecallReason,
 }
 
-/// A pinned range of a file. Dropping it unpins.
+/// A pinned range of a file or of a device. Dropping it unpins.
 ///
 /// It reads and writes the memory it pinned, whatever becomes of the file.
 ///
@@ -70,12 +71,17 @@ pub struct Recalled {
 /// ```
 #[derive(Debug)]
 pub struct Pin {
-    // Before the pool: a pin is given back before the pool may close.
-    pinned: HeldPin,
+    pinned: Pinned,
     range: Range<u64>,
     skip: u64,
     path: PathBuf,
-    _pool: Arc<Inner>,
+}
+
+/// What is pinned, and what it keeps: a pin is given back before its pool or device may close.
+#[derive(Debug)]
+enum Pinned {
+    File(HeldPin, #[expect(dead_code, reason = "kept open")] Arc<Inner>),
+    Device(PinnedFolios, #[expect(dead_code, reason = "kept open")] Arc<devdax::Inner>),
 }
 
 /// What a call that did not wait has left to pins: the bytes are free with their last unpin.
@@ -110,7 +116,7 @@ pub struct PoolPin {
 /// What a pinned range belongs to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PinnedFile {
-    /// A file with this path (one of its names).
+    /// A file with this path (one of its names), or a device.
     Path(PathBuf),
     /// A file without a name, that is still open.
     Inode(Ino),
@@ -313,13 +319,42 @@ impl Pin {
         let (pages, skip) = to_pages(&range)?;
         let info = info(&options.label, options.kind, options.term);
         let pinned = inode.pin_leased(pages, info, options.recall())?;
-        Ok(Pin { pinned, range, skip, path: path.to_owned(), _pool: pool })
+        let pinned = Pinned::File(pinned, pool);
+        Ok(Pin { pinned, range, skip, path: path.to_owned() })
+    }
+
+    /// Pins the folios of a device that hold `range`.
+    pub(crate) fn of_device(
+        device: Arc<devdax::Inner>,
+        range: Range<u64>,
+        options: &PinOptions,
+        path: &Path,
+    ) -> Result<Pin, Cause> {
+        if options.is_registrable && !device.core().device().facts().is_registrable {
+            return Err(Cause::NotRegistrable);
+        }
+        let (pages, skip) = device.folios(&range);
+        let info = info(&options.label, options.kind, options.term);
+        let pinned = device.core().mapping().pin_leased(pages, info, options.recall())?;
+        let pinned = Pinned::Device(pinned, device);
+        Ok(Pin { pinned, range, skip, path: path.to_owned() })
     }
 
     fn locate(&self, at: u64, wanted: usize) -> Result<u64> {
         let len = self.range.end - self.range.start;
         check("pin", at, byte_count(wanted), len).at(&self.path)?;
         Ok(self.skip + at)
+    }
+}
+
+impl Deref for Pinned {
+    type Target = PinnedFolios;
+
+    fn deref(&self) -> &PinnedFolios {
+        match self {
+            Pinned::File(pinned, _) => pinned,
+            Pinned::Device(pinned, _) => pinned,
+        }
     }
 }
 

@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use udax_fs::{
     CheckReport, Filesystem, Ino, Kind, LivingOwner, RecordedPin, Recovered, Release, Usage,
 };
-use udax_mm::media::Persistence;
 use udax_mm::sync::Arc;
 use udax_mm::{MediaFacts, Wait};
 
@@ -310,11 +309,6 @@ impl Inner {
 
     pub(crate) fn facts(&self) -> MediaFacts {
         self.facts
-    }
-
-    /// Whether flushing the caches makes a mapped store durable.
-    pub(crate) fn is_synchronous(&self) -> bool {
-        self.facts.is_dax && self.facts.persistence == Persistence::CacheLines
     }
 }
 

@@ -1,0 +1,129 @@
+//! Devices on tables: one alignment all the way down, or none.
+
+use crate::{GIB, MIB, bytes_of, error, fail, map, raw};
+use udax::dev::{DaxDevice, Line, Linear, Mapped, Mode, Region, Table, Target};
+use udax::{DevDax, DevDaxError, ErrorKind, Order, PinOptions, Wait};
+use udax_mm::media::FileMedia;
+use udax_mm::sync::Arc;
+use udax_mm::{DeviceOff, MemoryType, Pages};
+
+const GENERIC: MemoryType = MemoryType::Generic(Order::Pmd);
+
+/// Lines of one device each: (pages, device, from); no device is a given target.
+fn table(lines: Vec<(u64, Target)>) -> Table {
+    let mut start = DeviceOff(0);
+    let line = |(pages, target)| {
+        let line = Line { start, pages: Pages(pages), target };
+        start = start + Pages(pages);
+        line
+    };
+    Table::new(lines.into_iter().map(line).collect()).unwrap()
+}
+
+fn linear(device: &Arc<dyn DaxDevice>, from: u64) -> Target {
+    Target::Linear(Linear::new(Arc::clone(device), DeviceOff(from)))
+}
+
+fn on(table: Table) -> Result<DevDax, udax::Error> {
+    DevDax::on_device("stack", Arc::new(Mapped::new(table).unwrap()))
+}
+
+#[test]
+fn a_stack_of_one_alignment_is_a_device() {
+    let (one, other) = (raw(GENERIC, 1024), raw(GENERIC, 1024));
+    let device = on(table(vec![(512, linear(&one, 512)), (1024, linear(&other, 0))])).unwrap();
+    assert_eq!((device.alignment(), device.size()), (Order::Pmd, 6 * MIB));
+
+    let map = map(&device, 0..6 * MIB);
+    for folio in 0..3 {
+        map.store(folio * 2 * MIB + 8, folio + 1).unwrap();
+    }
+    assert_eq!(device.stats().faults(Order::Base), 0, "I-68");
+    let pin = device.pin(2 * MIB - 8..2 * MIB + 8, &PinOptions::new("nic")).unwrap();
+    assert_eq!(device.pins()[0].range(), 0..4 * MIB, "it holds a folio of each");
+    drop(pin);
+    assert_eq!(device.verify(), Ok(()));
+
+    // B-35, I-64: told in bytes of the whole.
+    fail(&device, 4 * MIB + 4096);
+    assert_eq!(device.bad_ranges().unwrap()[0].start, 4 * MIB + 4096);
+    map.load(4 * MIB + 8).unwrap_err();
+    assert_eq!(map.load(2 * MIB + 8).unwrap(), 2);
+    assert_eq!(device.verify(), Ok(()));
+
+    one.kill(Wait::Never).unwrap();
+    map.load(2 * MIB + 8).expect_err("I-66: the whole is gone with a part");
+}
+
+#[test]
+fn what_is_no_device_of_one_alignment_is_refused_with_the_reason() {
+    let generic = || raw(GENERIC, 1024);
+    let refused = |table| error(on(table));
+
+    let any = refused(table(vec![(1024, linear(&raw(MemoryType::FsDax, 1024), 0))]));
+    assert_eq!(any.as_devdax_error(), Some(&DevDaxError::AnyOrder));
+    let small = raw(MemoryType::Generic(Order::Base), 1024);
+    let mixed = refused(table(vec![(512, linear(&generic(), 0)), (512, linear(&small, 0))]));
+    let sizes = DevDaxError::Mixed { one: Order::Pmd, other: Order::Base };
+    assert_eq!(mixed.as_devdax_error(), Some(&sizes));
+
+    let divided = |at| DevDaxError::Divided { at, alignment: Order::Pmd };
+    let cut = refused(table(vec![(512, linear(&generic(), 256))]));
+    assert_eq!(cut.as_devdax_error(), Some(&divided(0)));
+    let end = refused(table(vec![(512, linear(&generic(), 0)), (256, linear(&generic(), 0))]));
+    assert_eq!(
+        (end.as_devdax_error(), end.kind()),
+        (Some(&divided(2 * MIB)), ErrorKind::Misaligned)
+    );
+    let later = refused(table(vec![(700, linear(&generic(), 0)), (324, linear(&generic(), 0))]));
+    assert_eq!(later.as_devdax_error(), Some(&divided(2 * MIB)));
+
+    let none = refused(table(vec![(512, linear(&generic(), 0)), (512, Target::Zero)]));
+    assert_eq!(none.kind(), ErrorKind::NoDax);
+    assert!(none.to_string().contains("line 2 of the table (zero)"), "{none}");
+}
+
+/// A table that changes moves what is touched next, and leaves what is pinned.
+#[test]
+fn a_device_follows_its_table_and_pins_stay_where_they_are() {
+    let (one, other) = (raw(GENERIC, 512), raw(GENERIC, 512));
+    let mapped = Arc::new(Mapped::new(table(vec![(512, linear(&one, 0))])).unwrap());
+    let below: Arc<dyn DaxDevice> = mapped.clone();
+    let device = DevDax::on_device("stack", below).unwrap();
+    let map = map(&device, 0..2 * MIB);
+    map.store(0, 1).unwrap();
+    let pin = device.pin(0..8, &PinOptions::new("nic")).unwrap();
+
+    let swapped = mapped.swap(table(vec![(512, linear(&other, 0))]), Wait::Forever).unwrap();
+
+    assert_eq!(swapped.left.len(), 1, "the pin lives in the old one");
+    assert_eq!(map.load(0).unwrap(), 0, "what is touched is in the new one");
+    let mut bytes = [0; 8];
+    pin.read(&mut bytes, 0).unwrap();
+    assert_eq!(bytes[0], 1);
+    device.flush(0..8).unwrap();
+    drop(pin);
+    assert_eq!(device.verify(), Ok(()));
+}
+
+/// Two devices of one region under one table: the folios of each are in its own parts.
+#[test]
+fn devices_of_a_region_make_one_device() {
+    let region = Region::new(Arc::new(FileMedia::memfd("region", GIB).unwrap()));
+    let (first, gap) = ("first", "gap");
+    let one = region.create(first, Pages(512), Order::Pmd).unwrap();
+    let gap = region.create(gap, Pages(512), Order::Pmd).unwrap();
+    one.resize(Pages(3 * 512)).unwrap();
+    gap.remove().unwrap();
+    assert_eq!(one.ranges().unwrap().len(), 2);
+
+    let below: Arc<dyn DaxDevice> = one.bind(Mode::DevDax).unwrap();
+    let device = DevDax::on_device(first, below).unwrap();
+    let map = map(&device, 0..3 * bytes_of(Order::Pmd));
+    map.write(&[7; 8], 2 * MIB - 4).unwrap();
+    let mut bytes = [0; 8];
+    device.read_at(&mut bytes, 2 * MIB - 4).unwrap();
+    assert_eq!(bytes, [7; 8], "across the parts");
+    assert_eq!(device.stats().faults(Order::Base), 0, "I-68");
+    assert_eq!(device.verify(), Ok(()));
+}
