@@ -81,6 +81,8 @@ pub(crate) fn random(steps: u64, seed: Option<u64>) -> Result<()> {
 pub(crate) enum Stressed {
     /// Files that are mapped, pinned and changed by four threads.
     Mapping,
+    /// A device on a stack of tables that change, until it is killed; for a minute.
+    Devices,
 }
 
 /// Runs threads against the model, for `steps` operations or some minutes, with the order of locks
@@ -91,14 +93,20 @@ pub(crate) fn stress(
     minutes: Option<u64>,
     seed: Option<u64>,
 ) -> Result<()> {
-    let test = match what {
+    let test =
+        |name| ["-p", "udax", "--features", "lock-order", "--test", name, "--", "--nocapture"];
+    match what {
         Stressed::Mapping => {
-            ["-p", "udax", "--features", "lock-order", "--test", "stress", "--", "--nocapture"]
+            let minutes = minutes.map(|minutes| minutes.to_string());
+            let minutes = minutes.as_ref().map(|minutes| ("UDAX_MINUTES", minutes.as_str()));
+            operations(&test("stress"), steps, seed, minutes)
         }
-    };
-    let minutes = minutes.map(|minutes| minutes.to_string());
-    let minutes = minutes.as_ref().map(|minutes| ("UDAX_MINUTES", minutes.as_str()));
-    operations(&test, steps, seed, minutes)
+        Stressed::Devices => {
+            let seconds = (60 * minutes.unwrap_or(1)).to_string();
+            let seconds = Some(("UDAX_SECONDS", seconds.as_str()));
+            operations(&test("stress_devices"), steps, seed, seconds)
+        }
+    }
 }
 
 /// Runs `steps` random operations of page maps against the model, each with a check of all

@@ -26,6 +26,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("limbo", "udax_fs::limbo::Limbo"),
     ("writeback", "udax_mapping::mapping::Writeback"),
     ("leases", "udax_mm::ranges::Lease"),
+    ("leases", "udax_mm::active::Lease"),
     ("failure listener", "MemoryFailure"),
     ("active parts", "BTreeMap<u64, u64"),
     ("list of users", "Vec<alloc::sync::Arc<udax_mapping::user::User"),
@@ -53,12 +54,23 @@ const LOCKS: &[(&str, &str)] = &[
     ("flushed pages", "udax_mm::persist::PendingPages"),
     ("msync", "Errno"),
     ("position", "u64"),
+    ("change of a table", "udax_dev::mapped::Change"),
+    ("table gone", "udax_dev::swap::Users"),
+    ("taps", "udax_mm::tap::StoreTap"),
+    ("logged line", "udax_dev::targets::log_writes::Turn"),
+    ("recorded events", "udax_mm::recorder::Event"),
 ];
 
 /// Locks of several of these are held at once: of the first by who holds the namespace lock
-/// exclusively, of the others by who clones, those of the lower inode number first.
-const NESTS: &[&str] =
-    &["udax_fs::inode::state::State", "udax_fs::inode::Writer", "udax_mapping::mapping::Layout"];
+/// exclusively, of the second and third by who clones, those of the lower inode number first, of the
+/// next by who changes a table below others, and of the last by who stores, in the order of the tables.
+const NESTS: &[&str] = &[
+    "udax_fs::inode::state::State",
+    "udax_fs::inode::Writer",
+    "udax_mapping::mapping::Layout",
+    "udax_dev::mapped::Change",
+    "udax_dev::targets::log_writes::Turn",
+];
 
 /// Asserts that the order has no cycle and that the table has every lock. Prints the order.
 pub(crate) fn check() -> String {
