@@ -66,6 +66,7 @@ enum Command {
     Freeze(cmd::freeze::FreezeArgs),
     Mount(cmd::mount::MountArgs),
     Table(cmd::table::TableArgs),
+    Dev(cmd::dev::DevArgs),
     Matrix(MatrixArgs),
     Tour(TourArgs),
     #[command(hide = true)]
@@ -107,6 +108,7 @@ impl Cli {
             Command::Freeze(args) => args.run(pools, &mut out),
             Command::Mount(args) => args.run(pools, &mut out),
             Command::Table(args) => args.run(&mut out),
+            Command::Dev(args) => args.run(pools, &mut out),
             Command::Matrix(args) => args.run(&mut out),
             Command::Tour(args) => args.run(&mut out),
             Command::TourWriter(args) => args.run(),

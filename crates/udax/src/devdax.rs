@@ -70,7 +70,7 @@ pub(crate) struct Inner {
     path: PathBuf,
     core: Arc<Core>,
     _hold: Hold,
-    _lock: Option<PoolLock>,
+    _locks: Vec<PoolLock>,
 }
 
 impl DevDax {
@@ -104,7 +104,12 @@ impl DevDax {
     /// with [`ErrorKind::InUse`](crate::ErrorKind) if somebody holds it, and with a [`DevDaxError`] if
     /// it is not made of folios of one size.
     pub fn on_device(name: &str, device: Arc<dyn DaxDevice>) -> Result<DevDax> {
-        open::on_device(Path::new(name), device, None, open::service(false))
+        open::on_device(Path::new(name), device, Vec::new(), open::service(false))
+    }
+
+    /// Whether a pool is on the device, which a store may destroy.
+    pub fn holds_pool(&self) -> bool {
+        udax_fs::Filesystem::is_on(self.device())
     }
 
     /// Where the device is: its path on the host, or the name it was given.

@@ -4,6 +4,7 @@ pub(crate) mod cat;
 pub(crate) mod check;
 pub(crate) mod cp;
 pub(crate) mod create;
+pub(crate) mod dev;
 pub(crate) mod df;
 pub(crate) mod entry;
 pub(crate) mod freeze;

@@ -13,6 +13,7 @@ use super::refused::DevDaxError;
 use super::{DevDax, Inner};
 use crate::error::{At, Cause, Result};
 use crate::lock::{LockMode, PoolLock};
+use crate::stack::{self, How};
 
 /// How a device is opened.
 ///
@@ -71,24 +72,30 @@ impl Default for OpenDevDax {
 }
 
 pub(super) fn open(path: &Path, options: &OpenDevDax) -> Result<DevDax> {
+    if stack::is_table(path) {
+        let (kind, lock) = (MemoryType::Generic(options.alignment), Some(LockMode::Exclusive));
+        let how = How { kind, durability: options.durability, lock, is_writable: true };
+        let opened = stack::open_table(path, &how)?;
+        return on_device(path, opened.device, opened.locks, service(options.is_eager));
+    }
     let host = HostFile::options().read(true).write(true).open(path).at(path)?;
     let lock = PoolLock::acquire(&host, LockMode::Exclusive).at(path)?;
     let media = FileMedia::from_file(host, options.durability).at(path)?;
     let device = device(media, options.alignment).at(path)?;
-    on_device(path, device, Some(lock), service(options.is_eager))
+    on_device(path, device, vec![lock], service(options.is_eager))
 }
 
 pub(super) fn create_in_memory(name: &str, size: u64, alignment: Order) -> Result<DevDax> {
     let path = Path::new(name);
     check_size(size, alignment).at(path)?;
     let media = FileMedia::memfd(name, size).at(path)?;
-    on_device(path, device(media, alignment).at(path)?, None, service(false))
+    on_device(path, device(media, alignment).at(path)?, Vec::new(), service(false))
 }
 
 pub(super) fn on_device(
     path: &Path,
     device: Arc<dyn DaxDevice>,
-    lock: Option<PoolLock>,
+    locks: Vec<PoolLock>,
     service: Option<Arc<FaultService>>,
 ) -> Result<DevDax> {
     device.dax().at(path)?;
@@ -97,7 +104,7 @@ pub(super) fn on_device(
     let hold = core.device().hold(holder).at(path)?;
     core.check_whole().at(path)?;
     let path = path.to_owned();
-    Ok(DevDax { inner: Arc::new(Inner { path, core, _hold: hold, _lock: lock }) })
+    Ok(DevDax { inner: Arc::new(Inner { path, core, _hold: hold, _locks: locks }) })
 }
 
 /// What serves faults of lazy mappings. Not permitted is not an error: the mappings are then eager,

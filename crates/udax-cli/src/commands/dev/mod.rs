@@ -27,16 +27,19 @@ use step::Step;
 ///     pins                   list what is pinned, and for how long
 ///     kill                   take the device away, if nobody has a page of it
 ///
-/// A device has no names and no owner of its bytes: a pool that is on it is overwritten by `write`.
+/// A device has no names and no owner of its bytes. Where a pool is on it, `write` is refused.
 #[derive(Args, Debug)]
-#[command(verbatim_doc_comment, after_help = "\
+#[command(
+    verbatim_doc_comment,
+    after_help = "\
 Examples:
   truncate -s 1G scratch.img
   udax dev scratch.img                                       what it is
   udax dev scratch.img map 0 64M                             how it is mapped
   udax dev scratch.img write 0 in.bin read 0 4K /dev/stdout
   udax dev scratch.img pin nic 0 2M kill unpin nic kill      removal waits for pins
-  udax dev --align 1G /dev/dax0.0 map 0 8G")]
+  udax dev --align 1G /dev/dax0.0 map 0 8G"
+)]
 pub(crate) struct DevArgs {
     /// The device, or a table.
     device: PathBuf,
@@ -45,8 +48,12 @@ pub(crate) struct DevArgs {
     #[arg(long, value_enum, default_value_t = Align::Pmd)]
     align: Align,
 
+    /// Write to the device although a pool is on it, which is lost then.
+    #[arg(long)]
+    force: bool,
+
     /// What is done with it.
-    #[arg(value_name = "STEP", trailing_var_arg = true)]
+    #[arg(value_name = "STEP")]
     steps: Vec<String>,
 }
 
@@ -75,6 +82,9 @@ impl DevArgs {
         let steps = Step::parse(&self.steps)?;
         let options = OpenDevDax::new().alignment(self.order()).durability(pools.durability());
         let mut session = Session::open(&self.device, &options)?;
+        if steps.iter().any(|step| matches!(step, Step::Write { .. })) && !self.force {
+            session.refuse_pool()?;
+        }
         let done = steps.iter().try_for_each(|step| session.take(step));
         out.facts(session.facts())?;
         done

@@ -101,6 +101,16 @@ impl Session {
         Ok(Session { device, maps: Vec::new(), pins: Vec::new(), facts })
     }
 
+    /// Fails if there is a pool that a store would destroy.
+    pub(super) fn refuse_pool(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            !self.device.holds_pool(),
+            "{}: a pool is on the device; `udax cp` writes files into it, and `--force` loses it",
+            self.device.path().display()
+        );
+        Ok(())
+    }
+
     pub(super) fn facts(&self) -> &DevFacts {
         &self.facts
     }
@@ -134,8 +144,7 @@ impl Session {
     }
 
     fn read(&self, at: u64, length: u64, path: &Path) -> anyhow::Result<Done> {
-        let mut file =
-            HostFile::create(path).with_context(|| path.display().to_string())?;
+        let mut file = HostFile::create(path).with_context(|| path.display().to_string())?;
         let end = at.saturating_add(length);
         let mut from = at;
         while from < end {
@@ -206,7 +215,8 @@ impl Session {
 
 /// What faults brought in between two looks: bytes of a folio, and how many.
 fn folios(before: &Stats, after: &Stats) -> Vec<(u64, u64)> {
-    let count = |order: udax::Order| (order.pages().bytes(), after.faults(order) - before.faults(order));
+    let count =
+        |order: udax::Order| (order.pages().bytes(), after.faults(order) - before.faults(order));
     udax::Order::ALL.into_iter().map(count).filter(|(_, count)| *count > 0).collect()
 }
 

@@ -70,11 +70,9 @@ impl Words<'_> {
                 file: self.word(form)?.into(),
             },
             "write" => Step::Write { at: self.offset(form)?, file: self.word(form)?.into() },
-            "pin" => Step::Pin {
-                label: self.word(form)?,
-                at: self.offset(form)?,
-                len: self.size(form)?,
-            },
+            "pin" => {
+                Step::Pin { label: self.word(form)?, at: self.offset(form)?, len: self.size(form)? }
+            }
             "unpin" => Step::Unpin { label: self.word(form)? },
             "pins" => Step::Pins,
             _ => Step::Kill,
