@@ -51,7 +51,7 @@ pub(crate) fn loom(bound: u32) -> Result<()> {
 }
 
 /// Runs `count` random schedules of each of these, and as many with few preemptions: a page map,
-/// and a mapping on one.
+/// a device, and a mapping.
 pub(crate) fn schedules(count: u64, seed: Option<u64>) -> Result<()> {
     let count = count.to_string();
     let seed = seed.map(|seed| seed.to_string());
@@ -60,8 +60,9 @@ pub(crate) fn schedules(count: u64, seed: Option<u64>) -> Result<()> {
         environment.push(("UDAX_SEED", seed));
     }
     let build = ["test", "--release", "--target-dir", "target/shuttle"];
-    let test = ["-p", "udax-mm", "-p", "udax-mapping", "--test", "schedules", "--", "--nocapture"];
-    cargo(&[&build[..], &test[..]].concat(), &environment)
+    let packages = ["-p", "udax-mm", "-p", "udax-dev", "-p", "udax-mapping"];
+    let test = ["--test", "schedules", "--", "--nocapture"];
+    cargo(&[&build[..], &packages[..], &test[..]].concat(), &environment)
 }
 
 /// Runs the crash enumerator.
