@@ -348,3 +348,90 @@ fn a_copy_that_was_read_is_no_more_shown_when_the_page_is_the_files_own() {
         });
     }
 }
+
+/// What a mapping comes to show is claimed by nobody, also where it is filled before the clone
+/// returns.
+#[test]
+fn mappings_show_what_was_cloned_under_them() {
+    both(LEN, |world| {
+        let maps = [&world.file, &world.clone].map(|file| world.map(file, Access::Read));
+        for (seed, from, to) in [(2, 0, 1), (3, 1, 0)] {
+            let files = [&world.file, &world.clone];
+            let new = pattern(seed, LEN);
+            files[from].write_at(&new, 0).unwrap();
+            assert!(shown(&maps[from], LEN) == new);
+
+            files[from].clone_range(0..LEN, files[to], 0, Wait::Never).unwrap();
+
+            assert!(shown(&maps[to], LEN) == new && shown(&maps[from], LEN) == new);
+            assert_eq!(shared_pages(files[to]), 40);
+        }
+        world.fs.verify().unwrap();
+    });
+}
+
+/// The number in every page of the first half of a file, and in the pages of the other half that
+/// come from it.
+fn number(file: &Inode, page: u64) -> u64 {
+    let mut bytes = [0; 8];
+    assert_eq!(file.read_at(&mut bytes, page * PAGE).unwrap(), 8);
+    u64::from_le_bytes(bytes)
+}
+
+/// Clones the first half of `from` over the second of `to` while others store to both: each page
+/// holds what it held at some moment of the clone.
+fn clone_again_and_again(from: &Inode, to: &Inode) {
+    for round in 0..60 {
+        let page = round % 20;
+        let before = number(from, page);
+        from.clone_range(0..20 * PAGE, to, 20 * PAGE, Wait::Forever).unwrap();
+        let (cloned, after) = (number(to, 20 + page), number(from, page));
+        assert!(before <= cloned && cloned <= after, "F-37: {before} {cloned} {after}");
+    }
+}
+
+/// Stores ever larger numbers to the first half of a file, by writes and through a mapping.
+fn store_again_and_again(file: &Inode, map: &FileMapping) {
+    for number in 1..=60_u64 {
+        for page in 0..20 {
+            if (number + page).is_multiple_of(2) {
+                file.write_at(&number.to_le_bytes(), page * PAGE).unwrap();
+            } else {
+                // An eager mapping shows SIGBUS for a moment while pages leave it.
+                while map.vma().store_u64(page * PAGE, number).is_err() {
+                    assert_eq!(map.populate(), Populate::Eager);
+                    thread::yield_now();
+                }
+            }
+        }
+    }
+}
+
+/// F-37.
+#[test]
+fn two_clones_in_opposite_directions_do_not_block_each_other() {
+    both(LEN, |world| {
+        let zeros = vec![0; usize::try_from(LEN).unwrap()];
+        let files = [&world.file, &world.clone];
+        for file in files {
+            assert_eq!(file.write_at(&zeros, 0).unwrap(), zeros.len());
+        }
+        let maps = files.map(|file| world.map(file, Access::Write));
+        thread::scope(|scope| {
+            scope.spawn(|| clone_again_and_again(files[0], files[1]));
+            scope.spawn(|| clone_again_and_again(files[1], files[0]));
+            scope.spawn(|| store_again_and_again(files[0], &maps[0]));
+            scope.spawn(|| store_again_and_again(files[1], &maps[1]));
+        });
+        for file in files {
+            assert!((0..20).all(|page| number(file, page) == 60));
+        }
+        clone_again_and_again(files[0], files[1]);
+        clone_again_and_again(files[1], files[0]);
+        for (file, map) in files.into_iter().zip(&maps) {
+            assert!((0..40).all(|page| number(file, page) == 60));
+            assert!(shown(map, LEN) == contents(file));
+        }
+        world.fs.verify().unwrap();
+    });
+}

@@ -89,10 +89,19 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     ///
     /// # Errors
     ///
-    /// [`FaultError::Iomap`] with the owner's reason; [`FaultError::Closed`] and
+    /// [`FaultError::Request`] if memory of the page failed and could not be copied;
+    /// [`FaultError::Iomap`] with any other reason of the owner; [`FaultError::Closed`] and
     /// [`FaultError::Removed`] if there is no owner or no device any more.
     pub fn iomap(&self, access: Access) -> Result<Iomap, FaultError> {
-        Ok(self.faults.owner()?.iomap(self.index, access)?)
+        let found = self.faults.owner()?.iomap(self.index, access);
+        found.map_err(|error| self.lost().unwrap_or_else(|| error.into()))
+    }
+
+    /// That memory of the page failed, if it did: then it could not be copied for a store, either.
+    fn lost(&self) -> Option<FaultError> {
+        let found = self.faults.owner().ok()?.iomap(self.index, Access::Read);
+        let Ok(Iomap::Data { span, start, .. }) = found else { return None };
+        check_good(&span.slice(self.index.since(start), Pages(1)), Pages(1)).err()
     }
 
     /// Whether the owner has a hole in all of the block.

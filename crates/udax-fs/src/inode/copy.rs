@@ -35,6 +35,11 @@ impl Overlay<'_> {
     fn end(&self) -> u64 {
         self.at + to_u64(self.bytes.len())
     }
+
+    /// Whether nothing of these bytes is left.
+    pub(super) fn covers(&self, bytes: &Range<u64>) -> bool {
+        self.at <= bytes.start && bytes.end <= self.end()
+    }
 }
 
 impl Inode {
@@ -44,8 +49,8 @@ impl Inode {
     ///
     /// # Errors
     ///
-    /// Returns [`FsError::NoSpace`] if the pool cannot hold the copy, and [`FsError::Device`] if the
-    /// medium fails. Data before that is the file's own then, the rest is shared as it was.
+    /// Returns [`FsError::NoSpace`] if the pool cannot hold the copy, [`FsError::PartlyLost`] if memory
+    /// of what is shared failed, and [`FsError::Device`] if the medium fails otherwise. Data before that is the file's own then, the rest is shared as it was.
     pub fn unshare(&self, range: Range<u64>) -> Result<(), FsError> {
         self.node.core.check_writable()?;
         self.check_file()?;
@@ -99,7 +104,9 @@ impl Inode {
             // stay.
             self.node.flush_runs(&state, broken.range())?;
         }
-        done
+        drop(state);
+        drop(broken);
+        done.map_err(|error| self.lost_in(pages, new, error))
     }
 
     /// Makes the page of byte `at` the file's own, if that byte is not the first of its page: bytes
@@ -123,8 +130,8 @@ impl Inode {
 }
 
 impl Node {
-    /// The first pages in `range` that the file shares. What is not shared stays so while the
-    /// caller has the layout locked.
+    /// The first pages in `range` that the file shares, up to the first that it does not. What is not
+    /// shared stays so while the caller has the layout locked.
     pub(super) fn first_shared(
         &self,
         state: &State,
@@ -133,14 +140,22 @@ impl Node {
         if !state.tree.may_share || range.is_empty() {
             return Ok(None);
         }
+        let mut found: Option<Range<FileIndex>> = None;
         for run in state.tree.runs(&self.core.store, range.start..range.end.min(state.end()))? {
             let extent = Extent { start: run.device, pages: run.pages };
-            if let Some(shared) = self.core.store.first_shared(extent) {
+            let shared = self.core.store.first_shared(extent).map(|shared| {
                 let start = run.index + shared.start.since(run.device);
-                return Ok(Some(start..start + shared.pages));
+                start..start + shared.pages
+            });
+            match (&mut found, shared) {
+                (None, None) => (),
+                (None, shared) => found = shared,
+                // What is adjacent in the file is copied at once, wherever it lies.
+                (Some(found), Some(more)) if found.end == more.start => found.end = more.end,
+                (Some(_), _) => break,
             }
         }
-        Ok(None)
+        Ok(found)
     }
 
     /// Whether the file shares any of `range`.

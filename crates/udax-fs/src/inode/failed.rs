@@ -9,6 +9,7 @@ use udax_dev::{DaxSpan, IoError};
 use udax_mm::units::PAGE_BYTES;
 use udax_mm::{FileIndex, MediaError, PAGE_SIZE, Pages};
 
+use super::copy::Overlay;
 use super::iomap::spans;
 use super::{END, Inode, Node, State, pages_holding};
 use crate::FsError;
@@ -58,6 +59,31 @@ impl Inode {
         // What cannot be looked at has failed in another way, and the caller says how.
         for page in failing.unwrap_or_default() {
             page.pgmap().memory_failure(page.range());
+        }
+    }
+}
+
+impl Inode {
+    /// Says of a copy of `pages`, with `new` over them, that failed because memory has, which bytes
+    /// are lost that it would have needed. Called without any lock.
+    pub(super) fn lost_in(
+        &self,
+        pages: &Range<FileIndex>,
+        new: Overlay<'_>,
+        error: FsError,
+    ) -> FsError {
+        if !error.is_lost_memory() {
+            return error;
+        }
+        self.report_failures(pages.start.byte()..pages.end.byte());
+        let _faults = self.mapping.faults();
+        let state = self.node.read().clone();
+        let size = state.size();
+        let failed = self.node.failed_pages(&state.tree, pages.clone()).unwrap_or_default();
+        let mut lost = failed.iter().map(|page| page.bytes(size));
+        match lost.find(|bytes| !new.covers(bytes)) {
+            Some(lost) => FsError::PartlyLost { start: lost.start, end: lost.end },
+            None => error,
         }
     }
 }

@@ -26,7 +26,8 @@ pub(super) struct Side<'a> {
 ///
 /// 1. Nobody stores to either range, by any way, while this exists.
 /// 2. The later of two inodes is let go first: its eager mappings are filled with the layout of the
-///    other still held, which is the order of the locks.
+///    other still held, which is the order of the locks. No claim is held by then: what the target
+///    has come to show are pages of the source.
 pub(super) struct Pair<'a> {
     later: Option<Held<'a>>,
     earlier: Held<'a>,
@@ -41,6 +42,16 @@ enum Held<'a> {
     Frozen {
         _faults: FaultGuard<'a>,
     },
+}
+
+impl Drop for Pair<'_> {
+    fn drop(&mut self) {
+        for held in self.later.iter_mut().chain([&mut self.earlier]) {
+            if let Held::Broken(broken) = held {
+                drop(broken.take_idle());
+            }
+        }
+    }
 }
 
 impl<'a> Side<'a> {

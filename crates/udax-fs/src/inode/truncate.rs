@@ -47,7 +47,8 @@ impl Inode {
     /// # Errors
     ///
     /// Returns [`FsError::Layout`] with the first pinned index and its holders if the wait runs
-    /// out; the file is unchanged then. Returns what [`Inode::write_at`] returns for files that
+    /// out; the file is unchanged then. Returns [`FsError::PartlyLost`] if it would end in a page that
+    /// it shares and whose memory failed. Returns what [`Inode::write_at`] returns for files that
     /// cannot be written.
     pub fn truncate(&self, size: u64, policy: FreePolicy) -> Result<Vec<FilePin>, FsError> {
         self.check_can_write(size)?;

@@ -4,7 +4,7 @@ use crate::held::Held;
 use crate::model::{CELL, Cells, NEAR, PAGE, PAGES, THREADS, Zone, count, us};
 use crate::rng::Rng;
 use crate::world::{Mapped, SLOTS, Shared, own_cell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 use udax::{Error, ErrorKind, File, FreePolicy, PinKind, PinOptions, PinTerm, Wait};
@@ -51,10 +51,9 @@ impl Actor {
         for held in &mut self.pins {
             held.begin(&shared.zones[held.file]);
         }
-        let private = &mut self.private;
-        if let Some(mapped) = &private.mapped {
+        if let Some(mapped) = &self.private.mapped {
             let zone = &shared.zones[mapped.file];
-            private.bytes.retain(|&place, _| !zone.contains(place));
+            self.private.forget(|page| is_open(zone, page));
         }
     }
 
@@ -62,14 +61,27 @@ impl Actor {
         self.counts.iter().map(|(&word, &times)| (word, times))
     }
 
-    pub(crate) fn let_go(&mut self) {
+    pub(crate) fn unpin_all(&mut self) {
         self.pins.clear();
+    }
+
+    pub(crate) fn let_go(&mut self) {
+        self.unpin_all();
         self.private = Private::default();
     }
 
-    /// Compares the cells of this thread with all of a file, when nobody runs.
-    pub(crate) fn check(&mut self, file: usize, bytes: &[u8], zone: &Zone) -> Done {
-        self.files[file].check(0, bytes, zone)?;
+    /// Compares the cells of this thread with the `good` parts of a file, when nobody runs.
+    pub(crate) fn check(
+        &mut self,
+        file: usize,
+        bytes: &[u8],
+        good: &[Range<u64>],
+        zone: &Zone,
+    ) -> Done {
+        for part in good {
+            let found = &bytes[us(part.start)..us(part.end)];
+            self.files[file].check(part.start, found, zone)?;
+        }
         let (len, of_pages) = (count(bytes.len()), count(bytes.len()).next_multiple_of(PAGE));
         // A mapping shows what was stored to the rest of the last page until the file grows.
         self.files[file].forget(len..of_pages);
@@ -77,25 +89,33 @@ impl Actor {
         Ok(())
     }
 
-    /// Learns what a file was given, when nobody runs.
-    pub(crate) fn shared(&mut self, file: usize, at: u64, bytes: &[u8]) {
+    /// Learns what a file was given, when nobody runs: what `good` parts hold, counted from `at` on,
+    /// and nothing that is known of the others.
+    pub(crate) fn shared(&mut self, file: usize, at: u64, bytes: &[u8], good: &[Range<u64>]) {
+        let given = at..at + count(bytes.len());
         let cells = &mut self.files[file];
-        for (place, &byte) in (at..).zip(bytes) {
-            if cells.is_own(place) {
-                *cells.get(place) = Some(byte);
+        cells.forget(given.clone());
+        for place in good.iter().flat_map(Range::clone) {
+            if cells.is_own(at + place) {
+                *cells.get(at + place) = Some(bytes[us(place)]);
             }
         }
-        let private = &mut self.private;
-        if private.mapped.as_ref().is_some_and(|mapped| mapped.file == file) {
-            let given = at..at + count(bytes.len());
-            private.bytes.retain(|place, _| !given.contains(place));
+        if self.private.mapped.as_ref().is_some_and(|mapped| mapped.file == file) {
+            self.private.forget(|page| given.contains(&(page * PAGE)));
         }
     }
 
-    pub(crate) fn check_pins(&mut self, file: usize, of: &File, bytes: &[u8], round: u64) {
+    pub(crate) fn check_pins(
+        &mut self,
+        file: usize,
+        of: &File,
+        bytes: &[u8],
+        bad: &BTreeSet<u64>,
+        round: u64,
+    ) {
         let thread = self.thread;
         for held in self.pins.iter_mut().filter(|held| held.file == file) {
-            held.check(of, bytes, thread, &format!("round {round}, thread {thread}"));
+            held.check(of, bytes, bad, thread, &format!("round {round}, thread {thread}"));
         }
     }
 
@@ -112,9 +132,12 @@ impl Actor {
         match self.rng.below(100) {
             0..26 => ("map-store", self.map_store(shared)),
             26..50 => ("map-load", self.map_load(shared)),
-            50..60 => ("write", self.write(shared)),
+            50..58 => ("write", self.write(shared)),
+            58..60 => ("heal", self.heal(shared)),
             60..70 => ("read", self.read(shared)),
-            70..74 => ("flush", self.flush(shared)),
+            70..73 => ("flush", self.flush(shared)),
+            73 if shared.failing.fail_one(&mut self.rng) => ("fail", Ok(())),
+            73 => ("nothing", Ok(())),
             74..76 => ("sync", self.sync(shared)),
             76..78 => ("allocate", self.allocate(shared)),
             78..84 => ("pin", self.pin(shared)),
@@ -123,10 +146,7 @@ impl Actor {
                 self.unpin();
                 ("unpin", Ok(()))
             }
-            93..95 => {
-                shared.remap(self.rng.index(SLOTS), &mut self.rng);
-                ("remap", Ok(()))
-            }
+            93..95 => ("remap", shared.remap(self.rng.index(SLOTS), &mut self.rng)),
             _ => ("layout", self.change_layout(shared)),
         }
     }
@@ -183,11 +203,38 @@ impl Actor {
             return Ok(());
         }
         let bytes = self.rng.bytes(range.end - range.start);
-        let written = of.write_at(&bytes, range.start).map_err(|error| error.to_string())?;
+        let written = match of.write_at(&bytes, range.start) {
+            // Of a lost page a part cannot be written, and nothing has changed.
+            Err(error) => return may_be_lost(zone, &range, &error),
+            Ok(written) => written,
+        };
         let (there, rest) = bytes.split_at(written);
         self.files[file].store(range.start, there);
         self.files[file].forget(range.end - count(rest.len())..range.end);
         Ok(())
+    }
+
+    /// Writes all bytes of a page that may be bad, those of other threads among them.
+    fn heal(&mut self, shared: &Shared) -> Done {
+        let file = self.rng.index(2);
+        let (of, zone) = (&shared.files[file], &shared.zones[file]);
+        if zone.failing.is_empty() {
+            return Ok(());
+        }
+        let place = self.rng.index(zone.failing.len());
+        let page = *zone.failing.iter().nth(place).unwrap();
+        let range = page * PAGE..(page + 1) * PAGE;
+        if range.end > of.metadata().len() && !zone.may_end_before(&range) {
+            return Ok(());
+        }
+        shared.failing.will_overwrite(of, page);
+        match of.write_at(&vec![zone.fill; us(PAGE)], range.start) {
+            Ok(written) => ensure(count(written) == PAGE, || format!("{written} bytes")),
+            // A device has the page, and could go on using the memory that failed.
+            Err(error) if error.kind() == ErrorKind::Pinned => Ok(()),
+            // It has failed again before all was stored.
+            Err(error) => may_be_lost(zone, &range, &error),
+        }
     }
 
     fn read(&mut self, shared: &Shared) -> Done {
@@ -198,12 +245,15 @@ impl Actor {
             range.end = range.start + 1 + self.rng.below(3 * PAGE);
         }
         let mut bytes = vec![0; us(range.end - range.start)];
-        let read = shared.files[file].read_at(&mut bytes, range.start);
-        let read = read.map_err(|error| error.to_string())?;
+        let read = match shared.files[file].read_at(&mut bytes, range.start) {
+            Err(error) => return may_be_lost(zone, &range, &error),
+            Ok(read) => read,
+        };
         self.files[file].check(range.start, &bytes[..read], zone)?;
         let end = range.end.min(PAGES * PAGE);
         let missing = (range.start + count(read)).min(end)..end;
-        if !missing.is_empty() && zone.may_end_before(&missing) {
+        // A read ends before a lost page, too.
+        if !missing.is_empty() && zone.may_end_before(&missing) && !zone.may_fail(&missing) {
             self.files[file].ended(missing);
         }
         Ok(())
@@ -259,7 +309,7 @@ impl Actor {
             Err(error) if error.kind() == ErrorKind::OutOfRange => {
                 ensure(!is_there || zone.may_end_before(&range), || error.to_string())
             }
-            Err(error) => Err(error.to_string()),
+            Err(error) => may_be_lost(zone, &range, &error),
         }
     }
 
@@ -272,10 +322,18 @@ impl Actor {
         let Some(at) = self.own_in(range) else { return Ok(()) };
         let held = &mut self.pins[place];
         let (cells, zone) = (&mut self.files[held.file], &shared.zones[held.file]);
+        // What the file has left may have failed at any time.
+        let is_firm = held.is_firm;
+        let lost = |error: Error| {
+            let is_left = !is_firm && error.kind() == ErrorKind::Media;
+            if is_left { Ok(()) } else { may_be_lost(zone, &at, &error) }
+        };
         if held.can_store && self.rng.once_in(2) {
             let bytes = self.rng.bytes(at.end - at.start);
-            held.store(at.start, &bytes);
-            if held.is_firm {
+            if let Err(error) = held.store(at.start, &bytes) {
+                return lost(error);
+            }
+            if is_firm {
                 cells.store(at.start, &bytes);
             } else {
                 cells.forget(at);
@@ -283,8 +341,10 @@ impl Actor {
             return Ok(());
         }
         let mut bytes = vec![0; us(at.end - at.start)];
-        held.pin.read(&mut bytes, at.start - held.range().start).map_err(|e| e.to_string())?;
-        if held.is_firm { cells.check(at.start, &bytes, zone) } else { Ok(()) }
+        if let Err(error) = held.pin.read(&mut bytes, at.start - held.range().start) {
+            return lost(error);
+        }
+        if is_firm { cells.check(at.start, &bytes, zone) } else { Ok(()) }
     }
 
     fn unpin(&mut self) {
@@ -308,6 +368,7 @@ impl Actor {
             _ => FreePolicy::Defer,
         };
         let page = zone.pages.start + self.rng.below(size);
+        let around = zone.pages.start * PAGE..zone.pages.end * PAGE;
         let done = if zone.is_tail && self.rng.once_in(2) {
             of.set_len_with(page * PAGE, policy)
         } else {
@@ -317,7 +378,8 @@ impl Actor {
             of.punch_hole_with(start..end, policy)
         };
         match done {
-            Err(error) if error.kind() != ErrorKind::Pinned => Err(error.to_string()),
+            // Of a lost page a part cannot be zeroed.
+            Err(error) if error.kind() != ErrorKind::Pinned => may_be_lost(zone, &around, &error),
             _ => Ok(()),
         }
     }
@@ -339,17 +401,19 @@ impl Actor {
         }
         let bytes = self.rng.bytes(at.end - at.start);
         let done = mapped.map.write(&bytes, at.start - mapped.start);
-        let in_zone = shared.zones[mapped.file].contains(at.start);
-        let page = at.start / PAGE * PAGE;
-        if in_zone || done.is_err() {
-            self.private.bytes.retain(|place, _| place / PAGE != page / PAGE);
-            return done.or_else(|error| may_fail(shared, mapped, at, &error));
-        }
+        let page = at.start / PAGE;
+        let is_open = is_open(&shared.zones[mapped.file], page);
         // The first store copies the page.
-        if !self.private.bytes.contains_key(&Cells::cell(self.thread, page)) {
-            for place in (page..page + PAGE).filter(|&place| Cells::owner(place) == self.thread) {
+        if !self.private.bytes.contains_key(&Cells::cell(self.thread, page * PAGE)) {
+            for place in
+                (page * PAGE..(page + 1) * PAGE).filter(|&place| Cells::owner(place) == self.thread)
+            {
                 self.private.bytes.insert(place, *self.files[mapped.file].get(place));
             }
+        }
+        if is_open || done.is_err() {
+            self.private.forget(|other| other == page);
+            return done.or_else(|error| may_fail(shared, mapped, at, &error));
         }
         self.private.bytes.extend((at.start..).zip(bytes.into_iter().map(Some)));
         Ok(())
@@ -364,7 +428,7 @@ impl Actor {
             return may_fail(shared, mapped, at, &error);
         }
         let is_known = self.private.mapped.as_ref().is_some_and(|known| Arc::ptr_eq(known, mapped));
-        if !is_known || shared.zones[mapped.file].contains(at.start) {
+        if !is_known || is_open(&shared.zones[mapped.file], at.start / PAGE) {
             // Not copied, or not known whether.
             return Ok(());
         }
@@ -377,12 +441,36 @@ impl Actor {
     }
 }
 
+impl Private {
+    /// Forgets what is known of some pages that were stored to. They may be copies still, or not any
+    /// more.
+    fn forget(&mut self, is_forgotten: impl Fn(u64) -> bool) {
+        for (place, byte) in &mut self.bytes {
+            if is_forgotten(place / PAGE) {
+                *byte = None;
+            }
+        }
+    }
+}
+
+/// Whether a page may become another one in this round, or get other bytes.
+fn is_open(zone: &Zone, page: u64) -> bool {
+    zone.pages.contains(&page) || zone.failing.contains(&page)
+}
+
+/// Whether a call may fail because memory has.
+pub(crate) fn may_be_lost(zone: &Zone, range: &Range<u64>, error: &Error) -> Done {
+    let is_expected = zone.may_fail(range) && error.kind() == ErrorKind::Media;
+    ensure(is_expected, || format!("{error} at {range:?}"))
+}
+
 /// Whether an access of a mapping may fail.
 fn may_fail(shared: &Shared, mapped: &Mapped, range: &Range<u64>, error: &Error) -> Done {
     let zone = &shared.zones[mapped.file];
     let len = shared.files[mapped.file].metadata().len();
     let is_past_end = range.end > len.next_multiple_of(PAGE);
-    let is_expected = is_past_end || zone.may_end_before(range) || mapped.is_eager();
+    let may_fail = zone.may_end_before(range) || zone.may_fail(range);
+    let is_expected = is_past_end || may_fail || mapped.is_eager();
     let is_told = error.kind() == ErrorKind::Media;
     let (can_store, is_private) = (mapped.can_store, mapped.is_private);
     let why = || {

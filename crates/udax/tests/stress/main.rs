@@ -19,6 +19,11 @@
 //! which pages of a pin it still has: those must read as the file does, and the others as they did
 //! before, but for what was stored through the pin.
 //!
+//! **Memory that fails.** Pages fail while threads run, and between rounds with all their bytes. Until
+//! such a page is written as a whole, which any thread may do, each way to it is an error, in every
+//! file that has it; from then on a byte of it may be what the page was filled with. What is listed as
+//! bad is exactly what failed and was not healed.
+//!
 //! Between two rounds nobody runs: everything is compared and verified, data is shared between the
 //! files, and memory, mappings and open files are counted. They must not grow.
 //!
@@ -28,6 +33,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 mod actor;
+mod failing;
 mod held;
 mod locks;
 mod model;

@@ -1,5 +1,6 @@
 //! What one thread knows of the bytes that are its own.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Threads that run at once.
@@ -24,6 +25,12 @@ pub(crate) struct Zone {
     pub(crate) pages: Range<u64>,
     /// The file may end there, and not only have holes.
     pub(crate) is_tail: bool,
+    /// Pages whose memory may have failed in this round, or fails in it.
+    pub(crate) failing: BTreeSet<u64>,
+    /// What such a page is overwritten with.
+    pub(crate) fill: u8,
+    /// Pages that the file shares when the round begins: it may move away from them.
+    pub(crate) shared: BTreeSet<u64>,
 }
 
 /// The cells of one thread in one file. A byte that is `None` may be anything.
@@ -42,9 +49,23 @@ pub(crate) fn count(len: usize) -> u64 {
     u64::try_from(len).unwrap()
 }
 
+fn pages_of(bytes: &Range<u64>) -> Range<u64> {
+    bytes.start / PAGE..bytes.end.div_ceil(PAGE)
+}
+
 impl Zone {
     pub(crate) fn contains(&self, byte: u64) -> bool {
         self.pages.contains(&(byte / PAGE))
+    }
+
+    /// Whether memory of some of `bytes` may have failed.
+    pub(crate) fn may_fail(&self, bytes: &Range<u64>) -> bool {
+        !bytes.is_empty() && self.failing.range(pages_of(bytes)).next().is_some()
+    }
+
+    /// Whether the file shares some of `bytes`, or did when the round began.
+    pub(crate) fn may_share(&self, bytes: &Range<u64>) -> bool {
+        !bytes.is_empty() && self.shared.range(pages_of(bytes)).next().is_some()
     }
 
     pub(crate) fn overlaps(&self, bytes: &Range<u64>) -> bool {
@@ -111,10 +132,11 @@ impl Cells {
             if !self.is_own(place) {
                 continue;
             }
-            let in_zone = zone.contains(place);
+            let is_lost = zone.contains(place) && byte == 0;
+            let is_healed = byte == zone.fill && zone.failing.contains(&(place / PAGE));
             let known = self.get(place);
             match *known {
-                Some(expected) if expected != byte && !(in_zone && byte == 0) => {
+                Some(expected) if expected != byte && !is_lost && !is_healed => {
                     let thread = self.thread;
                     return Err(format!(
                         "byte {place} (page {}) of thread {thread} is {byte} and should be \

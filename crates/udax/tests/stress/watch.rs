@@ -5,7 +5,7 @@
 use std::fs;
 
 /// Fewer samples say nothing.
-const ENOUGH: usize = 60;
+const ENOUGH: usize = 200;
 
 /// The samples of one run, in order.
 #[derive(Debug, Default)]

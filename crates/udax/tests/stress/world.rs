@@ -1,13 +1,15 @@
 //! The pool, its two files and three mappings, and what is done between rounds.
 
-use crate::actor::Actor;
+use crate::actor::{Actor, may_be_lost};
+use crate::failing::{Failing, good_parts, shared};
 use crate::model::{Cells, PAGE, PAGES, THREADS, Zone, count, us};
 use crate::rng::Rng;
 use crate::watch::Watch;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::thread;
 use udax::{
-    Access, ErrorKind, File, MapOptions, Mapping, OpenOptions, Order, Pool, Populate, Wait,
+    Access, Error, ErrorKind, File, MapOptions, Mapping, OpenOptions, Order, Pool, Populate, Wait,
 };
 use udax_mm::sync::{Arc, RwLock};
 
@@ -25,6 +27,7 @@ pub(crate) struct Shared {
     pub(crate) files: [File; 2],
     /// Where the layout of each file may change in this round.
     pub(crate) zones: [Zone; 2],
+    pub(crate) failing: Failing,
     slots: [RwLock<Arc<Mapped>>; SLOTS],
 }
 
@@ -37,6 +40,9 @@ pub(crate) struct Mapped {
     pub(crate) can_store: bool,
     pub(crate) is_private: bool,
 }
+
+/// The file and the range that could not be mapped.
+type Refused = (usize, Range<u64>, Error);
 
 pub(crate) struct World {
     // In the order of their end: nothing of the pool outlives it.
@@ -57,15 +63,22 @@ impl Shared {
     }
 
     /// Maps something else in the place of a mapping, which ends with its last user.
-    pub(crate) fn remap(&self, slot: usize, rng: &mut Rng) {
-        let mapped = Arc::new(Mapped::new(&self.files, slot, rng));
+    /// An eager one of memory that may have failed may be refused, and leaves the other.
+    pub(crate) fn remap(&self, slot: usize, rng: &mut Rng) -> Result<(), String> {
+        let mapped = match Mapped::new(&self.files, slot, rng) {
+            Ok(mapped) => Arc::new(mapped),
+            Err((file, range, error)) => {
+                return may_be_lost(&self.zones[file], &range, &error);
+            }
+        };
         let before = std::mem::replace(&mut *self.slots[slot].write(), mapped);
         drop(before);
+        Ok(())
     }
 }
 
 impl Mapped {
-    fn new(files: &[File; 2], slot: usize, rng: &mut Rng) -> Mapped {
+    fn new(files: &[File; 2], slot: usize, rng: &mut Rng) -> Result<Mapped, Refused> {
         let file = rng.index(2);
         let start = if rng.once_in(2) { 0 } else { rng.below(20) * PAGE };
         let pages = if rng.once_in(2) { PAGES } else { 1 + rng.below(60) };
@@ -79,9 +92,9 @@ impl Mapped {
             _ if is_drawn => (options.access(Access::Write).populate(Populate::Eager), true, false),
             _ => (options.populate(Populate::Eager), false, false),
         };
-        let map = files[file].map(range, &options);
-        let map = map.unwrap_or_else(|error| panic!("mapping {options:?} of file {file}: {error}"));
-        Mapped { map, file, start, can_store, is_private }
+        let map = files[file].map(range.clone(), &options);
+        let map = map.map_err(|error| (file, range, error))?;
+        Ok(Mapped { map, file, start, can_store, is_private })
     }
 
     pub(crate) fn is_eager(&self) -> bool {
@@ -89,7 +102,7 @@ impl Mapped {
     }
 
     /// The bytes of the file that it shows.
-    pub(crate) fn range(&self) -> std::ops::Range<u64> {
+    pub(crate) fn range(&self) -> Range<u64> {
         self.start..self.start + self.map.len()
     }
 }
@@ -111,9 +124,10 @@ impl World {
         for file in &files {
             file.set_len(PAGES * PAGE / 2).unwrap();
         }
-        let slots = std::array::from_fn(|slot| Mapped::new(&files, slot, &mut rng));
+        let slots = std::array::from_fn(|slot| Mapped::new(&files, slot, &mut rng).unwrap());
         let slots = slots.map(|mapped| RwLock::new(Arc::new(mapped)));
-        let shared = Shared { files, zones: [Zone::default(), Zone::default()], slots };
+        let (zones, failing) = ([Zone::default(), Zone::default()], Failing::new(&pool));
+        let shared = Shared { files, zones, failing, slots };
         if shared.mapped(0).is_eager() {
             crate::watch::skipped("lazy mappings: userfaultfd is not permitted, all are eager");
         }
@@ -131,7 +145,12 @@ impl World {
         if self.rng.once_in(3) {
             self.share();
         }
-        self.shared.zones = std::array::from_fn(|file| self.draw_zone(file));
+        if self.rng.once_in(4) {
+            self.shared.failing.fail_at_rest(&self.shared.files, &mut self.rng);
+            self.verify();
+            self.compare();
+        }
+        self.draw_zones();
         let shared = &self.shared;
         for actor in &mut self.actors {
             actor.begin(shared);
@@ -142,9 +161,13 @@ impl World {
                 scope.spawn(move || (0..ROUND).for_each(|step| actor.step(shared, round, step)));
             }
         });
+        self.shared.failing.settle(self.rounds);
         self.rounds += 1;
         self.verify();
         self.compare();
+        if self.rng.once_in(4) {
+            self.shared.failing.mend(&self.shared.files);
+        }
         self.watch.sample();
     }
 
@@ -159,10 +182,14 @@ impl World {
         }
         self.verify();
         let World { actors, shared, pool, watch, rounds, clones, free, .. } = self;
-        drop((actors, shared));
+        let Shared { files, mut failing, slots, .. } = shared;
+        drop((actors, files, slots));
         for name in ["/a", "/b"] {
             pool.remove_file(name).unwrap();
         }
+        failing.mend(&[]);
+        let told = failing.told();
+        drop(failing);
         pool.sync().unwrap();
         assert_eq!(pool.verify(), Ok(()));
         let usage = pool.usage();
@@ -170,7 +197,7 @@ impl World {
         pool.close().unwrap();
         let grown = watch.check().unwrap_or_else(|grown| panic!("after {rounds} rounds: {grown}"));
         let counts: Vec<_> = counts.iter().map(|(word, times)| format!("{word} {times}")).collect();
-        format!("{rounds} rounds: {}, clone {clones}\n{grown}", counts.join(", "))
+        format!("{rounds} rounds: {}, clone {clones}\n{told}\n{grown}", counts.join(", "))
     }
 
     fn verify(&self) {
@@ -180,6 +207,10 @@ impl World {
 
     /// Gives one file pages of the other, or of itself, which they share until somebody stores.
     fn share(&mut self) {
+        if self.rng.once_in(2) {
+            // A pin is in the way of most of it.
+            self.actors.iter_mut().for_each(Actor::unpin_all);
+        }
         let (from, to) = (self.rng.index(2), self.rng.index(2));
         let files = &self.shared.files;
         let pages = |file: &File| file.metadata().len() / PAGE;
@@ -201,10 +232,16 @@ impl World {
             Err(error) => panic!("round {}: {error}", self.rounds),
         }
         self.clones += 1;
-        let mut bytes = vec![0; us(len)];
-        files[from].read_exact_at(&mut bytes, start).unwrap();
+        let bad = self.shared.failing.bad_pages(&files[from]);
+        let pages = start / PAGE..(start + len) / PAGE;
+        let bad = bad.range(pages).map(|page| page - start / PAGE).collect();
+        let (mut bytes, good) = (vec![0; us(len)], good_parts(len, &bad));
+        for part in &good {
+            let into = &mut bytes[us(part.start)..us(part.end)];
+            files[from].read_exact_at(into, start + part.start).unwrap();
+        }
         for actor in &mut self.actors {
-            actor.shared(to, at, &bytes);
+            actor.shared(to, at, &bytes, &good);
         }
         self.verify();
         self.compare();
@@ -214,39 +251,48 @@ impl World {
     fn compare(&mut self) {
         for (at, file) in self.shared.files.iter().enumerate() {
             let (len, zone) = (file.metadata().len(), &self.shared.zones[at]);
-            let mut bytes = vec![0xee; us(len)];
-            assert_eq!(count(file.read_at(&mut bytes, 0).unwrap()), len);
+            let bad = self.shared.failing.bad_pages(file);
+            let (mut bytes, good) = (vec![0xee; us(len)], good_parts(len, &bad));
+            for part in &good {
+                let into = &mut bytes[us(part.start)..us(part.end)];
+                assert_eq!(file.read_at(into, part.start).unwrap(), us(part.end - part.start));
+            }
+            for page in &bad {
+                let read = file.read_at(&mut [0], page * PAGE);
+                let is_told = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Media);
+                assert!(is_told, "round {}, file {at}: bad page {page}: {read:?}", self.rounds);
+            }
             for actor in &mut self.actors {
-                let checked = actor.check(at, &bytes, zone);
+                let checked = actor.check(at, &bytes, &good, zone);
                 checked.unwrap_or_else(|why| panic!("round {}, file {at}: {why}", self.rounds));
-                actor.check_pins(at, file, &bytes, self.rounds);
+                actor.check_pins(at, file, &bytes, &bad, self.rounds);
             }
             for mapped in (0..SLOTS).map(|slot| self.shared.mapped(slot)) {
                 if mapped.file == at && !mapped.is_private {
-                    self.compare_mapped(&mapped, &bytes);
+                    self.compare_mapped(&mapped, &bytes, &bad);
                 }
             }
         }
     }
 
-    fn compare_mapped(&self, mapped: &Mapped, bytes: &[u8]) {
+    fn compare_mapped(&self, mapped: &Mapped, bytes: &[u8], bad: &BTreeSet<u64>) {
         let range = mapped.range();
         let end = range.end.min(count(bytes.len())).max(range.start);
-        let mut shown = vec![0; us(end - range.start)];
-        let read = mapped.map.read(&mut shown, 0);
-        let why = || mapped.map.last_fault_error();
-        assert!(read.is_ok(), "round {}: {read:?}, {:?}", self.rounds, why());
-        let wanted = bytes.get(us(range.start)..us(end)).unwrap_or_default();
-        if let Some(place) = shown.iter().zip(wanted).position(|(found, wanted)| found != wanted) {
-            let (byte, is_eager) = (range.start + count(place), mapped.is_eager());
-            panic!(
-                "round {}, file {}: byte {byte} (page {}) is {} and shows as {} (eager: {is_eager})",
-                self.rounds,
-                mapped.file,
-                byte / PAGE,
-                wanted[place],
-                shown[place]
+        let pages = range.start / PAGE..end.div_ceil(PAGE);
+        for page in bad.range(pages) {
+            let read = mapped.map.read(&mut [0], page * PAGE - range.start);
+            let is_told = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Media);
+            let (round, file, is_eager) = (self.rounds, mapped.file, mapped.is_eager());
+            assert!(
+                is_told,
+                "round {round}, file {file}: bad page {page} shows as {read:?} (eager: {is_eager})"
             );
+        }
+        for part in good_parts(end, bad) {
+            let part = part.start.max(range.start)..part.end;
+            if part.start < part.end {
+                self.compare_part(mapped, &part, bytes);
+            }
         }
         if end < range.end {
             let mut byte = [0];
@@ -267,24 +313,72 @@ impl World {
         }
     }
 
+    fn compare_part(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8]) {
+        let mut shown = vec![0; us(part.end - part.start)];
+        let read = mapped.map.read(&mut shown, part.start - mapped.start);
+        let why = || mapped.map.last_fault_error();
+        if read.is_err() {
+            let touch = |page| mapped.map.read(&mut [0], page * PAGE - mapped.start);
+            let pages = part.start / PAGE..part.end.div_ceil(PAGE);
+            let lost: Vec<_> = pages.filter(|&page| touch(page).is_err()).collect();
+            let (file, is_eager, why) = (mapped.file, mapped.is_eager(), why());
+            panic!(
+                "round {}, file {file}: pages {lost:?} show as {read:?} (eager: {is_eager}): {why:?}",
+                self.rounds
+            );
+        }
+        let wanted = &bytes[us(part.start)..us(part.end)];
+        if let Some(place) = shown.iter().zip(wanted).position(|(found, wanted)| found != wanted) {
+            let (byte, is_eager) = (part.start + count(place), mapped.is_eager());
+            panic!(
+                "round {}, file {}: byte {byte} (page {}) is {} and shows as {} (eager: {is_eager})",
+                self.rounds,
+                mapped.file,
+                byte / PAGE,
+                wanted[place],
+                shown[place]
+            );
+        }
+    }
+
+    /// What may happen to the files next.
+    fn draw_zones(&mut self) {
+        let mut zones = [self.draw_layout(0), self.draw_layout(1)];
+        // No thread stores it.
+        let fill = 0x80 | u8::try_from(self.rng.below(0x40)).unwrap() << 1;
+        let Shared { files, failing, .. } = &mut self.shared;
+        let may_move = |file: usize, page: u64| {
+            let zone: &Zone = &zones[file];
+            zone.pages.contains(&page)
+        };
+        let drawn = failing.draw(files, may_move, &mut self.rng);
+        for (at, pages) in drawn.into_iter().enumerate() {
+            zones[at].failing = pages;
+            zones[at].fill = fill;
+            zones[at].shared = shared(&files[at]);
+        }
+        self.shared.zones = zones;
+    }
+
     /// Where the layout of a file may change next.
-    fn draw_zone(&mut self, file: usize) -> Zone {
+    fn draw_layout(&mut self, file: usize) -> Zone {
         let len = self.shared.files[file].metadata().len() / PAGE;
         let start = if self.rng.once_in(2) { self.rng.below(PAGES) } else { self.rng.below(40) };
         let large = Order::Pmd.pages().0;
-        match self.rng.below(6) {
-            0 => Zone::default(),
-            1 => Zone { pages: start..PAGES, is_tail: true },
+        let (pages, is_tail) = match self.rng.below(6) {
+            0 => (0..0, false),
+            1 => (start..PAGES, true),
             // The file is shorter than it could be: it may grow, and so it may end there.
-            _ if len < PAGES => Zone { pages: start.min(len)..PAGES, is_tail: true },
-            2 => Zone { pages: start / large * large..PAGES.min(start + large), is_tail: false },
-            _ => Zone { pages: start..PAGES.min(start + 30), is_tail: false },
-        }
+            _ if len < PAGES => (start.min(len)..PAGES, true),
+            2 => (start / large * large..PAGES.min(start + large), false),
+            _ => (start..PAGES.min(start + 30), false),
+        };
+        Zone { pages, is_tail, ..Zone::default() }
     }
 }
 
 /// The bytes of all threads from `at` on, as one of them knows them.
-pub(crate) fn own_cell(thread: u64, rng: &mut Rng, len: u64) -> std::ops::Range<u64> {
+pub(crate) fn own_cell(thread: u64, rng: &mut Rng, len: u64) -> Range<u64> {
     let pages = (len / PAGE).max(1);
     let page =
         if rng.once_in(4) { rng.below(pages) } else { rng.below(pages.min(crate::model::NEAR)) };
