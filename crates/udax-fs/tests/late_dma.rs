@@ -304,6 +304,36 @@ fn a_file_that_a_late_device_may_write_is_not_frozen() {
     lookup(&fs, "a").freeze(Wait::Never).unwrap();
 }
 
+/// A store of the device would reach both files.
+#[test]
+fn pages_that_a_late_device_may_write_are_not_shared() {
+    let (pool, pinned) = died(PinKind::Write);
+    let fs = pool.mount();
+    let (file, other) = (lookup(&fs, "a"), file_of(&fs, "b", &pattern(1, 160 * KIB)));
+    let before = (file.extents().unwrap(), other.extents().unwrap(), other.attr().size);
+    let clone = |from: &Inode, to: &Inode| from.clone_range(0..160 * KIB, to, 0, Wait::Never);
+    let refused = [
+        clone(&file, &other).err(),
+        file.dedupe_range(0..160 * KIB, &other, 0, Wait::Never).err(),
+        file.clone_range(76 * KIB..80 * KIB, &other, 0, Wait::Never).err(),
+    ];
+    for why in refused {
+        let Some(FsError::Quarantined { label }) = why else { panic!("{why:?}") };
+        assert_eq!(label, "nic");
+    }
+    let after = (file.extents().unwrap(), other.extents().unwrap(), other.attr().size);
+    assert_eq!(after, before, "nothing has changed");
+    assert_eq!(file.clone_range(80 * KIB..160 * KIB, &other, 0, Wait::Never).unwrap(), 80 * KIB);
+    fs.verify().unwrap();
+
+    // The other way, the pages leave the file, and nobody gets them.
+    clone(&other, &file).unwrap();
+    assert_eq!(fs.usage().quarantined, Pages(10));
+    assert!(device_pages(&file, 0..40).iter().all(|page| !pinned.contains(page)));
+    fs.release_quarantine(&Release::All, LivingOwner::Refuse).unwrap();
+    fs.verify().unwrap();
+}
+
 /// A file each of whose pages lies apart from the others, and another one between them.
 fn scattered(fs: &Filesystem, pages: u64) -> Arc<Inode> {
     let (file, other) = (create(fs, "scattered"), create(fs, "between"));

@@ -68,7 +68,8 @@ impl Inode {
     /// Returns [`FsError::NotAligned`] unless all three places are at the border of a page; the end
     /// may be that of the source, where then the target must end, too. Returns
     /// [`FsError::PastEnd`], [`FsError::Overlap`], [`FsError::OtherPool`], [`FsError::Layout`] with
-    /// the holders of pins, [`FsError::NoSpace`] if not even the first step fits, and what
+    /// the holders of pins, [`FsError::Quarantined`] if the device of a dead owner may still store to
+    /// the range, [`FsError::NoSpace`] if not even the first step fits, and what
     /// [`Inode::write_at`] returns for a target that cannot be written. The source may be frozen.
     pub fn clone_range(
         &self,
@@ -156,6 +157,7 @@ impl Inode {
         pair: &mut Pair<'_>,
     ) -> Result<Option<u64>, FsError> {
         let mut vacant = Vacant::take(&self.node.core.store, pair.target());
+        self.node.check_no_late_writer(plan)?;
         self.node.clean_tail(plan)?;
         let is_same = self.ino() == target.ino();
         if !is_same {
@@ -187,6 +189,19 @@ impl Inode {
 }
 
 impl Node {
+    /// Refuses pages that the device of a dead owner may still store to: a store would reach all
+    /// files that share them.
+    fn check_no_late_writer(&self, plan: &Move) -> Result<(), FsError> {
+        let store = &self.core.store;
+        for run in self.read().tree.runs(store, plan.from..plan.from + plan.pages)? {
+            let extent = Extent { start: run.device, pages: run.pages };
+            if let Some(label) = store.quarantine.writer_of(extent) {
+                return Err(FsError::Quarantined { label });
+            }
+        }
+        Ok(())
+    }
+
     /// Says on the medium that others may have data of this file, before one has.
     #[track_caller]
     fn begin_to_share(&self) -> Result<(), FsError> {
