@@ -70,7 +70,7 @@ impl Drop for Fresh {
 
 /// Claims what was allocated, in order, in pieces that lie in one medium each.
 ///
-/// Poisoned pages are set aside until the pool is opened again, and others taken instead.
+/// Poisoned pages are set aside until their marks go, and others taken instead.
 pub(crate) fn claim_all(store: &Store, extents: Vec<Extent>) -> Result<Vec<Fresh>, FsError> {
     let mut todo: Vec<Fresh> =
         extents.into_iter().rev().map(|extent| Fresh::unclaimed(store, extent)).collect();
@@ -103,6 +103,8 @@ fn replace(store: &Store, fresh: Fresh, bad: DeviceOff) -> Result<Vec<Fresh>, Fs
     let before = bad.since(fresh.extent.start);
     let from_bad = if before.is_empty() { fresh } else { fresh.split(before).1 };
     if from_bad.extent.pages > Pages(1) { from_bad.split(Pages(1)).0 } else { from_bad }.keep();
+    // It failed on its way to the free space or out of it, where nobody found it to withhold it.
+    store.set_aside(Extent { start: bad, pages: Pages(1) });
 
     let mut alloc = store.alloc.lock();
     let free = alloc.free();

@@ -20,7 +20,7 @@ use crate::shares::Shares;
 use std::ops::Range;
 use std::panic::Location;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, IoError};
-use udax_mm::sync::{Arc, Mutex, OnceLock};
+use udax_mm::sync::{Arc, Mutex, OnceLock, Weak};
 use udax_mm::{DeviceOff, FileIndex, Pages, Pgmap, PgmapOff};
 
 pub use crate::fresh::Fresh;
@@ -43,6 +43,8 @@ pub struct Store {
     pub(crate) pins: PinTable,
     pub(crate) quarantine: Quarantine,
     stopped: OnceLock<String>,
+    /// For sinks, which must not keep it.
+    itself: Weak<Store>,
 }
 
 impl Store {
@@ -52,7 +54,7 @@ impl Store {
         geometry: Geometry,
         uuid: [u8; 16],
     ) -> Arc<Store> {
-        Arc::new(Store {
+        Arc::new_cyclic(|itself| Store {
             bytes: DaxBytes::new(device),
             journal: Mutex::new(Journal::new(&geometry, uuid)),
             alloc: Arc::new(Mutex::new(Allocator::new(geometry.data..geometry.end))),
@@ -62,8 +64,14 @@ impl Store {
             pins: PinTable::new(&geometry),
             quarantine: Quarantine::default(),
             stopped: OnceLock::new(),
+            itself: Weak::clone(itself),
             geometry,
         })
+    }
+
+    /// Where sinks of pages find it.
+    pub(crate) fn itself(&self) -> &Weak<Store> {
+        &self.itself
     }
 
     /// Where everything lies.

@@ -51,8 +51,8 @@ impl Store {
 
     /// Keeps failed pages that nobody has out of the free space until their marks go; what is good
     /// of them is free at once.
-    pub(crate) fn set_aside(self: &Arc<Store>, failed: Extent) {
-        let sink: Arc<dyn LimboSink> = Arc::new(Withheld { store: Arc::downgrade(self) });
+    pub(crate) fn set_aside(&self, failed: Extent) {
+        let sink: Arc<dyn LimboSink> = Arc::new(Withheld { store: Weak::clone(self.itself()) });
         let Range { mut start, end } = failed.range();
         while start < end {
             // Of a device that is gone nothing is free or not.

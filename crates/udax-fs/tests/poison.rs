@@ -341,6 +341,33 @@ fn a_free_page_that_fails_is_never_allocated() {
     world.verify();
 }
 
+/// A page that fails between the last look at it and the free space is not seen there.
+#[test]
+fn a_page_that_fails_on_its_way_is_found_when_it_is_to_be_allocated() {
+    let world = World::new(None);
+    let gone = world.file("gone", &pattern(2, 2 * MIB));
+    let failed = page_of(&gone, 100);
+    drop(gone);
+    unlink(&world.fs, "gone");
+    let pgmap = world.device.pgmaps().remove(0).try_get_live().unwrap();
+    pgmap.poison(PgmapOff(failed));
+
+    let mut at = 0;
+    let rest = create(&world.fs, "rest");
+    while rest.write_at(&[5; PAGE_SIZE], at).is_ok() {
+        at += PAGE;
+    }
+    assert_eq!(world.fs.usage().limbo, Pages(1), "I-65");
+    assert_eq!(rest.bad_ranges().unwrap(), []);
+    world.verify();
+
+    pgmap.recover(failed * PAGE, &[0; PAGE_SIZE]).unwrap();
+    assert_eq!(world.fs.usage().limbo, Pages(0), "with its mark the page comes back");
+    rest.write_at(&[5; PAGE_SIZE], at).unwrap();
+    assert_eq!(page_of(&rest, at / PAGE), failed);
+    world.verify();
+}
+
 #[test]
 fn a_lost_page_leaves_its_file_and_stays_out_of_the_free_space() {
     for policy in [NEVER, FreePolicy::Defer] {

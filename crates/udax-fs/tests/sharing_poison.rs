@@ -201,3 +201,28 @@ fn a_store_through_a_mapping_to_a_shared_bad_page_is_poison() {
     }
     world.verify();
 }
+
+/// Where the pages lie is not the writer's business: it is refused before it changed anything.
+#[test]
+fn a_write_of_shared_pages_in_two_places_is_one_step() {
+    let pool = Pool::new(16 * MIB);
+    let device = pool.device();
+    let (fs, _) = Filesystem::mount(device.clone(), MountMode::ReadWrite, None).unwrap();
+    let [file, between, clone] = ["a", "between", "b"].map(|name| create(&fs, name));
+    for seed in 0..2 {
+        file.append(&pattern(seed, PAGE)).unwrap();
+        between.append(&pattern(9, PAGE)).unwrap();
+    }
+    assert_ne!(page_of(&file, 1), page_of(&file, 0) + 1, "the pages lie apart");
+    file.clone_range(0..2 * PAGE, &clone, 0, Wait::Never).unwrap();
+    let bad = PgmapOff(page_of(&file, 1));
+    device.pgmaps().remove(0).try_get_live().unwrap().memory_failure(bad..bad + Pages(1));
+
+    let refused = clone.write_at(&[7; 16], PAGE - 8);
+
+    assert!(matches!(refused, Err(FsError::PartlyLost { .. })), "{refused:?}");
+    let mut first = vec![0; PAGE_SIZE];
+    clone.read_at(&mut first, 0).unwrap();
+    assert!(first == pattern(0, PAGE));
+    fs.verify().unwrap();
+}

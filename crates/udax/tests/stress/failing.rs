@@ -92,8 +92,10 @@ impl Failing {
         rng: &mut Rng,
     ) -> [BTreeSet<u64>; 2] {
         let places = places(files);
-        let stays =
-            |at: &BTreeSet<(usize, u64)>| !at.iter().any(|&(file, index)| may_move(file, index));
+        // From what is shared every file may move away, and then it is anybody's.
+        let stays = |at: &BTreeSet<(usize, u64)>| {
+            at.len() == 1 && !at.iter().any(|&(file, index)| may_move(file, index))
+        };
         let firm: Vec<u64> =
             places.iter().filter(|(_, at)| stays(at)).map(|(&page, _)| page).collect();
         self.candidates.clear();
