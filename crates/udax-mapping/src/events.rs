@@ -1,18 +1,27 @@
-//! Events: what the kernel tells through the tracepoints of `fs_dax.h`, by the same names.
+//! Spans and events: what the kernel tells through the tracepoints of `fs_dax.h`, by the same names.
 //!
 //! Owns the names and fields of everything that a subscriber of `tracing` sees of this crate: target
-//! `udax_mapping`, level TRACE. Without a subscriber each costs one load. What Linux has no
-//! tracepoint for is named `dax_` and the noun of the protocol. [`crate::stats`] counts what has to
+//! `udax_mapping`, level TRACE. Without a subscriber each costs one load. What takes time (a fault,
+//! a writeback, a break) is a span, with what came of it in `result`; what happens in it is an event.
+//! The kernel has a tracepoint and its `_done` for that. What Linux has no tracepoint for is named
+//! `dax_` and the noun of the protocol. [`crate::stats`] counts what has to
 //! be known without a subscriber.
 
-use crate::fault::FaultError;
 use crate::stats::Fallback;
 use std::ops::Range;
-use tracing::{Level, event};
+use tracing::field::Empty;
+use tracing::{Level, Span, event, span};
 use udax_mm::{Access, FileIndex, Order, Pages, PinInfo, PinKind, PinTerm};
 
-/// An event whose name tells the order, as the kernel's do.
+/// A span or an event whose name tells the order, as the kernel's do.
 macro_rules! by_order {
+    (span, $order:expr, $pte:literal, $pmd:literal, $pud:literal, $($field:tt)*) => {
+        match $order {
+            Order::Base => span!(target: "udax_mapping", Level::TRACE, $pte, $($field)*),
+            Order::Pmd => span!(target: "udax_mapping", Level::TRACE, $pmd, $($field)*),
+            Order::Pud => span!(target: "udax_mapping", Level::TRACE, $pud, $($field)*),
+        }
+    };
     ($order:expr, $pte:literal, $pmd:literal, $pud:literal, $($field:tt)*) => {
         match $order {
             Order::Base => event!(name: $pte, target: "udax_mapping", Level::TRACE, $($field)*),
@@ -28,38 +37,49 @@ macro_rules! trace {
     };
 }
 
-/// A block was locked for a touch of a user mapping.
-pub(crate) fn fault(index: FileIndex, order: Order, access: Access) {
-    by_order!(
+macro_rules! spanned {
+    ($name:literal, $($field:tt)*) => {
+        Spanned(span!(target: "udax_mapping", Level::TRACE, $name, $($field)*))
+    };
+}
+
+/// What takes time, and ends with a result.
+pub(crate) struct Spanned(Span);
+
+impl Spanned {
+    /// Does the work, and tells `done` or why it failed.
+    pub(crate) fn run<T, E: std::error::Error>(
+        &self,
+        done: &str,
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        let result = self.0.in_scope(work);
+        if !self.0.is_disabled() {
+            self.0.record("result", result_of(result.as_ref().err(), done));
+        }
+        result
+    }
+
+    /// Tells for how many pages.
+    pub(crate) fn pages(&self, pages: Pages) {
+        self.0.record("pages", pages.0);
+    }
+}
+
+/// A touch of a user mapping, from the lock of its block on. `order` is that of the block.
+pub(crate) fn fault(index: FileIndex, order: Order, access: Access) -> Spanned {
+    Spanned(by_order!(
+        span,
         order,
         "dax_pte_fault",
         "dax_pmd_fault",
         "dax_pud_fault",
         index = index.0,
         order = order.get(),
-        access = of_access(access)
-    );
-}
-
-/// The touch was served, by so many pages from the index on, or became SIGBUS. `order` is that of
-/// the block which was tried.
-pub(crate) fn fault_done(
-    index: FileIndex,
-    order: Order,
-    access: Access,
-    served: Result<&Pages, &FaultError>,
-) {
-    by_order!(
-        order,
-        "dax_pte_fault_done",
-        "dax_pmd_fault_done",
-        "dax_pud_fault_done",
-        index = index.0,
-        order = order.get(),
         access = of_access(access),
-        pages = served.map_or(0, |pages| pages.0),
-        result = %result_of(served.err(), "mapped")
-    );
+        pages = Empty,
+        result = Empty
+    ))
 }
 
 /// Folios of one order are shown.
@@ -104,9 +124,9 @@ pub(crate) fn poison(index: FileIndex) {
     trace!("dax_poison", index = index.0);
 }
 
-/// Writeback begins.
-pub(crate) fn writeback_range(range: &Range<FileIndex>) {
-    trace!("dax_writeback_range", start = range.start.0, end = range.end.0);
+/// Writeback of a range.
+pub(crate) fn writeback_range(range: &Range<FileIndex>) -> Spanned {
+    spanned!("dax_writeback_range", start = range.start.0, end = range.end.0, result = Empty)
 }
 
 /// One entry was flushed, and is clean or still stored to.
@@ -115,19 +135,10 @@ pub(crate) fn writeback_one(range: &Range<FileIndex>, is_clean: bool) {
     trace!("dax_writeback_one", index = range.start.0, pages, is_clean);
 }
 
-/// Writeback ended.
-pub(crate) fn writeback_range_done(range: &Range<FileIndex>, failed: Option<&udax_dev::IoError>) {
-    trace!(
-        "dax_writeback_range_done",
-        start = range.start.0,
-        end = range.end.0,
-        result = %result_of(failed, "durable")
-    );
-}
-
-/// Translations of a range were taken back, and its pages are about to be claimed.
-pub(crate) fn break_layout(range: &Range<FileIndex>) {
-    trace!("dax_break_layout", start = range.start.0, end = range.end.0);
+/// A range is taken away from its file: translations are taken back and pages claimed, and pins are
+/// waited for in between.
+pub(crate) fn break_layout(range: &Range<FileIndex>) -> Spanned {
+    spanned!("dax_break_layout", start = range.start.0, end = range.end.0, result = Empty)
 }
 
 /// A break found a page in its way, and waits for it or gives up.
@@ -161,9 +172,11 @@ pub(crate) fn recall(range: &Range<FileIndex>, why: udax_mm::RecallReason) {
     trace!("dax_recall", start = range.start.0, end = range.end.0, why);
 }
 
-/// What failed, or a word. Called only for a subscriber.
+/// What failed, and why, or a word. Called only for a subscriber.
 fn result_of<E: std::error::Error>(failed: Option<&E>, otherwise: &str) -> String {
-    failed.map_or_else(|| otherwise.to_owned(), ToString::to_string)
+    let Some(failed) = failed else { return otherwise.to_owned() };
+    let causes = std::iter::successors(failed.source(), |cause| (*cause).source());
+    causes.fold(failed.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 fn of_access(access: Access) -> &'static str {

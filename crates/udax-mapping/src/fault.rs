@@ -200,13 +200,11 @@ impl<'m> FaultGuard<'m> {
         }
         let of_file = access_of_file(user, access);
         let entered = self.enter(index, of_file, user.as_ref());
-        let failed = |why: &FaultError| events::fault_done(index, Order::Base, access, Err(why));
-        let entered = entered.inspect_err(failed)?;
-        let order = entered.entry.order();
-        events::fault(index, order, access);
-        let served = self.show(user, at, access, entered);
-        events::fault_done(index, order, access, served.as_ref());
-        served
+        let order = entered.as_ref().map_or(Order::Base, |entered| entered.entry.order());
+        let span = events::fault(index, order, access);
+        let served = span.run("mapped", || self.show(user, at, access, entered?))?;
+        span.pages(served);
+        Ok(served)
     }
 
     /// Shows what the owner says lies at the page. Returns how many pages from there on show

@@ -149,6 +149,15 @@ impl Mapping {
         patience: impl Into<Patience<'i>>,
     ) -> Result<LayoutBroken<'_>, BreakError> {
         let patience = patience.into();
+        let span = events::break_layout(&range);
+        span.run("broken", || self.break_patiently(&range, &patience))
+    }
+
+    fn break_patiently(
+        &self,
+        range: &Range<FileIndex>,
+        patience: &Patience<'_>,
+    ) -> Result<LayoutBroken<'_>, BreakError> {
         let owner = self.owner().ok_or(BreakError::Closed)?;
         let mut progress = Progress::default();
         loop {
@@ -159,7 +168,7 @@ impl Mapping {
                     if let Some(waiting) = &progress.waiting {
                         holders.recall(waiting.wanted());
                     }
-                    obstacle.wait(self, &patience, &mut progress)?;
+                    obstacle.wait(self, patience, &mut progress)?;
                 }
             }
         }
@@ -176,6 +185,14 @@ impl Mapping {
     /// [`BreakError`], never `Pinned`. If [`BreakError::Request`] is returned for a range of
     /// several extents, pages of earlier ones may be in limbo.
     pub fn break_layout_deferred(
+        &self,
+        range: Range<FileIndex>,
+        sink: &Arc<dyn LimboSink>,
+    ) -> Result<LayoutBroken<'_>, BreakError> {
+        events::break_layout(&range).run("broken", || self.break_deferring(range.clone(), sink))
+    }
+
+    fn break_deferring(
         &self,
         range: Range<FileIndex>,
         sink: &Arc<dyn LimboSink>,
@@ -239,7 +256,6 @@ impl<'m> LayoutBroken<'m> {
         // An entry that is still locked would be a guard that outlived its layout guard.
         assert!(!mapping.index().is_locked(), "I-28: an entry lock needs the layout lock");
         mapping.counters().event(Event::Break);
-        events::break_layout(&range);
         mapping.zap(&range);
         let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = Deferred::default();

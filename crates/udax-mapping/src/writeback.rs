@@ -40,14 +40,14 @@ impl Mapping {
         // One at a time: the second must not find clean what the first has not fenced (I-43).
         let _turn = self.writeback_lock().lock();
         let mut cleaned = Vec::new();
-        events::writeback_range(&range);
-        self.index().tag(&range);
-        let flushed = self.flush_tagged(&range, site, &mut cleaned);
-        if flushed.is_err() {
-            self.index().redirty(&cleaned);
-        }
-        events::writeback_range_done(&range, flushed.as_ref().err());
-        flushed
+        events::writeback_range(&range).run("durable", || {
+            self.index().tag(&range);
+            let flushed = self.flush_tagged(&range, site, &mut cleaned);
+            if flushed.is_err() {
+                self.index().redirty(&cleaned);
+            }
+            flushed
+        })
     }
 
     /// Flushes and fences the stores to these bytes of the file that user mappings and devices made

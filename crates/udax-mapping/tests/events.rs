@@ -1,4 +1,4 @@
-//! Events: a subscriber sees what the kernel's tracepoints tell, by their names.
+//! Spans and events: a subscriber sees what the kernel's tracepoints tell, by their names.
 
 mod common;
 
@@ -12,12 +12,19 @@ use udax_mapping::{MapMode, Populate};
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
 
-/// An event with the texts of its fields.
+/// A span or an event with the texts of its fields.
 type Seen = (&'static str, BTreeMap<&'static str, String>);
 
-/// Remembers every event of the crate, in this thread.
+/// Remembers all spans and events of the crate, in this thread, in the order of their beginning. An
+/// event has the span that it happens in as the field `in`, a span `closed` when it is.
 #[derive(Clone, Default)]
-struct Witness(Arc<Mutex<Vec<Seen>>>);
+struct Witness(Arc<Mutex<Told>>);
+
+#[derive(Default)]
+struct Told {
+    seen: Vec<Seen>,
+    entered: Vec<usize>,
+}
 
 #[derive(Default)]
 struct Fields(BTreeMap<&'static str, String>);
@@ -32,42 +39,71 @@ impl Visit for Fields {
     }
 }
 
+/// Where a span is in the list.
+fn place(span: &Id) -> usize {
+    usize::try_from(span.into_u64() - 1).expect("a short list")
+}
+
 impl Subscriber for Witness {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "udax_mapping"
     }
 
-    fn new_span(&self, _span: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        let mut fields = Fields::default();
+        span.record(&mut fields);
+        let seen = &mut self.0.lock().seen;
+        seen.push((span.metadata().name(), fields.0));
+        Id::from_u64(u64::try_from(seen.len()).expect("a short list"))
     }
 
-    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+    fn record(&self, span: &Id, values: &Record<'_>) {
+        let mut fields = Fields::default();
+        values.record(&mut fields);
+        self.0.lock().seen[place(span)].1.extend(fields.0);
+    }
 
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        self.0.lock().push((event.metadata().name(), fields.0));
+        let mut told = self.0.lock();
+        if let Some(&span) = told.entered.last() {
+            let name = told.seen[span].0;
+            fields.0.insert("in", name.to_owned());
+        }
+        told.seen.push((event.metadata().name(), fields.0));
     }
 
-    fn enter(&self, _span: &Id) {}
+    fn enter(&self, span: &Id) {
+        self.0.lock().entered.push(place(span));
+    }
 
-    fn exit(&self, _span: &Id) {}
+    fn exit(&self, _span: &Id) {
+        self.0.lock().entered.pop();
+    }
+
+    fn try_close(&self, span: Id) -> bool {
+        self.0.lock().seen[place(&span)].1.insert("closed", "yes".to_owned());
+        true
+    }
 }
 
-/// The events of `run`. Faults of an eager mapping are served by the thread that maps.
-fn events_of(run: impl FnOnce()) -> Vec<Seen> {
+/// What is told of `run`. Faults of an eager mapping are served by the thread that maps.
+fn told_of(run: impl FnOnce()) -> Vec<Seen> {
     let witness = Witness::default();
     tracing::subscriber::with_default(witness.clone(), run);
-    witness.0.lock().clone()
+    let told = std::mem::take(&mut *witness.0.lock());
+    assert!(told.entered.is_empty(), "every span that was entered was left");
+    told.seen
 }
 
 fn names(seen: &[Seen]) -> Vec<&'static str> {
     seen.iter().map(|(name, _)| *name).collect()
 }
 
-/// The first event of a name, as `field=value` in the order of `fields`.
+/// The first span or event of a name, as `field=value` in the order of `fields`.
 fn fields(seen: &[Seen], name: &str, fields: &[&str]) -> Vec<String> {
     let found = seen.iter().find(|(seen, _)| *seen == name);
     let (_, found) = found.unwrap_or_else(|| panic!("no {name} in {seen:?}"));
@@ -82,27 +118,23 @@ fn eager(access: Access) -> MapMode {
 #[test]
 fn a_fault_tells_its_index_order_access_and_result() {
     let file = TestFile::new(8, &data(2, 3));
-    let seen = events_of(|| {
+    let seen = told_of(|| {
         file.mapping.map(FileIndex(1), Pages(2), eager(Access::Write)).unwrap();
     });
     assert_eq!(
-        fields(&seen, "dax_pte_fault", &["index", "order", "access"]),
-        ["index=1", "order=0", "access=write"]
+        fields(&seen, "dax_pte_fault", &["index", "order", "access", "pages", "result", "closed"]),
+        ["index=1", "order=0", "access=write", "pages=2", "result=mapped", "closed=yes"]
     );
     assert_eq!(
-        fields(&seen, "dax_insert_mapping", &["index", "pages", "access"]),
-        ["index=1", "pages=2", "access=write"]
-    );
-    assert_eq!(
-        fields(&seen, "dax_pte_fault_done", &["index", "pages", "result"]),
-        ["index=1", "pages=2", "result=mapped"]
+        fields(&seen, "dax_insert_mapping", &["index", "pages", "access", "in"]),
+        ["index=1", "pages=2", "access=write", "in=dax_pte_fault"]
     );
 }
 
 #[test]
 fn a_fallback_tells_its_reason() {
     let file = TestFile::new(1536, &data(5, 1024));
-    let seen = events_of(|| {
+    let seen = told_of(|| {
         file.mapping.map(FileIndex(0), Pages(1024), eager(Access::Read)).unwrap();
     });
     assert_eq!(
@@ -114,18 +146,17 @@ fn a_fallback_tells_its_reason() {
 #[test]
 fn a_fault_of_2_mib_goes_by_the_name_of_its_order() {
     let file = TestFile::new(1536, &data(512, 512));
-    let seen = events_of(|| {
+    let seen = told_of(|| {
         file.mapping.map(FileIndex(0), Pages(512), eager(Access::Read)).unwrap();
     });
-    let expected = ["dax_pmd_fault", "dax_pmd_insert_mapping", "dax_pmd_fault_done"];
-    assert_eq!(names(&seen), expected);
-    assert_eq!(fields(&seen, "dax_pmd_fault_done", &["order", "pages"]), ["order=9", "pages=512"]);
+    assert_eq!(names(&seen), ["dax_pmd_fault", "dax_pmd_insert_mapping"]);
+    assert_eq!(fields(&seen, "dax_pmd_fault", &["order", "pages"]), ["order=9", "pages=512"]);
 }
 
 #[test]
 fn a_hole_tells_how_much_of_it_is_shown() {
     let file = TestFile::new(8, &[Some(1), None, None]);
-    let seen = events_of(|| {
+    let seen = told_of(|| {
         file.mapping.map(FileIndex(1), Pages(1), eager(Access::Read)).unwrap();
     });
     assert_eq!(
@@ -137,37 +168,34 @@ fn a_hole_tells_how_much_of_it_is_shown() {
 #[test]
 fn a_fault_that_fails_says_why() {
     let file = TestFile::new(2, &[Some(0), Some(1), None]);
-    let seen = events_of(|| {
+    let seen = told_of(|| {
         file.mapping.map(FileIndex(2), Pages(1), eager(Access::Write)).unwrap_err();
     });
-    let done = fields(&seen, "dax_pte_fault_done", &["index", "pages", "result"]);
-    assert_eq!(done, ["index=2", "pages=0", "result=no block is free"]);
+    let done = fields(&seen, "dax_pte_fault", &["index", "pages", "result", "closed"]);
+    assert_eq!(done, ["index=2", "pages=-", "result=no block is free", "closed=yes"]);
 }
 
 #[test]
 fn writeback_tells_its_range_each_entry_and_the_end() {
     let file = TestFile::new(8, &data(0, 4));
     drop(file.mapping.map(FileIndex(1), Pages(2), eager(Access::Write)).unwrap());
-    let seen = events_of(|| file.mapping.writeback(range(0, 4)).unwrap());
-    let expected = [
-        "dax_writeback_range",
-        "dax_writeback_one",
-        "dax_writeback_one",
-        "dax_writeback_range_done",
-    ];
+    let seen = told_of(|| file.mapping.writeback(range(0, 4)).unwrap());
+    let expected = ["dax_writeback_range", "dax_writeback_one", "dax_writeback_one"];
     assert_eq!(names(&seen), expected);
-    assert_eq!(fields(&seen, "dax_writeback_range", &["start", "end"]), ["start=0", "end=4"]);
     assert_eq!(
-        fields(&seen, "dax_writeback_one", &["index", "pages", "is_clean"]),
-        ["index=1", "pages=1", "is_clean=true"]
+        fields(&seen, "dax_writeback_range", &["start", "end", "result", "closed"]),
+        ["start=0", "end=4", "result=durable", "closed=yes"]
     );
-    assert_eq!(fields(&seen, "dax_writeback_range_done", &["result"]), ["result=durable"]);
+    assert_eq!(
+        fields(&seen, "dax_writeback_one", &["index", "pages", "is_clean", "in"]),
+        ["index=1", "pages=1", "is_clean=true", "in=dax_writeback_range"]
+    );
 }
 
 #[test]
 fn a_pin_its_recall_and_its_end_are_told() {
     let file = TestFile::new(8, &data(0, 4));
-    let seen = events_of(|| {
+    let seen = told_of(|| {
         let pin = file.mapping.pin(range(1, 3), info("nic", PinKind::Write)).unwrap();
         let deadline = std::time::Instant::now();
         file.truncate(2, Wait::Until(deadline)).unwrap_err();
@@ -177,14 +205,42 @@ fn a_pin_its_recall_and_its_end_are_told() {
         fields(&seen, "dax_pin", &["start", "end", "owner", "kind", "term"]),
         ["start=1", "end=3", "owner=nic", "kind=write", "term=long"]
     );
-    assert_eq!(fields(&seen, "dax_break_layout", &["start"]), ["start=2"]);
+    let broken = fields(&seen, "dax_break_layout", &["start", "result", "closed"]);
+    let result = "result=page 2 of the file is pinned by nic";
+    assert!(broken[0] == "start=2" && broken[1].starts_with(result), "{broken:?}");
+    assert_eq!(broken[2], "closed=yes");
     assert_eq!(
-        fields(&seen, "dax_break_layout_blocked", &["index", "is_pinned"]),
-        ["index=2", "is_pinned=true"]
+        fields(&seen, "dax_break_layout_blocked", &["index", "is_pinned", "in"]),
+        ["index=2", "is_pinned=true", "in=dax_break_layout"]
     );
     assert_eq!(
         fields(&seen, "dax_recall", &["start", "end", "why"]),
         ["start=2", "end=3", "why=wait"]
     );
     assert_eq!(fields(&seen, "dax_unpin", &["start", "owner"]), ["start=1", "owner=nic"]);
+}
+
+#[test]
+fn a_break_tells_that_it_succeeded() {
+    let file = TestFile::new(8, &data(0, 4));
+    let seen = told_of(|| file.truncate(2, Wait::Never).unwrap());
+    assert_eq!(
+        fields(&seen, "dax_break_layout", &["start", "result", "closed"]),
+        ["start=2", "result=broken", "closed=yes"]
+    );
+}
+
+#[test]
+fn failed_memory_that_a_mapping_meets_is_told() {
+    let file = TestFile::new(8, &data(0, 4));
+    let map = file.mapping.map(FileIndex(0), Pages(4), eager(Access::Read)).unwrap();
+    let span = file.device.direct_access(udax_mm::DeviceOff(2), Pages(1)).unwrap();
+    let seen = told_of(|| {
+        span.pgmap().memory_failure(span.range());
+        file.mapping.poison(FileIndex(2), &span);
+    });
+    assert_eq!(fields(&seen, "dax_poison", &["index"]), ["index=2"]);
+    let why = &fields(&seen, "dax_pte_fault", &["result"])[0];
+    assert_eq!(why, "result=the folio cannot be used: page 2 is poisoned");
+    map.vma().load_u64(2 * 4096).unwrap_err();
 }
