@@ -33,6 +33,8 @@ pub struct Report {
     pub faults: Option<Vec<Fault>>,
     /// How long it took.
     pub seconds: f64,
+    /// The workloads that took longest, with their seconds.
+    pub slowest: Vec<(String, f64)>,
 }
 
 /// What was found of one workload.
@@ -56,6 +58,8 @@ pub struct WorkloadReport {
     pub failures: Vec<Failure>,
     /// The flushes and fences that were carried out.
     pub sites: BTreeSet<LeftOut>,
+    /// How long it took.
+    pub seconds: f64,
 }
 
 /// How many images there were.
@@ -117,6 +121,9 @@ pub enum Noticed {
     Rule(String),
 }
 
+/// How many workloads are named for the time they take.
+const SLOWEST: usize = 5;
+
 impl Report {
     /// Adds what was found of one workload.
     pub fn add(&mut self, workload: WorkloadReport) {
@@ -130,6 +137,9 @@ impl Report {
             *self.wasted.entry(site).or_default() += count;
         }
         self.failures.extend(workload.failures);
+        self.slowest.push((workload.name, workload.seconds));
+        self.slowest.sort_by(|one, other| other.1.total_cmp(&one.1));
+        self.slowest.truncate(SLOWEST);
     }
 
     /// Whether nothing is wrong, and every planted fault was noticed.
@@ -199,6 +209,8 @@ impl fmt::Display for Report {
             self.unflushed,
             self.unfenced
         )?;
+        let slowest = self.slowest.iter().map(|(name, seconds)| format!("{name} {seconds:.1} s"));
+        writeln!(f, "slowest    {}", slowest.collect::<Vec<_>>().join(", "))?;
         if let Some(faults) = &self.faults {
             let noticed = faults.iter().filter(|fault| fault.noticed.is_some()).count();
             writeln!(f, "faults     noticed {noticed} of {} sites", faults.len())?;

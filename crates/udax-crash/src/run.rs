@@ -11,6 +11,7 @@ use crate::rng::Rng;
 use crate::trace::Trace;
 use crate::workload::{Op, Workload, first_in_flux};
 use std::collections::HashMap;
+use std::time::Instant;
 use udax_fs::Usage;
 use udax_mm::image::Image;
 use udax_mm::recorder::LeftOut;
@@ -74,6 +75,7 @@ struct Run<'w> {
 
 /// Enumerates the crash images of `workload`, with one flush or fence left out if told so.
 pub fn run(workload: &Workload, options: Options, left_out: Option<LeftOut>) -> WorkloadReport {
+    let begun = Instant::now();
     let mut report = WorkloadReport { name: workload.name.clone(), ..WorkloadReport::default() };
     let recording = match record(workload, left_out) {
         Ok(recording) => recording,
@@ -107,6 +109,7 @@ pub fn run(workload: &Workload, options: Options, left_out: Option<LeftOut>) -> 
         let workload = workload.name.clone();
         run.report.failures.push(Failure { workload, problem, ..Failure::default() });
     }
+    run.report.seconds = begun.elapsed().as_secs_f64();
     run.report
 }
 
