@@ -183,6 +183,7 @@ impl Tree {
             Op::Write { .. }
             | Op::Bytes { .. }
             | Op::Store { .. }
+            | Op::SyncStore { .. }
             | Op::Append { .. }
             | Op::Truncate { .. }
             | Op::Punch { .. }
@@ -194,9 +195,9 @@ impl Tree {
     /// The bytes that `op`, applied to this tree, changes in place. All else it does is atomic.
     pub fn in_place(&self, op: &Op) -> Option<InPlace> {
         let (path, range) = match op {
-            Op::Write { path, at, len, .. } | Op::Store { path, at, len, .. } => {
-                (path, *at..at + len)
-            }
+            Op::Write { path, at, len, .. }
+            | Op::Store { path, at, len, .. }
+            | Op::SyncStore { path, at, len, .. } => (path, *at..at + len),
             Op::Punch { path, from, to } => (path, *from..*to),
             _ => return None,
         };
@@ -204,7 +205,7 @@ impl Tree {
         let Content::File { data, pages } = &self.node(node).content else { return None };
         let size = byte_count(data);
         let is_punch = matches!(op, Op::Punch { .. });
-        if matches!(op, Op::Store { .. }) {
+        if matches!(op, Op::Store { .. } | Op::SyncStore { .. }) {
             // A hole gets a page of zeros first, which read like the hole.
             let below = range.start..range.end.min(size);
             return Some(InPlace { node, ranges: vec![below] });
@@ -398,6 +399,7 @@ impl Tree {
         let (Op::Write { path, .. }
         | Op::Bytes { path, .. }
         | Op::Store { path, .. }
+        | Op::SyncStore { path, .. }
         | Op::Append { path, .. }
         | Op::Truncate { path, .. }
         | Op::Punch { path, .. }
@@ -437,7 +439,7 @@ fn change_file(data: &mut Vec<u8>, mut change: Change<'_>, op: &Op) {
     match op {
         Op::Write { at, len, fill, .. } => write(data, &mut change, *at, &pattern(*fill, *len)),
         Op::Bytes { at, bytes, .. } => write(data, &mut change, *at, bytes),
-        Op::Store { at, len, fill, .. } => {
+        Op::Store { at, len, fill, .. } | Op::SyncStore { at, len, fill, .. } => {
             // Past the end there are bytes to store to, but none of the file.
             let len = size.saturating_sub(*at).min(*len);
             write(data, &mut change, *at, &pattern(*fill, len));

@@ -5,6 +5,7 @@ use crate::workload::{Op, pattern};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::ops::Range;
+use std::panic::Location;
 use std::time::Instant;
 use udax_dev::{DaxDevice, IoError, PgmapDevice};
 use udax_fs::{
@@ -135,7 +136,11 @@ impl Session {
             Op::Unshare(path) => self.resolve(path)?.unshare(0..u64::MAX),
             Op::Store { path, at, len, fill } => {
                 let file = self.resolve(path)?;
-                store(&file, *at, &pattern(*fill, *len))
+                store(&file, *at, &pattern(*fill, *len)).map(drop)
+            }
+            Op::SyncStore { path, at, len, fill } => {
+                let file = self.resolve(path)?;
+                store_and_flush(&file, *at, &pattern(*fill, *len))
             }
             Op::Append { path, len, fill } => {
                 self.resolve(path)?.append(&pattern(*fill, *len)).map(drop)
@@ -271,11 +276,23 @@ pub fn name(text: &str) -> Result<Name, FsError> {
 }
 
 /// Stores as a device does: through a pin, behind the back of the filesystem.
-fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<HeldPin, FsError> {
     let end = at + u64::try_from(bytes.len()).expect("a length fits 64 bits");
     let (first, last) = (FileIndex::of_byte(at), FileIndex::of_byte(end - 1));
     let pin = file.pin(first..FileIndex(last.0 + 1), info(PinTerm::Short))?;
     pin.write(at - first.byte(), bytes).map_err(IoError::from)?;
+    Ok(pin)
+}
+
+/// Stores, and makes that durable without a word to the filesystem. A pin and a fault bring in a page
+/// by the same question to it.
+fn store_and_flush(file: &Inode, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+    let pin = store(file, at, bytes)?;
+    for (pgmap, pages) in pin.pages() {
+        let len = pages.end.since(pages.start).bytes();
+        pgmap.flush(pages.start.byte(), len, Location::caller()).map_err(IoError::from)?;
+        pgmap.fence(Location::caller()).map_err(IoError::from)?;
+    }
     Ok(())
 }
 

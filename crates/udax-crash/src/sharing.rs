@@ -6,9 +6,13 @@ use crate::workloads::{append, base, create, punch, truncate, unlink, write};
 /// The history that runs with every build.
 pub(crate) const SMOKE: &str = "sharers go one after the other";
 
+/// F-27: whoever flushes by itself needs no call.
+pub const SYNC: &str = "stores of a program that flushes by itself";
+
 /// All of them.
 pub(crate) fn workloads() -> Vec<Workload> {
     let mut all = clones();
+    all.push(synchronous());
     all.extend(changes());
     all.extend(histories());
     all.extend(big());
@@ -27,6 +31,23 @@ fn sharers() -> Vec<Op> {
 fn each(name: &str, ops: Vec<Op>) -> Vec<Workload> {
     let workload = |op: Op| Workload::new(format!("{name}: {op}"), &sharers(), &[op]);
     ops.into_iter().map(workload).collect()
+}
+
+/// Stores through a synchronous mapping to holes, to data, and to what is shared.
+fn synchronous() -> Workload {
+    let store = |path: &str, at, len, fill| Op::SyncStore { path: path.to_owned(), at, len, fill };
+    // Open, for the last handle of a file makes durable what was stored.
+    let open = ["sparse", "foo", "same"].map(|path| Op::Open(path.to_owned()));
+    let stores = [
+        store("@sparse", 100, 50, 9),
+        store("@sparse", 8180, 40, 8),
+        store("@foo", 4090, 24, 7),
+        store("@same", 8, 24, 6),
+        append("@sparse", 10, 5),
+        store("@sparse", 30_000, 16, 4),
+    ];
+    let ops: Vec<Op> = open.into_iter().chain(stores).collect();
+    Workload::new(SYNC, &sharers(), &ops)
 }
 
 /// What may become shared, over what may be there.

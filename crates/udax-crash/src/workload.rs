@@ -139,6 +139,19 @@ pub enum Op {
         /// Which bytes.
         fill: u8,
     },
+    /// Stores `len` bytes of the pattern `fill` at `at` as a program does through a synchronous mapping
+    /// (`MAP_SYNC`): it flushes what it stored by itself, and calls nobody. They are durable then,
+    /// where the file had a hole or data that it shares, too.
+    SyncStore {
+        /// The file.
+        path: String,
+        /// The first byte.
+        at: u64,
+        /// The number of bytes.
+        len: u64,
+        /// Which bytes.
+        fill: u8,
+    },
     /// Pins pages of a file for a device, for long. A pin that the setup leaves dies with its
     /// process, and what is recorded begins with the session after that.
     Pin {
@@ -242,6 +255,7 @@ impl fmt::Display for Op {
             Op::Dedupe { source, path } => write!(f, "dedupe {source} {path}"),
             Op::Unshare(path) => write!(f, "unshare {path}"),
             Op::Store { path, at, len, .. } => write!(f, "store {path} {at}+{len}"),
+            Op::SyncStore { path, at, len, .. } => write!(f, "sync store {path} {at}+{len}"),
             Op::Append { path, len, .. } => write!(f, "append {path} +{len}"),
             Op::Truncate { path, size } => write!(f, "truncate {path} {size}"),
             Op::Punch { path, from, to } => write!(f, "punch {path} {from}..{to}"),

@@ -8,6 +8,8 @@ use crate::sharing;
 use crate::workload::{Op, Workload};
 use udax_fs::RenameMode;
 
+pub use crate::sharing::SYNC as SYNCHRONOUS;
+
 mod pins;
 
 /// Pages of a pool that is full.
@@ -31,6 +33,7 @@ pub fn smoke() -> Vec<Workload> {
         "stores through a pin",
         "a pin of a device",
         sharing::SMOKE,
+        sharing::SYNC,
     ];
     let is_wanted = |workload: &Workload| names.contains(&workload.name.as_str());
     let all = sequences().into_iter().chain(pins::all()).chain(sharing::workloads());
