@@ -119,11 +119,7 @@ impl Session {
                 let (dir, name) = self.split(path)?;
                 self.filesystem().symlink(&dir, &name, target.as_bytes(), 0, 0).map(drop)
             }
-            Op::Write { path, at, len, fill } => {
-                let written = self.resolve(path)?.write_at(&pattern(*fill, *len), *at)?;
-                assert_eq!(u64::try_from(written), Ok(*len), "workload writes fit one call");
-                Ok(())
-            }
+            Op::Write { path, at, len, fill } => self.write(path, *at, &pattern(*fill, *len)),
             Op::Bytes { path, at, bytes } => self.resolve(path)?.write_at(bytes, *at).map(drop),
             Op::Clone { source, from, to, path, at } => {
                 self.share(source, path, |source, target| {
@@ -183,6 +179,12 @@ impl Session {
             Op::Format => self.format(),
             Op::Full(op) => self.run(op),
         }
+    }
+
+    fn write(&self, path: &str, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+        let written = self.resolve(path)?.write_at(bytes, at)?;
+        assert_eq!(written, bytes.len(), "workload writes fit one call");
+        Ok(())
     }
 
     fn share(

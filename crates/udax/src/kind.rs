@@ -229,7 +229,6 @@ pub(crate) fn of_media(error: &MediaError) -> ErrorKind {
         | MediaError::InMemory => ErrorKind::InvalidInput,
         MediaError::Pinned { .. } => ErrorKind::Pinned,
         MediaError::Frozen { .. } => ErrorKind::Frozen,
-        MediaError::Pinned { .. } => ErrorKind::Pinned,
         MediaError::ReadOnly => ErrorKind::ReadOnly,
         MediaError::Empty | MediaError::PartialPage { .. } | MediaError::NotAMedium => {
             ErrorKind::NotAPool
