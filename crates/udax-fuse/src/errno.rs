@@ -34,8 +34,8 @@ fn of_kind(kind: ErrorKind) -> Errno {
         ErrorKind::Stale => Errno::ESTALE,
         ErrorKind::DeviceGone | ErrorKind::Closed => Errno::ENODEV,
         ErrorKind::NoDax => Errno::EOPNOTSUPP,
-        ErrorKind::BadTable => Errno::EINVAL,
         ErrorKind::InvalidName
+        | ErrorKind::BadTable
         | ErrorKind::MoveIntoItself
         | ErrorKind::NotASymlink
         | ErrorKind::NotAFile

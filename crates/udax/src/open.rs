@@ -208,7 +208,7 @@ fn open_device(path: &Path, how: &How) -> Result<Opened> {
     let lock = how.lock.map(|mode| PoolLock::acquire(&host, mode)).transpose().at(path)?;
     let media = media(host, how.durability).at(path)?;
     let device = stack::device(media, how.kind.clone()).at(path)?;
-    Ok(Opened { device, locks: lock.into_iter().collect(), tree: None })
+    Ok(Opened { device, locks: lock.into_iter().collect() })
 }
 
 /// For reading, by a filesystem, with others.

@@ -36,7 +36,6 @@ pub(crate) struct How {
 pub(crate) struct Opened {
     pub(crate) device: Arc<dyn DaxDevice>,
     pub(crate) locks: Vec<PoolLock>,
-    pub(crate) tree: Option<Arc<TableTree>>,
 }
 
 /// A table as it was loaded, with the names of the devices: what `udax table` draws.
@@ -124,6 +123,7 @@ enum OpenError {
     Other(#[from] Cause),
 }
 
+type OpenedTable = (Arc<dyn DaxDevice>, Arc<TableTree>);
 type Boxed = Box<dyn StdError + Send + Sync>;
 
 /// Opens the devices of a stack.
@@ -131,7 +131,7 @@ struct Walk<'h> {
     how: &'h How,
     /// The tables on the way down.
     above: Vec<PathBuf>,
-    devices: HashMap<PathBuf, (Arc<dyn DaxDevice>, Option<Arc<TableTree>>)>,
+    devices: HashMap<PathBuf, Found>,
     locks: Vec<PoolLock>,
 }
 
@@ -140,7 +140,14 @@ struct Level<'w, 'h> {
     walk: &'w mut Walk<'h>,
     dir: PathBuf,
     /// What each device is called here.
-    names: Vec<(Arc<dyn DaxDevice>, String, Option<Arc<TableTree>>)>,
+    names: Vec<(String, Found)>,
+}
+
+/// A device, with its tree if it is a table.
+#[derive(Clone)]
+struct Found {
+    device: Arc<dyn DaxDevice>,
+    tree: Option<Arc<TableTree>>,
 }
 
 /// A file to which events go, one line each.
@@ -161,8 +168,8 @@ impl TableTree {
         let path = path.as_ref();
         let (kind, durability) = (MemoryType::FsDax, Durability::Process);
         let how = How { kind, durability, lock: None, is_writable: false };
-        let opened = open_table(path, &how)?;
-        Ok(opened.tree.expect("a table has a tree"))
+        let (_device, tree) = walk(path, &how)?.0;
+        Ok(tree)
     }
 }
 
@@ -173,10 +180,16 @@ pub(crate) fn is_table(path: &Path) -> bool {
 
 /// Opens the table at `path`.
 pub(crate) fn open_table(path: &Path, how: &How) -> Result<Opened> {
+    let ((device, _tree), locks) = walk(path, how)?;
+    Ok(Opened { device, locks })
+}
+
+/// The device of a table with its tree, and the locks of what is below.
+fn walk(path: &Path, how: &How) -> Result<(OpenedTable, Vec<PoolLock>)> {
     let (above, devices) = (Vec::new(), HashMap::new());
     let mut walk = Walk { how, above, devices, locks: Vec::new() };
     match walk.table(path) {
-        Ok((device, tree)) => Ok(Opened { device, locks: walk.locks, tree: Some(tree) }),
+        Ok(opened) => Ok((opened, walk.locks)),
         Err(OpenError::Table(error)) => Err(Error::new(path, Cause::Table(error))),
         Err(OpenError::Other(cause)) => Err(Error::new(path, cause)),
         Err(other) => Err(Error::new(path, Cause::Host(std::io::Error::other(other)))),
@@ -185,11 +198,7 @@ pub(crate) fn open_table(path: &Path, how: &How) -> Result<Opened> {
 
 impl Walk<'_> {
     /// The device `name`, relative to `dir`.
-    fn device(
-        &mut self,
-        dir: &Path,
-        name: &str,
-    ) -> Result<(Arc<dyn DaxDevice>, Option<Arc<TableTree>>), OpenError> {
+    fn device(&mut self, dir: &Path, name: &str) -> Result<Found, OpenError> {
         let path = dir.join(name);
         let canonical = path.canonicalize().map_err(Cause::from)?;
         if let Some(found) = self.devices.get(&canonical) {
@@ -197,15 +206,15 @@ impl Walk<'_> {
         }
         let opened = if is_table(&path) {
             let (device, tree) = self.table(&path)?;
-            (device, Some(tree))
+            Found { device, tree: Some(tree) }
         } else {
-            (self.leaf(&path)?, None)
+            Found { device: self.leaf(&path)?, tree: None }
         };
         self.devices.insert(canonical, opened.clone());
         Ok(opened)
     }
 
-    fn table(&mut self, path: &Path) -> Result<(Arc<dyn DaxDevice>, Arc<TableTree>), OpenError> {
+    fn table(&mut self, path: &Path) -> Result<OpenedTable, OpenError> {
         let canonical = path.canonicalize().map_err(Cause::from)?;
         if let Some(first) = self.above.iter().position(|above| *above == canonical) {
             let mut way: Vec<String> = self.above[first..].iter().map(|p| file_name(p)).collect();
@@ -251,8 +260,9 @@ impl Walk<'_> {
 
 impl Opener for Level<'_, '_> {
     fn device(&mut self, name: &str) -> Result<Arc<dyn DaxDevice>, Boxed> {
-        let (device, tree) = self.walk.device(&self.dir, name)?;
-        self.names.push((Arc::clone(&device), name.to_owned(), tree));
+        let found = self.walk.device(&self.dir, name)?;
+        let device = Arc::clone(&found.device);
+        self.names.push((name.to_owned(), found));
         Ok(device)
     }
 
@@ -283,21 +293,17 @@ pub(crate) fn device(media: FileMedia, kind: MemoryType) -> Result<Arc<dyn DaxDe
     Ok(Arc::new(PgmapDevice::new(Pgmap::new(vec![range], kind)?)))
 }
 
-fn tree(
-    path: &Path,
-    table: &Table,
-    names: &[(Arc<dyn DaxDevice>, String, Option<Arc<TableTree>>)],
-) -> TableTree {
+fn tree(path: &Path, table: &Table, names: &[(String, Found)]) -> TableTree {
     let (advice, orders) = (table.advice(), table.largest_orders());
     let member = |member: &udax_dev::Member, pages: Pages| {
-        let named = names.iter().find(|(device, ..)| Arc::ptr_eq(device, &member.device));
-        let (_, name, below) = named.expect("the table was made of what was named");
+        let named = names.iter().find(|(_, found)| Arc::ptr_eq(&found.device, &member.device));
+        let (name, found) = named.expect("the table was made of what was named");
         TreeMember {
             name: name.clone(),
             from: member.from.byte(),
             len: pages.bytes(),
             size: member.device.size().bytes(),
-            below: below.clone(),
+            below: found.tree.clone(),
         }
     };
     let line = |(number, line): (usize, &udax_dev::Line)| TreeLine {

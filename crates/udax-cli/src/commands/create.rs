@@ -77,7 +77,7 @@ impl CreateArgs {
         let pool = Pool::create_on_table(table, &options.clone().force(self.force)).of(table)?;
         let tree = TableTree::open(table)?;
         for advice in tree.lines.iter().filter_map(|line| line.advice.as_ref()) {
-            note(&format!("{}: {advice}", table.display()));
+            note(format!("{}: {advice}", table.display()));
         }
         Ok(pool)
     }

@@ -78,7 +78,7 @@ fn round(rng: &mut Rng) -> (u64, u64) {
     let ended: Vec<_> = actors.into_iter().map(|actor| actor.join().unwrap()).collect();
     assert!(stack.memory() == memory, "a byte changed after the device was killed");
     for known in &ended {
-        known.check(|page, number| stack.word(&memory, page, number));
+        known.check(|page, number| Stack::word(&memory, page, number));
     }
     device.verify().unwrap();
     stack.verify();

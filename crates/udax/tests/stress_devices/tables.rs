@@ -111,7 +111,7 @@ impl Stack {
     }
 
     /// The word of an actor in a page of the whole, worked out by hand.
-    pub(crate) fn word(&self, memory: &[Vec<u8>], page: u64, actor: u64) -> u64 {
+    pub(crate) fn word(memory: &[Vec<u8>], page: u64, actor: u64) -> u64 {
         let (leaf, below) = if page < STRIPED {
             (page / CHUNK % 2, page / CHUNK / 2 * CHUNK + page % CHUNK)
         } else {
