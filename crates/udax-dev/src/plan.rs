@@ -17,6 +17,8 @@ use udax_mm::{DeviceOff, Order, Pages};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Plan {
     segments: Vec<Segment>,
+    /// Where each of them ends: what is searched, as close together as it can be.
+    ends: Vec<DeviceOff>,
     /// The tables below that it was worked out from. Whoever replaces one waits until they are gone.
     from: Vec<Arc<Version>>,
 }
@@ -61,7 +63,12 @@ impl Plan {
     /// One way, whose pages are `from`.
     pub(crate) fn one(way: Way, from: &Range<DeviceOff>) -> Plan {
         let pages = DeviceOff(0).span(from.end.since(from.start));
-        Plan { segments: vec![Segment { pages, way, from: from.start }], from: Vec::new() }
+        Plan::from_segments(vec![Segment { pages, way, from: from.start }], Vec::new())
+    }
+
+    fn from_segments(segments: Vec<Segment>, from: Vec<Arc<Version>>) -> Plan {
+        let ends = segments.iter().map(|segment| segment.pages.end).collect();
+        Plan { segments, ends, from }
     }
 
     pub(crate) fn size(&self) -> Pages {
@@ -75,11 +82,11 @@ impl Plan {
     /// Adds `other` behind the last page.
     pub(crate) fn append(&mut self, other: Plan) {
         let end = self.size();
-        let shifted = other.segments.into_iter().map(|segment| {
+        for segment in other.segments {
             let pages = segment.pages.start + end..segment.pages.end + end;
-            Segment { pages, ..segment }
-        });
-        self.segments.extend(shifted);
+            self.ends.push(pages.end);
+            self.segments.push(Segment { pages, ..segment });
+        }
         for version in other.from {
             self.keep(version);
         }
@@ -105,7 +112,7 @@ impl Plan {
                 from: segment.from + start.since(segment.pages.start),
             }
         };
-        Plan { segments: inside.map(part).collect(), from: self.from.clone() }
+        Plan::from_segments(inside.map(part).collect(), self.from.clone())
     }
 
     /// Says what lies behind the pages from `at` on, which lies in the plan.
@@ -128,7 +135,7 @@ impl Plan {
 
     #[inline]
     fn number_of(&self, at: DeviceOff) -> usize {
-        self.segments.partition_point(|segment| segment.pages.end <= at)
+        self.ends.partition_point(|end| *end <= at)
     }
 
     /// Whether no page is in one memory here and in another there. A page may be nowhere in one of

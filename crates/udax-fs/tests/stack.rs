@@ -14,8 +14,8 @@ use udax_mapping::{MapMode, Populate};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::Arc;
 use udax_mm::{
-    Access, DeviceOff, FaultService, FileIndex, MediaError, MediaRange, MemoryType, PAGE_SIZE,
-    Pages, Pgmap, PgmapOff, PinKind, Wait,
+    Access, DeviceOff, FaultService, FileIndex, MediaError, MediaRange, MemoryType, Order,
+    PAGE_SIZE, Pages, Pgmap, PgmapOff, PinKind, Wait,
 };
 
 const PAGE: u64 = 4096;
@@ -135,6 +135,23 @@ fn a_failure_below_a_stack_reaches_the_page_of_the_file() {
         }
         assert!(contents(&file) == bytes, "F-45: healed");
         fs.verify().unwrap();
+    });
+}
+
+/// Stripes of 2 MiB keep folios of 2 MiB: what is aligned above is aligned below.
+#[test]
+fn a_file_on_stripes_of_two_megabytes_is_mapped_by_folios_of_two_megabytes() {
+    both(|_, fs, populate| {
+        let file = create(fs, "a");
+        file.write_at(&pattern(1, 8 * MIB), 0).unwrap();
+        let mapped = file.map(FileIndex(0), Pages(8 * 256), writable(populate)).unwrap();
+
+        for page in (0..2048).step_by(16) {
+            mapped.vma().load_u64(page * PAGE).unwrap();
+        }
+
+        let stats = file.mapping().stats();
+        assert_eq!((stats.faults(Order::Pmd), stats.faults(Order::Base)), (4, 0), "{stats:?}");
     });
 }
 
