@@ -150,7 +150,7 @@ fn a_file_on_stripes_of_two_megabytes_is_mapped_by_folios_of_two_megabytes() {
             mapped.vma().load_u64(page * PAGE).unwrap();
         }
 
-        let stats = file.mapping().stats();
+        let stats = file.stats();
         assert_eq!((stats.faults(Order::Pmd), stats.faults(Order::Base)), (4, 0), "{stats:?}");
     });
 }
