@@ -37,8 +37,9 @@ impl Moment {
 /// What the words of an actor hold.
 pub(crate) struct Known {
     number: u64,
-    /// For each page what was stored last, and what a store that failed may have left.
-    words: Vec<[u64; 2]>,
+    /// For each page what was stored last, and what stores that failed since may have left: one that
+    /// was made and could not be flushed fails too.
+    words: Vec<Vec<u64>>,
     pub(crate) operations: u64,
 }
 
@@ -60,7 +61,7 @@ impl Known {
 
 impl Actor {
     pub(crate) fn new(number: u64, device: DevDax, rng: Rng, moment: Arc<Moment>) -> Actor {
-        let words = vec![[0; 2]; usize::try_from(PAGES).unwrap()];
+        let words = vec![vec![0]; usize::try_from(PAGES).unwrap()];
         Actor { device, rng, moment, known: Known { number, words, operations: 0 } }
     }
 
@@ -160,14 +161,17 @@ impl Actor {
         let value = self.known.operations << 8 | self.rng.below(256);
         let is_stored = store(value);
         let words = &mut self.known.words[usize::try_from(page).unwrap()];
-        *words = if is_stored { [value; 2] } else { [words[0], value] };
+        if is_stored {
+            words.clear();
+        }
+        words.push(value);
         is_stored
     }
 
     fn saw(&mut self, page: u64, word: u64) {
         let words = &mut self.known.words[usize::try_from(page).unwrap()];
         assert!(words.contains(&word), "page {page}: {word} instead of {words:?}");
-        *words = [word; 2];
+        *words = vec![word];
     }
 
     fn range(&mut self, most: u64) -> Range<u64> {
