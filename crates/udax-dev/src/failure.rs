@@ -30,8 +30,8 @@ impl MemoryFailure for OfPgmap {
 
 impl Holder for OfTable {
     fn removing(&self) {
-        if let Some(core) = self.core.upgrade() {
-            core.end();
+        if let (Some(core), Some(device)) = (self.core.upgrade(), self.device.upgrade()) {
+            core.below_ends(&device);
         }
     }
 

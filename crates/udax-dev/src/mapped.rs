@@ -17,11 +17,14 @@ use crate::{
     Route, Table, TableError, Target,
 };
 use arc_swap::{ArcSwap, Guard};
+use std::collections::BTreeSet;
 use std::fmt;
+use std::iter;
 use std::ops::Range;
+use std::panic::Location;
 use udax_mm::media::Site;
 use udax_mm::sync::{Arc, Mutex, Weak};
-use udax_mm::{DeviceOff, MediaFacts, Pages, Pgmap, PgmapOff, StillBusy, Wait};
+use udax_mm::{DeviceOff, MediaFacts, Order, Pages, Pgmap, PgmapOff, StillBusy, Wait};
 
 /// A device that follows a table.
 ///
@@ -57,6 +60,8 @@ pub(crate) struct Core {
     size: Pages,
     dax: Result<(), NoDax>,
     facts: MediaFacts,
+    /// The orders that folios may have, by kind of page map.
+    orders: BTreeSet<Option<Order>>,
     slot: Arc<HolderSlot>,
     current: ArcSwap<Version>,
     /// One change of the table at a time. Taken from a device below towards those above.
@@ -65,7 +70,13 @@ pub(crate) struct Core {
 
 /// What the lock of changes is around.
 #[derive(Debug, Default)]
-struct Change;
+struct Change {
+    /// Tables that were replaced: those that exist are still used.
+    retired: Vec<Weak<Version>>,
+    /// Tables under a holder that wants its pages in place, as far as later ones do not say all that
+    /// they say: a page that fails for a while comes back where it was.
+    before: Vec<Arc<Table>>,
+}
 
 /// What the device follows.
 #[derive(Debug)]
@@ -82,6 +93,8 @@ pub(crate) struct Loaded {
     pub(crate) plan: Plan,
     pub(crate) below: Vec<Arc<Claimed>>,
     taps: Vec<Arc<Tap>>,
+    /// Devices of tables before, to which stores may be under way.
+    leaving: Mutex<Vec<Arc<dyn DaxDevice>>>,
     /// Told when the last user is gone.
     pub(crate) drained: Arc<Drained>,
 }
@@ -109,6 +122,7 @@ impl Mapped {
             size: table.size(),
             dax: table.dax(),
             facts: table.facts(),
+            orders: orders(&table),
             slot: HolderSlot::new(),
             current: ArcSwap::from_pointee(Version::Dead(Vec::new())),
             change: Mutex::default(),
@@ -117,7 +131,7 @@ impl Mapped {
         // Claimed before the plan is worked out: who changes a table below tells us, and waits for
         // our turn.
         let below = core.claim_all(&table, &[])?;
-        core.follow(Arc::new(table), below);
+        core.follow(Arc::new(table), below, Vec::new());
         drop(turn);
         Ok(Mapped { core })
     }
@@ -154,26 +168,40 @@ impl Mapped {
     /// # Errors
     ///
     /// [`SwapError`] if the device would not be the same device: of another size, with or without
-    /// direct access (I-66, B-47), with weaker promises; or if pages would come to lie in other
-    /// memory under a holder that does not permit that. Nothing changed then.
+    /// direct access (I-66, B-47), with weaker promises or other folios; or if pages would come to
+    /// lie in other memory, also after a while in which they fail, under a holder that does not
+    /// permit that. Nothing changed then.
+    #[track_caller]
     pub fn swap(&self, table: Table, wait: Wait) -> Result<Swapped, SwapError> {
-        let core = &self.core;
-        let turn = core.change.lock();
+        let (core, site) = (&self.core, Location::caller());
+        core.check_swap(&table)?;
+        core.check_loop(&table)?;
+        let mut change = core.change.lock();
         let version = core.current.load_full();
         let Version::Live(old) = &*version else { return Err(SwapError::Dead) };
-        core.check_swap(&table)?;
+        let used: Vec<Arc<Version>> = change.retired.iter().filter_map(Weak::upgrade).collect();
+        let claimed: Vec<_> = iter::once(&version)
+            .chain(&used)
+            .flat_map(|version| version.below())
+            .cloned()
+            .collect();
         let table = Arc::new(table);
-        let below = core.claim_all(&table, &old.below)?;
-        if !old.plan.agrees_with(&table.plan()) && !core.slot.permits_move() {
-            return Err(SwapError::InPlace);
-        }
-        let drained = Arc::clone(&old.drained);
+        let below = core.claim_all(&table, &claimed)?;
+        change.check_places(&core.slot, &old.table, &table)?;
         let gone = swap::gone(&old.below, &below);
-        core.follow(table, below);
+        let mut leaving = old.leaving.lock().clone();
+        leaving.extend(gone.iter().cloned());
+        core.follow(table, below, leaving);
+        change.retire(&version);
         core.slot.moved();
-        drop(turn);
-        drop(version);
-        let is_drained = drained.wait(wait);
+        drop(change);
+        let drained: Vec<_> =
+            iter::once(&version).chain(&used).filter_map(Version::drained).collect();
+        drop((version, used, claimed));
+        let is_drained = drained.iter().all(|drained| drained.wait(wait));
+        if is_drained {
+            core.fence_leaving(site);
+        }
         Ok(Swapped { is_drained, left: gone.iter().filter_map(Left::of).collect() })
     }
 
@@ -185,13 +213,19 @@ impl Mapped {
 
 impl Core {
     /// Puts a table in use. The caller has the turn.
-    fn follow(&self, table: Arc<Table>, below: Vec<Arc<Claimed>>) {
+    fn follow(
+        &self,
+        table: Arc<Table>,
+        below: Vec<Arc<Claimed>>,
+        leaving: Vec<Arc<dyn DaxDevice>>,
+    ) {
         let logged = table.lines().iter().filter_map(|line| match &line.target {
             Target::LogWrites(log) => Some(log.tap(line.pages)),
             _ => None,
         });
         let (taps, plan) = (logged.collect(), table.plan());
-        let loaded = Loaded { table, plan, below, taps, drained: Arc::default() };
+        let (leaving, drained) = (Mutex::new(leaving), Arc::default());
+        let loaded = Loaded { table, plan, below, taps, leaving, drained };
         self.current.store(Arc::new(Version::Live(loaded)));
     }
 
@@ -225,34 +259,77 @@ impl Core {
             (Err(why), Ok(())) => return Err(SwapError::Dax(why.clone())),
             _ => (),
         }
+        if table.below().is_empty() {
+            return Ok(());
+        }
         if weakest(self.facts, table.facts()) != self.facts {
             return Err(SwapError::Weaker);
+        }
+        if !self.orders.is_empty() && !orders(table).is_subset(&self.orders) {
+            return Err(SwapError::Folios);
         }
         Ok(())
     }
 
+    /// Refuses a table that would stand on this device.
+    fn check_loop(self: &Arc<Self>, table: &Table) -> Result<(), TableError> {
+        let is_above = |device: &&Arc<dyn DaxDevice>| self.is_reached_from(device);
+        match table.below().iter().map(|below| &below.device).find(is_above) {
+            Some(device) => Err(table.at_device(device, Problem::Loop)),
+            None => Ok(()),
+        }
+    }
+
+    fn is_reached_from(self: &Arc<Self>, device: &Arc<dyn DaxDevice>) -> bool {
+        let Some(mapped) = device.as_mapped() else { return false };
+        let is_below = |below: &Arc<Claimed>| self.is_reached_from(&below.device);
+        Arc::ptr_eq(&mapped.core, self) || mapped.version().below().iter().any(is_below)
+    }
+
+    /// Makes what was flushed to devices of tables before persistent, and forgets them. One that
+    /// cannot do it is kept, for the next fence to say so.
+    fn fence_leaving(&self, site: Site) {
+        if let Version::Live(loaded) = &**self.current.load() {
+            let leaving = loaded.leaving.lock().clone();
+            let failed = |device: &Arc<dyn DaxDevice>| match device.fence(site) {
+                Ok(()) | Err(IoError::Access(AccessError::Dead)) => false,
+                Err(_) => true,
+            };
+            let done: Vec<_> = leaving.into_iter().filter(|device| !failed(device)).collect();
+            let is_done = |device: &Arc<dyn DaxDevice>| done.iter().any(|d| is_same(d, device));
+            loaded.leaving.lock().retain(|device| !is_done(device));
+        }
+    }
+
     /// Works the plan out again, because a table below changed.
     pub(crate) fn below_moved(&self) {
-        let turn = self.change.lock();
+        let mut change = self.change.lock();
         let version = self.current.load_full();
         if let Version::Live(old) = &*version {
-            self.follow(Arc::clone(&old.table), old.below.clone());
+            let leaving = old.leaving.lock().clone();
+            self.follow(Arc::clone(&old.table), old.below.clone(), leaving);
+            change.retire(&version);
             self.slot.moved();
         }
-        drop(turn);
+        drop(change);
     }
 
     pub(crate) fn permits_move(&self) -> bool {
         self.slot.permits_move()
     }
 
-    /// Ends access, tells the holder, and returns what is below.
-    pub(crate) fn end(&self) -> Vec<Arc<Claimed>> {
+    /// Ends access because a device below goes, if it is in the table still, and tells the holder.
+    pub(crate) fn below_ends(&self, device: &Arc<dyn DaxDevice>) {
+        self.end_if(|below| below.iter().any(|claimed| is_same(&claimed.device, device)));
+    }
+
+    /// Ends access if `is_concerned` by what is below, tells the holder, and returns what is below.
+    fn end_if(&self, is_concerned: impl Fn(&[Arc<Claimed>]) -> bool) -> Vec<Arc<Claimed>> {
         let turn = self.change.lock();
-        let below = match &**self.current.load() {
-            Version::Live(loaded) => loaded.below.clone(),
-            Version::Dead(below) => below.clone(),
-        };
+        let below = self.current.load().below().to_vec();
+        if !is_concerned(&below) {
+            return Vec::new();
+        }
         self.current.store(Arc::new(Version::Dead(below.clone())));
         drop(turn);
         self.slot.notify();
@@ -283,11 +360,50 @@ impl Version {
         plan
     }
 
+    /// Tells when nobody uses it any more.
+    fn drained(self: &Arc<Self>) -> Option<Arc<Drained>> {
+        match &**self {
+            Version::Live(loaded) => Some(Arc::clone(&loaded.drained)),
+            Version::Dead(_) => None,
+        }
+    }
+
     fn below(&self) -> &[Arc<Claimed>] {
         match self {
             Version::Live(loaded) => &loaded.below,
             Version::Dead(below) => below,
         }
+    }
+}
+
+impl Change {
+    /// Remembers a table that was replaced, for as long as somebody uses it.
+    fn retire(&mut self, version: &Arc<Version>) {
+        self.retired.retain(|retired| retired.strong_count() > 0);
+        self.retired.push(Arc::downgrade(version));
+    }
+
+    /// Refuses a table that moves pages of a holder that wants them in place.
+    fn check_places(
+        &mut self,
+        slot: &HolderSlot,
+        old: &Arc<Table>,
+        new: &Arc<Table>,
+    ) -> Result<(), SwapError> {
+        if slot.permits_move() {
+            self.before.clear();
+            return Ok(());
+        }
+        let plan = new.plan();
+        let tables = self.before.iter().chain([old]);
+        let mut compared: Vec<_> =
+            tables.map(|table| (table, plan.compared(&table.plan()))).collect();
+        if compared.iter().any(|(_, found)| found.moves) {
+            return Err(SwapError::InPlace);
+        }
+        compared.retain(|(_, found)| found.loses);
+        self.before = compared.into_iter().map(|(table, _)| Arc::clone(table)).collect();
+        Ok(())
     }
 }
 
@@ -330,7 +446,14 @@ impl DaxDevice for Mapped {
 
     fn fence(&self, site: Site) -> Result<(), IoError> {
         let version = self.core.current.load();
-        version.below().iter().try_for_each(|below| below.device.fence(site))
+        version.below().iter().try_for_each(|below| below.device.fence(site))?;
+        let Version::Live(loaded) = &**version else { return Ok(()) };
+        let leaving = loaded.leaving.lock().clone();
+        leaving.iter().try_for_each(|device| match device.fence(site) {
+            // It was removed after the table let it go.
+            Err(IoError::Access(AccessError::Dead)) => Ok(()),
+            fenced => fenced,
+        })
     }
 
     fn facts(&self) -> MediaFacts {
@@ -364,7 +487,7 @@ impl DaxDevice for Mapped {
     fn kill(&self, wait: Wait) -> Result<(), StillBusy> {
         let mut busy: Option<StillBusy> = None;
         // All are killed even if one is busy: what follows a table with a dead device is dead.
-        for below in self.core.end() {
+        for below in self.core.end_if(|_| true) {
             if let Err(found) = below.device.kill(wait) {
                 match &mut busy {
                     Some(busy) => {
@@ -399,6 +522,12 @@ impl Table {
         };
         TableError { line: number + 1, field, problem }
     }
+}
+
+/// The orders that folios of a table may have.
+fn orders(table: &Table) -> BTreeSet<Option<Order>> {
+    let pgmaps = table.below().iter().flat_map(|below| below.device.pgmaps());
+    pgmaps.map(|pgmap| pgmap.kind().fixed_order()).collect()
 }
 
 impl Clone for Section {

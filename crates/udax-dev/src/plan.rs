@@ -44,6 +44,15 @@ pub(crate) enum Way {
     Zeros,
 }
 
+/// What becomes of pages by another plan.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Compared {
+    /// A page comes to lie in other memory. Then the rest is not looked at.
+    pub(crate) moves: bool,
+    /// A page that was in memory fails, or reads as zeros.
+    pub(crate) loses: bool,
+}
+
 /// Where one page is.
 #[derive(Clone, Debug)]
 enum Place {
@@ -138,22 +147,24 @@ impl Plan {
         self.ends.partition_point(|end| *end <= at)
     }
 
-    /// Whether no page is in one memory here and in another there. A page may be nowhere in one of
-    /// them: failing, or zeros.
-    pub(crate) fn agrees_with(&self, other: &Plan) -> bool {
+    /// What becomes of the pages of `before` by this plan.
+    pub(crate) fn compared(&self, before: &Plan) -> Compared {
+        let mut compared = Compared::default();
         let mut at = DeviceOff(0);
-        let end = DeviceOff(self.size().min(other.size()).0);
-        while at < end {
-            let (one, pages) = self.place(at, end.since(at));
-            let (two, pages) = other.place(at, pages);
-            if let (Place::Memory(one, here), Place::Memory(two, there)) = (one, two)
-                && (here != there || !is_same(&one, &two))
-            {
-                return false;
+        let end = DeviceOff(self.size().min(before.size()).0);
+        while at < end && !compared.moves {
+            let (now, pages) = self.place(at, end.since(at));
+            let (was, pages) = before.place(at, pages);
+            match (was, now) {
+                (Place::Memory(was, there), Place::Memory(now, here)) => {
+                    compared.moves = here != there || !is_same(&was, &now);
+                }
+                (Place::Memory(..), Place::Nowhere) => compared.loses = true,
+                (Place::Nowhere, _) => (),
             }
             at = at + pages;
         }
-        true
+        compared
     }
 
     /// Where a page is, and how many of the `max` pages from it on lie side by side there.

@@ -2,6 +2,7 @@
 
 use crate::device::is_same;
 use crate::mapped::Claimed;
+use crate::table::SECTORS;
 use crate::{DaxDevice, NoDax, TableError};
 use std::time::Instant;
 use udax_mm::sync::{Arc, Condvar, Mutex};
@@ -20,7 +21,8 @@ pub struct Swapped {
 /// What still lives in a device that is in the table no more.
 #[derive(Debug)]
 pub struct Left {
-    /// The device. It can be claimed again already, and its pages are idle when its users are gone.
+    /// The device. Once the old table is drained it can be claimed again; its pages are idle when its
+    /// users are gone.
     pub device: Arc<dyn DaxDevice>,
     /// The pins on it, oldest first.
     pub pins: Vec<PinRecord>,
@@ -32,7 +34,7 @@ pub struct Left {
 #[derive(Debug, thiserror::Error)]
 pub enum SwapError {
     /// It would have another size.
-    #[error("the table has {} sectors, and the device has {}; give it lines for just as many", .new.0 * 8, .size.0 * 8)]
+    #[error("the table has {} sectors, and the device has {}; give it lines for just as many", .new.0 * SECTORS, .size.0 * SECTORS)]
     Size {
         /// Pages of the device.
         size: Pages,
@@ -54,6 +56,12 @@ pub enum SwapError {
     )]
     Weaker,
 
+    /// Its page maps have folios of other sizes.
+    #[error(
+        "the devices of the table have folios of another size than those of the device; use devices of the same alignment"
+    )]
+    Folios,
+
     /// Pages would come to lie elsewhere, under a filesystem.
     #[error("pages would come to lie in other memory while a filesystem uses them; close it first")]
     InPlace,
@@ -63,7 +71,7 @@ pub enum SwapError {
     Table(#[from] TableError),
 
     /// The device was removed.
-    #[error("the device was removed")]
+    #[error("the device was removed; make a new one of the table")]
     Dead,
 }
 

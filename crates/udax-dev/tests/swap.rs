@@ -183,6 +183,95 @@ fn the_holder_takes_back_what_it_shows_and_pages_stay_where_it_says_so() {
     mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).expect("nobody holds it");
 }
 
+/// A page that fails for a while may not come back elsewhere.
+#[test]
+fn pages_do_not_move_by_way_of_an_error() {
+    let (a, b) = (device(8), device(8));
+    let mapped = Mapped::new(table(&[(8, Some(&a), 0)])).unwrap();
+    let filesystem = User::new(false);
+    let _hold = mapped.hold(filesystem.weak()).unwrap();
+    let refuses = |table: Table| {
+        let error = mapped.swap(table, Wait::Never).unwrap_err();
+        assert!(matches!(error, SwapError::InPlace), "{error}");
+    };
+
+    mapped.swap(table(&[(8, None, 0)]), Wait::Never).expect("all of it may fail");
+    refuses(table(&[(8, Some(&b), 0)]));
+    mapped.swap(table(&[(4, None, 0), (4, Some(&a), 4)]), Wait::Never).unwrap();
+    refuses(table(&[(4, Some(&b), 0), (4, Some(&a), 4)]));
+    refuses(table(&[(4, Some(&a), 0), (4, Some(&b), 4)]));
+    mapped.swap(table(&[(8, Some(&a), 0)]), Wait::Never).expect("every page is back");
+}
+
+#[test]
+fn the_end_of_a_device_that_left_is_nothing_to_the_table() {
+    let (a, b) = (device(8), device(8));
+    let mapped = Mapped::new(table(&[(8, Some(&a), 0)])).unwrap();
+    let user = User::new(true);
+    let _hold = mapped.hold(user.weak()).unwrap();
+    let span = mapped.direct_access(DeviceOff(3), Pages(2)).unwrap();
+    assert!(!mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap().is_drained);
+
+    assert!(a.kill(Wait::Never).is_err(), "a span of it is in use");
+
+    assert!(lies_in(&mapped, 0, &b), "the device lives");
+    assert_eq!(user.removals.load(Ordering::Relaxed), 0);
+    drop(span);
+    a.kill(Wait::Never).unwrap();
+    DaxBytes::new(Arc::new(mapped)).fence().expect("what left and is gone is not asked");
+}
+
+#[test]
+fn a_swap_waits_for_every_table_before_and_takes_back_a_device_that_just_left() {
+    let (a, b) = (device(8), device(8));
+    let mapped = Mapped::new(table(&[(8, Some(&a), 0)])).unwrap();
+    let span = mapped.direct_access(DeviceOff(3), Pages(2)).unwrap();
+    assert!(!mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap().is_drained);
+
+    let again = mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap();
+    assert!(!again.is_drained, "a span of the first table is in use");
+    let back = mapped.swap(table(&[(8, Some(&a), 0)]), Wait::Never).expect("it is claimed by us");
+    assert!(!back.is_drained);
+
+    drop(span);
+    assert!(mapped.swap(table(&[(8, Some(&a), 0)]), Wait::Never).unwrap().is_drained);
+    let user = User::new(true);
+    drop(b.hold(user.weak()).expect("it was let go"));
+}
+
+#[test]
+fn a_device_does_not_stand_on_itself() {
+    let a = device(8);
+    let lower: Arc<dyn DaxDevice> = Arc::new(Mapped::new(table(&[(8, Some(&a), 0)])).unwrap());
+    let top: Arc<dyn DaxDevice> = Arc::new(Mapped::new(table(&[(8, Some(&lower), 0)])).unwrap());
+    for (device, below) in [(&lower, &lower), (&lower, &top), (&top, &top)] {
+        let mapped = device.as_mapped().expect("it follows a table");
+        let error = mapped.swap(table(&[(8, Some(below), 0)]), Wait::Never).unwrap_err();
+        assert!(error.to_string().ends_with("a stack has an end"), "{error}");
+    }
+}
+
+/// What was flushed to a device before it left is made persistent by the next fence or the swap.
+#[test]
+fn a_swap_fences_what_leaves() {
+    let (witness, b) = (common::Witness::new(8), device(8));
+    let mapped = Mapped::new(table(&[(8, Some(&witness.device()), 0)])).unwrap();
+    let span = mapped.direct_access(DeviceOff(3), Pages(2)).unwrap();
+    assert!(!mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap().is_drained);
+    let fences =
+        || witness.take().iter().filter(|seen| matches!(seen, common::Seen::Fence(_))).count();
+    let mapped = Arc::new(mapped);
+
+    DaxBytes::new(mapped.clone()).fence().unwrap();
+    assert_eq!(fences(), 1, "it may have been flushed by the old table");
+
+    drop(span);
+    assert!(mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap().is_drained);
+    assert_eq!(fences(), 1, "once, when nobody uses the old table any more");
+    DaxBytes::new(mapped).fence().unwrap();
+    assert_eq!(fences(), 0);
+}
+
 /// The tables of a stack are worked out into one: a change below has to reach the top.
 #[test]
 fn a_change_below_reaches_the_top_and_its_holder_and_waits_for_its_users() {

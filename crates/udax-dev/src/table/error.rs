@@ -146,6 +146,10 @@ pub enum Problem {
         pages: Range<DeviceOff>,
     },
 
+    /// The device stands on the one that is to follow the table.
+    #[error("the device stands on the one that would follow this table; a stack has an end")]
+    Loop,
+
     /// The device cannot be claimed.
     #[error("the device cannot be used: {0}")]
     Claim(HolderError),
