@@ -94,3 +94,24 @@ fn a_table_is_a_device_too() {
     let refused = bench.run(&["dev", "odd.table"]);
     assert_eq!(refused.code, 1, "no folio of 2 MiB lies in it: {}", refused.stdout);
 }
+
+#[test]
+fn a_file_that_is_there_is_not_emptied_and_what_does_not_fit_changes_nothing() {
+    let bench = device(8 << 20);
+    fs::write(bench.path("d.img"), pattern(8 << 20)).unwrap();
+    fs::write(bench.path("long"), pattern(9 << 20)).unwrap();
+    let refused = |steps: &[&str], why: &str| {
+        let run = bench.run(&[&["dev", "d.img"][..], steps].concat());
+        assert_eq!(run.code, 1);
+        assert!(run.stderr.contains(why), "{}", run.stderr);
+    };
+
+    refused(&["read", "0", "4K", "d.img"], "the file exists and is not empty");
+    refused(&["read", "0", "9M", "new"], "the device has 8388608");
+    refused(&["write", "0", "long"], "the device has 8388608");
+
+    assert!(!bench.path("new").exists());
+    assert!(fs::read(bench.path("d.img")).unwrap() == pattern(8 << 20));
+    let out = bench.command(&["dev", "d.img", "read", "0", "8", "/dev/stdout"]).output().unwrap();
+    assert!(out.stdout.starts_with(&pattern(8)));
+}

@@ -150,3 +150,35 @@ fn what_a_pool_stores_to_a_logged_line_is_in_the_log() {
     assert!(log.lines().all(|line| kinds.iter().any(|kind| line.starts_with(kind))));
     assert!(kinds.iter().all(|kind| log.contains(kind)), "a pool flushes and fences");
 }
+
+#[test]
+fn a_log_is_not_appended_to_what_is_no_log_and_not_made_for_nothing() {
+    let bench = stack();
+    fs::write(bench.path("notes"), "remember the milk").unwrap();
+    let lines = ["0 8MiB log-writes a.img b.img", "0 8MiB log-writes a.img notes"];
+    fs::write(bench.path("b.img"), vec![1; 16 << 20]).unwrap();
+    for line in lines {
+        fs::write(bench.path("logged.table"), line).unwrap();
+        let refused = bench.run(&["create", "--table", "logged.table"]);
+        assert!(refused.stderr.contains("is no log of a log-writes line"), "{}", refused.stderr);
+    }
+    assert_eq!(fs::read(bench.path("notes")).unwrap(), b"remember the milk");
+    assert_eq!(fs::metadata(bench.path("b.img")).unwrap().len(), 16 << 20);
+
+    let text = "0 8MiB log-writes a.img a.log\n8MiB 8MiB linear none.img 0";
+    fs::write(bench.path("logged.table"), text).unwrap();
+    bench.run(&["create", "--table", "logged.table"]);
+    assert!(!bench.path("a.log").exists(), "nothing is created");
+}
+
+#[test]
+fn a_pool_below_a_table_is_not_lost() {
+    let bench = stack();
+    fs::remove_file(bench.path("b.img")).unwrap();
+    bench.ok(&["create", "b.img", "--size", "16M"]);
+
+    let refused = bench.run(&["create", "--table", "pool.table"]);
+
+    assert!(refused.stderr.contains("`--force` would lose it"), "{}", refused.stderr);
+    bench.ok(&["check", "b.img"]);
+}

@@ -5,7 +5,7 @@
 
 use crate::fault::{FaultError, FaultGuard};
 use crate::holders::WantedRanges;
-use crate::index::Index;
+use crate::index::{Block, Index};
 use crate::iomap::IomapOps;
 use crate::pins::{FilePin, Pins};
 use crate::stats::{Counters, Stats};
@@ -188,6 +188,8 @@ impl Mapping {
 
     /// Takes every translation back, because pages may lie elsewhere from now on. What was stored is
     /// flushed where it was stored; what is touched next is found anew, and pins stay where they are.
+    /// Pages that a pin may store to stay dirty if they are still there; of others the file knows
+    /// nothing any more, and who pins them flushes them.
     ///
     /// # Blocking
     ///
@@ -203,12 +205,31 @@ impl Mapping {
         let all = FileIndex(0)..FileIndex(u64::MAX);
         self.zap_sparing(&all, Spare::Own);
         let flushed = self.flush_before_forgetting(site);
-        self.index.forget_all();
+        for block in self.index.blocks() {
+            if !self.is_stored_to_in_place(&block) {
+                self.index.remove(&block.range());
+            }
+        }
         drop(layout);
         if !self.eager_users(&all).is_empty() {
             self.faults().refill(&all);
         }
         flushed
+    }
+
+    /// Whether a pin may store to a dirty block, which lies where it did. The caller holds the layout
+    /// lock exclusively.
+    fn is_stored_to_in_place(&self, block: &Block) -> bool {
+        let Some(place) = block.place().filter(|place| place.is_dirty) else { return false };
+        let range = block.range();
+        if !self.pins.has_writer(&range) {
+            return false;
+        }
+        let spans = self.owner().and_then(|owner| owner.spans(range.clone()).ok());
+        matches!(spans.as_deref(), Some([(start, span)]) if *start == range.start
+            && *span.pgmap().pgmap() == place.pgmap
+            && span.at() == place.first
+            && span.pages() == range.end.since(range.start))
     }
 
     /// Brings in every page of an eager mapping. Stops at the first that fails.

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{TestFile, data, info, mode, range};
+use common::{PAGE, TestFile, data, info, mode, range};
 use std::os::fd::BorrowedFd;
 use std::panic::Location;
 use udax_mapping::{Populate, UserMapping};
@@ -231,6 +231,29 @@ fn stores_beside_a_cut_in_a_large_page_are_still_flushed() {
     let flush = |block: u64| Seen::Flush(block * 4096, 4096);
     assert_eq!(witness.take(), [flush(512), flush(513), Seen::Fence]);
     file.verify();
+}
+
+/// A table below changed, and this page stayed where it was.
+#[test]
+fn what_a_pin_may_store_to_stays_dirty_when_everything_is_looked_up_again() {
+    let (witness, file) = file(&data(0, 4));
+    drop(map(&file, 0, 4, Access::Write));
+    let pin = file.mapping.pin(range(1, 2), info("writer", PinKind::Write)).unwrap();
+
+    file.mapping.moved().unwrap();
+    let before = witness.take();
+    assert!(before.contains(&Seen::Flush(PAGE, PAGE)), "{before:?}");
+    file.verify();
+
+    for _ in 0..2 {
+        file.mapping.writeback(all()).unwrap();
+        assert_eq!(witness.take(), [Seen::Flush(PAGE, PAGE), Seen::Fence], "I-41");
+    }
+    drop(pin);
+    file.mapping.moved().unwrap();
+    witness.take();
+    file.mapping.writeback(all()).unwrap();
+    assert_eq!(witness.take(), [], "nobody stores to it any more, and it was flushed");
 }
 
 #[test]

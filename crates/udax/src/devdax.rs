@@ -107,9 +107,10 @@ impl DevDax {
         open::on_device(Path::new(name), device, Vec::new(), open::service(false))
     }
 
-    /// Whether a pool is on the device, which a store may destroy.
+    /// Whether a pool is on the device, or on any below its table, which a store may destroy. What a
+    /// pool on a table has in the middle of one of its devices is not seen.
     pub fn holds_pool(&self) -> bool {
-        udax_fs::Filesystem::is_on(self.device())
+        crate::open::holds_pool(self.device())
     }
 
     /// Where the device is: its path on the host, or the name it was given.

@@ -5,7 +5,7 @@ use std::fs::File as HostFile;
 use std::io;
 use std::path::Path;
 
-use udax_dev::DaxDevice;
+use udax_dev::{DaxDevice, Mapped};
 use udax_fs::{
     CheckReport, Filesystem, FormatOptions, FsError, MountMode, Owners, RecordedPin, SetAttr,
 };
@@ -143,7 +143,7 @@ pub(crate) fn create_on_table(path: &Path, options: &CreateOptions) -> Result<Po
     let lock = Some(LockMode::Exclusive);
     let how = How { lock, is_writable: true, ..how(options.durability) };
     let opened = stack::open_table(path, &how)?;
-    if !options.is_forced && Filesystem::is_on(&opened.device) {
+    if !options.is_forced && holds_pool(&opened.device) {
         return Err(Error::new(path, Cause::HoldsPool));
     }
     check_size(opened.device.size().bytes()).at(path)?;
@@ -214,6 +214,14 @@ fn open_device(path: &Path, how: &How) -> Result<Opened> {
 /// For reading, by a filesystem, with others.
 fn how(durability: Durability) -> How {
     How { kind: MemoryType::FsDax, durability, lock: None, is_writable: false }
+}
+
+/// Whether a pool is on a device, or on any device below its table.
+pub(crate) fn holds_pool(device: &Arc<dyn DaxDevice>) -> bool {
+    let table = device.as_mapped().and_then(Mapped::table);
+    let lines = table.iter().flat_map(|table| table.lines());
+    let mut members = lines.flat_map(|line| line.target.members());
+    Filesystem::is_on(device) || members.any(|member| holds_pool(&member.device))
 }
 
 fn check_label(path: &Path, options: &CreateOptions) -> Result<()> {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fs::File as HostFile;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use udax_dev::{
@@ -117,6 +117,8 @@ enum OpenError {
     Empty,
     #[error("this is a directory")]
     Directory,
+    #[error("the file is there and is no log of a log-writes line; give the log another name")]
+    NoLog,
     #[error("{0}")]
     Table(TextError),
     #[error(transparent)]
@@ -150,10 +152,18 @@ struct Found {
     tree: Option<Arc<TableTree>>,
 }
 
-/// A file to which events go, one line each.
+/// A file to which events go, one line each. It is made by the first event.
 #[derive(Debug)]
 struct EventLog {
-    file: Mutex<HostFile>,
+    state: Mutex<LogState>,
+}
+
+#[derive(Debug)]
+enum LogState {
+    Unopened(PathBuf),
+    Open(HostFile),
+    /// An event could not be written, and nothing follows it.
+    Ended,
 }
 
 impl TableTree {
@@ -272,18 +282,48 @@ impl Opener for Level<'_, '_> {
             let nowhere: Arc<Mutex<Vec<Event>>> = Arc::default();
             return Ok(nowhere);
         }
-        let file = HostFile::options().create(true).append(true).open(self.dir.join(name))?;
-        Ok(Arc::new(EventLog { file: Mutex::new(file) }))
+        let path = self.dir.join(name);
+        check_log(&path)?;
+        Ok(Arc::new(EventLog { state: Mutex::new(LogState::Unopened(path)) }))
+    }
+}
+
+impl LogState {
+    fn append(&mut self, event: Event) -> std::io::Result<()> {
+        if let LogState::Unopened(path) = self {
+            let file = HostFile::options().create(true).append(true).open(path)?;
+            *self = LogState::Open(file);
+        }
+        match self {
+            LogState::Open(file) => writeln!(file, "{event}"),
+            LogState::Unopened(_) | LogState::Ended => Ok(()),
+        }
     }
 }
 
 impl EventSink for EventLog {
     fn record(&self, event: Event) {
+        let mut state = self.state.lock();
         // A full disk must not stop the pool; the log ends where it could not go on.
-        if let Err(error) = writeln!(self.file.lock(), "{event}") {
-            tracing::warn!(%error, "an event of a log-writes line was not recorded");
+        if let Err(error) = state.append(event) {
+            tracing::warn!(%error, "the log of a log-writes line ends here");
+            *state = LogState::Ended;
         }
     }
+}
+
+/// Refuses a log to which nothing may be appended: what is there already is no log.
+fn check_log(path: &Path) -> Result<(), OpenError> {
+    let start = match HostFile::options().read(true).append(true).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        file => {
+            let mut start = Vec::new();
+            file.map_err(Cause::from)?.take(6).read_to_end(&mut start).map_err(Cause::from)?;
+            start
+        }
+    };
+    let is_log = [&b"store "[..], b"flush ", b"fence "].contains(&&start[..]);
+    if start.is_empty() || is_log { Ok(()) } else { Err(OpenError::NoLog) }
 }
 
 /// A device over all of a medium.

@@ -74,12 +74,20 @@ impl CreateArgs {
     /// Creates the pool on the devices of a table, and says what it could do better.
     fn create_on(&self, table: &Path, options: &CreateOptions) -> anyhow::Result<Pool> {
         super::table::check_name(table)?;
+        let tree = TableTree::open(table).of(table)?;
         let pool = Pool::create_on_table(table, &options.clone().force(self.force)).of(table)?;
-        let tree = TableTree::open(table)?;
-        for advice in tree.lines.iter().filter_map(|line| line.advice.as_ref()) {
-            note(format!("{}: {advice}", table.display()));
-        }
+        advise(&tree);
         Ok(pool)
+    }
+}
+
+/// Says what keeps huge folios out, in every table of a stack.
+fn advise(tree: &TableTree) {
+    for line in &tree.lines {
+        if let Some(advice) = &line.advice {
+            note(format!("{}: {advice}", tree.path.display()));
+        }
+        line.members.iter().filter_map(|member| member.below.as_deref()).for_each(advise);
     }
 }
 

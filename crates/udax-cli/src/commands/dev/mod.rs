@@ -27,7 +27,8 @@ use step::Step;
 ///     pins                   list what is pinned, and for how long
 ///     kill                   take the device away, if nobody has a page of it
 ///
-/// A device has no names and no owner of its bytes. Where a pool is on it, `write` is refused.
+/// A device has no names and no owner of its bytes. Where a pool starts or ends on it `write` is
+/// refused; that it is the middle of a pool on a table is not seen.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,

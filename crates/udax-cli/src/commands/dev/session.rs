@@ -144,8 +144,9 @@ impl Session {
     }
 
     fn read(&self, at: u64, length: u64, path: &Path) -> anyhow::Result<Done> {
-        let mut file = HostFile::create(path).with_context(|| path.display().to_string())?;
         let end = at.saturating_add(length);
+        self.check_end(end)?;
+        let mut file = create(path).with_context(|| path.display().to_string())?;
         let mut from = at;
         while from < end {
             let mut bytes = vec![0; usize::try_from(CHUNK.min(end - from))?];
@@ -158,6 +159,7 @@ impl Session {
 
     fn write(&self, at: u64, path: &Path) -> anyhow::Result<Done> {
         let mut file = HostFile::open(path).with_context(|| path.display().to_string())?;
+        self.check_end(at.saturating_add(file.metadata()?.len()))?;
         let mut bytes = vec![0; usize::try_from(CHUNK)?];
         let mut to = at;
         loop {
@@ -174,6 +176,13 @@ impl Session {
         Ok(Done::Write { at, length: to - at })
     }
 
+    /// Refuses what goes past the end before anything is changed.
+    fn check_end(&self, end: u64) -> anyhow::Result<()> {
+        let size = self.facts.size;
+        anyhow::ensure!(end <= size, "the bytes end at {end}, and the device has {size}");
+        Ok(())
+    }
+
     fn pin(&mut self, label: &str, at: u64, length: u64) -> anyhow::Result<Done> {
         anyhow::ensure!(
             self.pins.iter().all(|(other, _)| other != label),
@@ -181,7 +190,9 @@ impl Session {
         );
         let pin = self.device.pin(at..at.saturating_add(length), &PinOptions::new(label))?;
         self.pins.push((label.to_owned(), pin));
-        Ok(Done::Pin { label: label.to_owned(), at, length })
+        let folio = self.facts.alignment;
+        let (start, end) = (at / folio * folio, (at + length).next_multiple_of(folio));
+        Ok(Done::Pin { label: label.to_owned(), at: start, length: end - start })
     }
 
     fn unpin(&mut self, label: &str) -> anyhow::Result<Done> {
@@ -210,6 +221,20 @@ impl Session {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+/// Makes a file for bytes of a device. One that is there is not emptied, because it may be a device or
+/// a pool; a pipe or a terminal is written to.
+fn create(path: &Path) -> io::Result<HostFile> {
+    match HostFile::create_new(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let file = HostFile::options().write(true).open(path)?;
+            let is_empty = !file.metadata()?.is_file() || file.metadata()?.len() == 0;
+            let full = "the file exists and is not empty; give another name, or remove it";
+            if is_empty { Ok(file) } else { Err(io::Error::new(error.kind(), full)) }
+        }
+        file => file,
     }
 }
 
