@@ -35,6 +35,8 @@ pub enum AccessError {
     Failed {
         /// The page asked for.
         at: DeviceOff,
+        /// How many of the pages asked for fail, at least.
+        pages: Pages,
         /// The line of the table that fails it.
         by: Arc<str>,
     },

@@ -439,7 +439,9 @@ impl DaxDevice for Mapped {
                 assert!(span.pages() <= max, "I-62: a span does not cross the end of its line");
                 Ok(Route::Memory(span.within(Section(version))))
             }
-            Err(AccessError::Failed { by, .. }) => Err(AccessError::Failed { at, by }),
+            Err(AccessError::Failed { pages, by, .. }) => {
+                Err(AccessError::Failed { at, pages, by })
+            }
             other => other,
         }
     }

@@ -191,7 +191,7 @@ impl Way {
                 member.route(at, max)
             }
             Way::Delayed(delayed) => delayed.route(at, max),
-            Way::Fails(by) => Err(AccessError::Failed { at, by: Arc::clone(by) }),
+            Way::Fails(by) => Err(AccessError::Failed { at, pages: max, by: Arc::clone(by) }),
             Way::Zeros => Ok(Route::Zeros(max)),
         }
     }

@@ -153,10 +153,11 @@ impl Table {
     /// The largest folio that fits each line.
     pub fn largest_orders(&self) -> Vec<Option<Order>> {
         let plan = self.plan();
+        let mut segments = plan.segments().iter().peekable();
         let largest = |line: &Line| {
-            let inside = plan.segments().iter().filter(|segment| {
-                segment.pages.start >= line.start && segment.pages.end <= line.range().end
-            });
+            let end = line.range().end;
+            let inside =
+                std::iter::from_fn(|| segments.next_if(|segment| segment.pages.end <= end));
             inside.filter_map(Segment::largest_order).max()
         };
         self.lines.iter().map(largest).collect()

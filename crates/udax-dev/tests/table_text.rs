@@ -141,6 +141,8 @@ fn what_is_wrong_is_named_with_its_place_and_what_would_be_right() {
     check_refused("0 24 striped 2 8 a 0 b 0", (1, 3), what);
     let what = "\"soon\" is no number of milliseconds; it would be a number from 0 on";
     check_refused("0 8 delay a 0 soon", (1, 15), what);
+    let what = "a delay of 60001 ms would look like a hang; 60000 is the most";
+    check_refused("0 8 delay a 0 60001", (1, 15), what);
 }
 
 #[test]

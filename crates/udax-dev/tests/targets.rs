@@ -66,7 +66,7 @@ fn direct_access_is_refused_for_its_reason() {
     let refused = |at| good.direct_access(DeviceOff(at), Pages(1)).unwrap_err();
 
     let by = "line 2 of the table (error)".into();
-    assert_eq!(refused(5), AccessError::Failed { at: DeviceOff(5), by });
+    assert_eq!(refused(5), AccessError::Failed { at: DeviceOff(5), pages: Pages(1), by });
     assert_eq!(refused(6), AccessError::OutOfRange { at: DeviceOff(6), size: Pages(6) });
     a.kill(Wait::Never).unwrap();
     assert_eq!(refused(0), AccessError::Dead);

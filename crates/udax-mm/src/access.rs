@@ -8,7 +8,7 @@ use crate::media::{MediaError, Site};
 use crate::pgmap::PgmapRef;
 use crate::ranges::Placed;
 use crate::sync::RwLock;
-use crate::tap::store_through;
+use crate::tap::{flush_through, store_through};
 use crate::units::{PAGE_BYTES, Pages, PgmapOff};
 use std::ops::Range;
 
@@ -158,15 +158,16 @@ impl PgmapRef {
     /// [`MediaError::OutOfRange`] if they do not lie in the pgmap, and what the medium reports.
     pub fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError> {
         self.check(at, len)?;
-        self.segments(at, len).try_for_each(|part| {
-            let flushed = part.placed.media().flush(part.byte(), part.len, site);
-            flushed.map_err(|e| part.located(e))
-        })?;
-        let taps = self.pgmap().taps().all();
-        for tap in &taps {
-            tap.flushed(self, at..at + len, site);
+        let mut flush = || {
+            self.segments(at, len).try_for_each(|part| {
+                let flushed = part.placed.media().flush(part.byte(), part.len, site);
+                flushed.map_err(|e| part.located(e))
+            })
+        };
+        match &*self.pgmap().taps().all() {
+            [] => flush(),
+            taps => flush_through(taps, self, &(at..at + len), site, &mut flush),
         }
-        Ok(())
     }
 
     /// Waits until everything that this thread flushed before is in the persistence domain of every

@@ -26,8 +26,19 @@ pub trait StoreTap: Send + Sync {
         store: &mut dyn FnMut() -> Result<(), MediaError>,
     ) -> Result<(), MediaError>;
 
-    /// Bytes of the page map were flushed on behalf of `site`.
-    fn flushed(&self, pgmap: &PgmapRef, bytes: Range<u64>, site: Site);
+    /// Bytes of the page map are about to be flushed on behalf of `site`: `flush` does that, once.
+    /// What is recorded of stores and flushes is in their order as for [`store`](StoreTap::store).
+    ///
+    /// # Errors
+    ///
+    /// That of `flush`.
+    fn flush(
+        &self,
+        pgmap: &PgmapRef,
+        bytes: Range<u64>,
+        site: Site,
+        flush: &mut dyn FnMut() -> Result<(), MediaError>,
+    ) -> Result<(), MediaError>;
 
     /// What was flushed before is in the persistence domain, on behalf of `site`.
     fn fenced(&self, site: Site);
@@ -57,6 +68,22 @@ impl Taps {
             return Vec::new();
         }
         self.taps.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+/// Makes a flush that all `taps` see.
+pub(crate) fn flush_through(
+    taps: &[Arc<dyn StoreTap>],
+    pgmap: &PgmapRef,
+    bytes: &Range<u64>,
+    site: Site,
+    flush: &mut dyn FnMut() -> Result<(), MediaError>,
+) -> Result<(), MediaError> {
+    match taps.split_first() {
+        None => flush(),
+        Some((tap, rest)) => tap.flush(pgmap, bytes.clone(), site, &mut || {
+            flush_through(rest, pgmap, bytes, site, flush)
+        }),
     }
 }
 

@@ -334,7 +334,8 @@ pub(crate) fn device(media: FileMedia, kind: MemoryType) -> Result<Arc<dyn DaxDe
 }
 
 fn tree(path: &Path, table: &Table, names: &[(String, Found)]) -> TableTree {
-    let (advice, orders) = (table.advice(), table.largest_orders());
+    let mut advice = table.advice().into_iter().peekable();
+    let orders = table.largest_orders();
     let member = |member: &udax_dev::Member, pages: Pages| {
         let named = names.iter().find(|(_, found)| Arc::ptr_eq(&found.device, &member.device));
         let (name, found) = named.expect("the table was made of what was named");
@@ -351,7 +352,7 @@ fn tree(path: &Path, table: &Table, names: &[(String, Found)]) -> TableTree {
         len: line.pages.bytes(),
         target: line.target.name(),
         largest_folio: orders[number],
-        advice: advice.iter().find(|advice| advice.line == number + 1).cloned(),
+        advice: advice.next_if(|advice| advice.line == number + 1),
         members: line.target.members().iter().map(|m| member(m, line.pages_below())).collect(),
     };
     TableTree {

@@ -92,6 +92,13 @@ pub enum Problem {
         found: String,
     },
 
+    /// A delay is too long.
+    #[error("a delay of {millis} ms would look like a hang; 60000 is the most")]
+    TooLate {
+        /// The milliseconds.
+        millis: u64,
+    },
+
     /// A size is no whole number of pages.
     #[error("{what} of {bytes} bytes is no multiple of 4 KiB (8 sectors); {} would be", either(*.bytes))]
     Unaligned {

@@ -239,7 +239,12 @@ impl Words {
     }
 
     fn delay(&self, n: usize) -> Result<Duration, Wrong> {
-        self.number(n, "number of milliseconds", DELAY).map(Duration::from_millis)
+        let millis = self.number(n, "number of milliseconds", DELAY)?;
+        let delay = Duration::from_millis(millis);
+        if delay > Delay::MOST {
+            return Err((Field::Argument(n), Problem::TooLate { millis }));
+        }
+        Ok(delay)
     }
 
     fn number(&self, n: usize, what: &'static str, form: &'static str) -> Result<u64, Wrong> {

@@ -27,6 +27,9 @@ pub(crate) struct Delayed {
 }
 
 impl Delay {
+    /// The longest delay in a table: one that is longer looks like a hang.
+    pub const MOST: Duration = Duration::from_mins(1);
+
     /// The pages of `device` from `from` on, `delay` late.
     pub fn new(device: Arc<dyn DaxDevice>, from: DeviceOff, delay: Duration) -> Delay {
         Delay { member: Member { device, from }, delay }

@@ -28,8 +28,10 @@ impl EventSink for Mutex<Vec<Event>> {
 /// Pages of one device, the stores to which are recorded (`dm-log-writes`): as events of the
 /// [recorder](udax_mm::recorder), in bytes of the line.
 ///
-/// What is recorded is what passes through page maps: copies, flushes and fences. A store of the
-/// processor through a mapping is not seen, as in Linux.
+/// What is recorded is what passes through page maps: copies, flushes and fences; of a device of
+/// several page maps a fence is recorded for each. A store of the processor through a mapping is not
+/// seen, as in Linux. While a table is replaced by another that records to the same place, an access
+/// may be recorded by both.
 #[derive(Clone, Debug)]
 pub struct LogWrites {
     member: Member,
@@ -91,8 +93,11 @@ impl Tap {
         let shift = bytes.start - bytes.start / 8 * 8;
         let units = bytes.start - shift..bytes.end;
         for unit in units.clone().step_by(8) {
+            // Past the mark of a page that is just being healed.
+            let page = PgmapOff(unit / PAGE_BYTES);
+            let (media, start) = pgmap.locate(page);
             // Unreadable is what was just stored only if the memory failed since.
-            let Ok(value) = pgmap.load_u64(unit) else { continue };
+            let Ok(value) = media.load_u64(start + (unit - page.byte())) else { continue };
             self.line.sink.record(Event::Store { at: at - shift + (unit - units.start), value });
         }
     }
@@ -116,9 +121,16 @@ impl StoreTap for Tap {
         Ok(())
     }
 
-    fn flushed(&self, pgmap: &PgmapRef, bytes: Range<u64>, site: Site) {
+    fn flush(
+        &self,
+        pgmap: &PgmapRef,
+        bytes: Range<u64>,
+        site: Site,
+        flush: &mut dyn FnMut() -> Result<(), MediaError>,
+    ) -> Result<(), MediaError> {
         let line_size = u64::try_from(LINE_SIZE).expect("a small constant");
         let turn = self.turn.lock();
+        flush()?;
         for (at, bytes) in self.parts(pgmap, &bytes) {
             let end = at + (bytes.end - bytes.start);
             for line in at / line_size..end.div_ceil(line_size) {
@@ -126,6 +138,7 @@ impl StoreTap for Tap {
             }
         }
         drop(turn);
+        Ok(())
     }
 
     fn fenced(&self, site: Site) {

@@ -68,16 +68,17 @@ impl Core {
         let mut at = DeviceOff(0);
         while at.0 < size.0 {
             let span = match self.device().recovery_access(at, size - Pages(at.0)) {
-                // What a table fails is as well failed folio by folio.
-                Err(AccessError::Failed { .. }) => {
-                    at = at + order.pages();
+                // What a table fails is divided by nothing, if it begins and ends with a folio.
+                Err(AccessError::Failed { pages, .. }) if is_whole(at, pages, order) => {
+                    at = at + pages;
                     continue;
                 }
+                Err(AccessError::Failed { .. }) => return Err(divided(at, order)),
                 span => span?,
             };
             let whole = span.pages().0 - span.pages().0 % order.pages().0;
             if whole == 0 || !span.at().is_aligned(order) {
-                return Err(DevDaxError::Divided { at: at.byte(), alignment: order }.into());
+                return Err(divided(at, order));
             }
             at = at + Pages(whole);
         }
@@ -87,10 +88,9 @@ impl Core {
     /// Flushes and fences what was stored into a range by mappings and pins.
     pub(crate) fn flush(&self, range: Range<u64>) -> Result<(), IoError> {
         self.check_live()?;
-        if let Some(error) = self.unflushed.lock().take() {
-            return Err(error);
-        }
-        self.mapping.flush(range)
+        self.mapping.flush(range)?;
+        // Asked last: whoever looks up everything anew flushes before it says that it could not.
+        self.unflushed.lock().take().map_or(Ok(()), Err)
     }
 
     pub(super) fn kill(&self, wait: Wait) -> Result<(), StillBusy> {
@@ -100,7 +100,7 @@ impl Core {
         self.device().kill(wait)
     }
 
-    /// Where pages lie, good or not, in as many spans as it takes.
+    /// Where pages lie, good or not, in as many spans as it takes. What a table fails is nowhere.
     pub(super) fn spans_of(
         &self,
         pages: Range<DeviceOff>,
@@ -108,10 +108,16 @@ impl Core {
         let end = pages.end.min(DeviceOff(self.device().size().0));
         let (mut at, mut spans) = (pages.start, Vec::new());
         while at < end {
-            let span = self.device().recovery_access(at, end.since(at))?;
-            let next = at + span.pages();
-            spans.push((at, span));
-            at = next;
+            let pages = match self.device().recovery_access(at, end.since(at)) {
+                Ok(span) => {
+                    let pages = span.pages();
+                    spans.push((at, span));
+                    pages
+                }
+                Err(AccessError::Failed { pages, .. }) => pages,
+                Err(other) => return Err(other),
+            };
+            at = at + pages;
         }
         Ok(spans)
     }
@@ -187,6 +193,15 @@ impl Holder for Core {
             *self.unflushed.lock() = Some(error);
         }
     }
+}
+
+/// Whether pages are whole folios.
+fn is_whole(at: DeviceOff, pages: Pages, order: Order) -> bool {
+    at.is_aligned(order) && pages.0.is_multiple_of(order.pages().0)
+}
+
+fn divided(at: DeviceOff, alignment: Order) -> Cause {
+    DevDaxError::Divided { at: at.byte(), alignment }.into()
 }
 
 /// The order of every folio of the device.

@@ -56,6 +56,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("position", "u64"),
     ("change of a table", "udax_dev::mapped::Change"),
     ("table gone", "udax_dev::swap::Users"),
+    ("devices that leave", "dyn udax_dev::device::DaxDevice"),
     ("taps", "udax_mm::tap::StoreTap"),
     ("logged line", "udax_dev::targets::log_writes::Turn"),
     ("recorded events", "udax_mm::recorder::Event"),
