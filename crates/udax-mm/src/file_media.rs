@@ -15,10 +15,10 @@ use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 use rustix::io::Errno;
 
 use crate::active::Active;
-use crate::host::{Host, Promise, no_huge_pages};
+use crate::host::{Host, Mapped, Promise, no_huge_pages};
 use crate::media::{Media, MediaError, MediaFacts, Site};
 use crate::persist::Persist;
-use crate::reserve::{Fresh, Reservation, Sharing};
+use crate::reserve::{Fresh, Reservation};
 use crate::sysfs::Sysfs;
 use crate::vma::Access;
 
@@ -84,7 +84,7 @@ impl HugePage {
 pub struct FileMedia {
     file: File,
     mapping: Reservation,
-    sharing: Sharing,
+    mapped: Mapped,
     facts: MediaFacts,
     promise: Promise,
     persist: Persist,
@@ -207,10 +207,10 @@ impl FileMedia {
             is_writable: host.is_writable(),
             is_dax: mapped.is_dax,
         };
-        let (sharing, promise) = (mapped.sharing, host.promise());
-        let (persist, active) = (Persist::new(persistence), Active::default());
+        let (promise, persist) = (host.promise(), Persist::new(persistence));
+        let active = Active::default();
         // INVARIANT: 1 by `Host::map`.
-        Ok(FileMedia { file, mapping, sharing, facts, promise, persist, active })
+        Ok(FileMedia { file, mapping, mapped, facts, promise, persist, active })
     }
 
     /// The mapping, for tests that make it fail.
@@ -247,11 +247,11 @@ impl FileMedia {
     fn remap(&self, at: u64, len: u64) -> Result<(), MediaError> {
         let first = usize::try_from(at).expect("the range lies in the mapping");
         let last = usize::try_from(at + len).expect("the range lies in the mapping");
-        let (file, sharing) = (self.file.as_fd(), self.sharing);
+        let (file, sharing) = (self.file.as_fd(), self.mapped.sharing);
         // Elsewhere first, as in `Host::map`. With a huge page its promise was given back too, and
         // another process may have it.
         let accepted = Fresh::of_file(last - first, file, at, Access::Write, sharing)?;
-        self.mapping.map_file(first..last, file, at, Access::Write, sharing)?;
+        self.mapped.map(&self.mapping, first..last, file, Access::Write)?;
         drop(accepted);
         Ok(())
     }
@@ -376,10 +376,10 @@ impl Media for FileMedia {
 mod tests {
     use super::{FileMedia, HugePage};
     use crate::active::Active;
-    use crate::host::Promise;
+    use crate::host::{Mapped, Promise};
     use crate::media::{Media, MediaError, MediaFacts, Persistence};
     use crate::persist::Persist;
-    use crate::reserve::{Reservation, Sharing};
+    use crate::reserve::Reservation;
     use rustix::fs::MemfdFlags;
     use std::fs::{self, File};
 
@@ -403,7 +403,7 @@ mod tests {
         Some(FileMedia {
             file,
             mapping: Reservation::new(1 << 40).unwrap(),
-            sharing: Sharing::Shared,
+            mapped: Mapped::CACHED,
             facts,
             promise: Promise::OfThesePages,
             persist: Persist::new(facts.persistence),
@@ -420,6 +420,23 @@ mod tests {
         media.discard(0, 4096).unwrap();
 
         assert_eq!(media.load_u64(8).unwrap(), 42);
+    }
+
+    /// The host gives a process only so many areas of memory: a long run of failures and recoveries
+    /// that leaves one behind each would end with a zap that is refused.
+    #[test]
+    fn what_was_recovered_is_one_area_with_the_rest() {
+        let page = 4096;
+        let media = FileMedia::memfd("areas", 8 * page).unwrap();
+        for at in [2, 3, 5] {
+            media.recover(at * page, &[7; 4096]).unwrap();
+        }
+
+        let start = media.mapping.window().start().addr().get();
+        let area = format!("{start:x}-{:x} ", start + media.mapping.window().len());
+        let maps = fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(maps.lines().any(|line| line.starts_with(&area)), "{area} in {maps}");
+        assert_eq!(media.load_u64(5 * page).unwrap(), u64::from_ne_bytes([7; 8]));
     }
 
     /// A hole would belong to the next thread that asks for memory, and a write to the medium

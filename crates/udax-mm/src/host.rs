@@ -6,7 +6,8 @@
 
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::AsFd;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 use rustix::fs::{FsWord, OFlags};
@@ -60,15 +61,37 @@ pub(crate) struct Mapped {
     pub(crate) sharing: Sharing,
     /// Whether loads and stores reach the memory of a device, and no page cache.
     pub(crate) is_dax: bool,
+    /// Whether the host is asked for huge pages, which it may refuse.
+    wants_huge: bool,
 }
 
 impl Mapped {
-    /// Memory of the host's own, or its page cache.
-    const CACHED: Mapped = Mapped { sharing: Sharing::Shared, is_dax: false };
+    /// Huge pages of the host, or its page cache.
+    pub(crate) const CACHED: Mapped =
+        Mapped { sharing: Sharing::Shared, is_dax: false, wants_huge: false };
+    /// Memory of the host's own.
+    const IN_MEMORY: Mapped = Mapped { wants_huge: true, ..Mapped::CACHED };
     /// The memory of a device.
-    const DIRECT: Mapped = Mapped { sharing: Sharing::Shared, is_dax: true };
+    const DIRECT: Mapped = Mapped { is_dax: true, ..Mapped::CACHED };
     /// The memory of a device, and the host keeps what finds it again as durable as its bytes.
-    const SYNCHRONOUS: Mapped = Mapped { sharing: Sharing::Synchronous, is_dax: true };
+    const SYNCHRONOUS: Mapped = Mapped { sharing: Sharing::Synchronous, ..Mapped::DIRECT };
+
+    /// Maps bytes of a file over the same bytes of `mapping`. A part that is mapped again is mapped
+    /// as the rest is, so that the host joins it to that: a process may have only so many areas.
+    pub(crate) fn map(
+        self,
+        mapping: &Reservation,
+        bytes: Range<usize>,
+        file: BorrowedFd<'_>,
+        access: Access,
+    ) -> io::Result<()> {
+        let offset = u64::try_from(bytes.start).expect("usize has at most 64 bits");
+        mapping.map_file(bytes.clone(), file, offset, access, self.sharing)?;
+        if self.wants_huge {
+            mapping.advise_huge(bytes);
+        }
+        Ok(())
+    }
 }
 
 impl Host {
@@ -160,7 +183,8 @@ impl Host {
         // and the host would give those addresses to the next who asks.
         let attempt = |sharing| Fresh::of_file(len, file.as_fd(), 0, access, sharing);
         let attempted = match self.kind {
-            Kind::Memory | Kind::HugePages => map_as(Mapped::CACHED, attempt),
+            Kind::Memory => map_as(Mapped::IN_MEMORY, attempt),
+            Kind::HugePages => map_as(Mapped::CACHED, attempt),
             Kind::Dax(_) => map_as(Mapped::DIRECT, attempt),
             Kind::Ram | Kind::Device => map_device(attempt, durability),
         };
@@ -170,12 +194,9 @@ impl Host {
             }
             _ => MediaError::Io(error),
         })?;
-        mapping.map_file(0..len, file.as_fd(), 0, access, mapped.sharing)?;
+        mapped.map(mapping, 0..len, file.as_fd(), access)?;
         // It held the huge pages that the mapping needs.
         drop(accepted);
-        if self.kind == Kind::Memory {
-            mapping.advise_huge();
-        }
         Ok(mapped)
     }
 

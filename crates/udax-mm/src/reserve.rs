@@ -251,11 +251,11 @@ impl Reservation {
         Ok(())
     }
 
-    /// Asks for huge pages, which the host may refuse.
-    pub(crate) fn advise_huge(&self) {
-        let start = self.window.start().as_ptr().cast();
+    /// Asks for huge pages in a range, which the host may refuse.
+    pub(crate) fn advise_huge(&self, at: Range<usize>) {
+        let address = self.address(&at);
         // SAFETY: the range is ours by invariant 1, and the advice changes no bytes.
-        let _ = unsafe { rustix::mm::madvise(start, self.window.len(), Advice::LinuxHugepage) };
+        let _ = unsafe { rustix::mm::madvise(address, at.len(), Advice::LinuxHugepage) };
     }
 
     /// Makes a range fail when it is touched, as memory does that was found to be bad, until it is
