@@ -237,7 +237,8 @@ impl<'m> FaultGuard<'m> {
             Iomap::Hole { pages } => self.show_hole(entry, user, at, pages, access),
             Iomap::PastEnd => {
                 let pages = if user.is_lazy() { Pages(1) } else { user.pages_from(at) };
-                Ok(user.table().map_absent(at, pages, Absent::PastEnd)?)
+                let shown = user.table().map_absent(at.span(pages), at, Absent::PastEnd)?;
+                Ok(shown.end.since(at))
             }
         }
     }
@@ -318,23 +319,23 @@ impl<'m> FaultGuard<'m> {
         if user.sharing() == Sharing::Shared || access == Access::Read {
             entry.insert_zero();
         }
-        let block = user.part(&entry.range());
-        let (start, pages) = if entry.order() == Order::Base {
-            (at, Pages(1).min(hole))
+        let block = if entry.order() == Order::Base {
+            at.span(Pages(1).min(hole))
         } else {
-            (block.start, block.end.since(block.start))
+            user.part(&entry.range())
         };
         let absent = match user.access() {
             Access::Read => Absent::ReadOnlyHole,
             Access::Write if user.is_lazy() => Absent::Hole,
             Access::Write => Absent::Own,
         };
-        let shown = user.table().map_absent(start, pages, absent)?;
-        events::load_hole(user.index(start), entry.order(), shown);
+        let shown = user.table().map_absent(block, at, absent)?;
+        let pages = shown.end.since(shown.start);
+        events::load_hole(user.index(shown.start), entry.order(), pages);
         if access == Access::Write && user.table().own(at)? {
             events::make_writable(user.index(at), Order::Base);
         }
-        Ok((start + shown).since(at))
+        Ok(shown.end.since(at))
     }
 
     /// Takes back every translation of `range`, because the data moves. Eager mappings get the new
@@ -446,5 +447,6 @@ fn show_snapshot(
     entry.bring_in(&page, Order::Base, true)?;
     let mut bytes = [0; PAGE_SIZE];
     page.pgmap().read(page.at().byte(), &mut bytes).map_err(std::io::Error::other)?;
-    Ok(user.table().map_absent(at, Pages(1), Absent::Snapshot(&bytes))?)
+    let shown = user.table().map_absent(at.span(Pages(1)), at, Absent::Snapshot(&bytes))?;
+    Ok(shown.end.since(at))
 }

@@ -114,30 +114,32 @@ impl Table {
         Ok(gap.end)
     }
 
-    /// Shows what is there instead of pages of the file. Returns how many pages from `at` on show
-    /// something then: it ends before a folio, which is never hidden.
+    /// Shows in `range` what is there instead of pages of the file, on top of what was there. Returns
+    /// what is shown around `wanted` then: it ends where a folio or what a private mapping has stored
+    /// begins, which are never hidden.
     pub(crate) fn map_absent(
         &self,
-        at: VmaOff,
-        mut pages: Pages,
+        range: Range<VmaOff>,
+        wanted: VmaOff,
         absent: Absent<'_>,
-    ) -> io::Result<Pages> {
+    ) -> io::Result<Range<VmaOff>> {
         let mut leaves = self.leaves.lock();
         if leaves.is_closed {
-            return Ok(pages);
+            return Ok(range);
         }
-        if let Some(there) = leaves.first_that(&at.span(pages), |leaf| !leaf.is_absent()) {
-            if there.start <= at {
-                self.vma.look_again(at, Pages(1));
-                return Ok(there.end.since(at));
+        let gap = match leaves.gap(&range, wanted) {
+            Ok(gap) => gap,
+            Err(there) => {
+                self.vma.look_again(wanted, Pages(1));
+                return Ok(there);
             }
-            pages = there.start.since(at);
-        }
+        };
+        let (at, pages) = (gap.start, gap.end.since(gap.start));
         let target = self.show(at, pages, absent)?;
         let hidden = leaves.put(Leaf { at, pages, target });
         drop(leaves);
         drop(hidden);
-        Ok(pages)
+        Ok(gap)
     }
 
     fn show(&self, at: VmaOff, pages: Pages, absent: Absent<'_>) -> io::Result<Target> {

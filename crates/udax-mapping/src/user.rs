@@ -277,7 +277,7 @@ impl User {
             _ => Absent::Failed,
         };
         *self.last_error.lock() = Some(Arc::new(why));
-        let mapped = self.table.map_absent(at, pages, absent);
+        let mapped = self.table.map_absent(at.span(pages), at, absent);
         mapped.expect("a page that cannot be mapped can be SIGBUS; raise vm.max_map_count");
     }
 }

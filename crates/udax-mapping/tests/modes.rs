@@ -120,6 +120,20 @@ fn what_a_private_mapping_stored_survives_a_block_that_comes_around_it() {
 }
 
 #[test]
+fn what_a_private_mapping_stored_survives_a_hole_that_comes_around_it() {
+    both(2048, &data(512, 512), |file, how| {
+        let mapped = map(file, 0, 512, private(how));
+        store(&mapped, 5, 55);
+
+        file.punch(range(0, 512), Wait::Never).unwrap();
+
+        let around = [0, 5, 6, 511].map(|page| load(&mapped, page));
+        assert_eq!(around, [Some(0), Some(55), Some(0), Some(0)], "I-39");
+        file.verify();
+    });
+}
+
+#[test]
 fn a_private_mapping_holds_up_no_truncate() {
     both(1024, &data(512, 512), |file, how| {
         let mapped = map(file, 0, 512, private(how));

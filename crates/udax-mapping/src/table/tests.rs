@@ -57,20 +57,27 @@ fn a_late_failure_does_not_hide_a_folio() {
     let (pgmap, table) = (pgmap(4), table(4));
     show(&table, 2, &pgmap, 3, Order::Base);
 
-    let shown = table.map_absent(VmaOff(2), Pages(1), Absent::Failed).unwrap();
+    let late = VmaOff(2)..VmaOff(3);
+    let shown = table.map_absent(late.clone(), VmaOff(2), Absent::Failed).unwrap();
 
-    assert_eq!((shown, byte(&table, 2)), (Pages(1), Some(3)));
+    assert_eq!((shown, byte(&table, 2)), (late, Some(3)));
 }
 
 #[test]
-fn an_old_hole_ends_before_a_folio() {
+fn a_hole_lies_between_folios() {
     let (pgmap, table) = (pgmap(4), table(4));
     show(&table, 2, &pgmap, 3, Order::Base);
 
-    let shown = table.map_absent(VmaOff(0), Pages(4), Absent::ReadOnlyHole).unwrap();
+    let all = VmaOff(0)..VmaOff(4);
+    let shown = table.map_absent(all.clone(), VmaOff(0), Absent::ReadOnlyHole).unwrap();
 
-    assert_eq!(shown, Pages(2));
+    assert_eq!(shown, VmaOff(0)..VmaOff(2));
     assert_eq!(leaves(&table), [(0, 2, false), (2, 1, true)]);
+
+    let shown = table.map_absent(all, VmaOff(3), Absent::ReadOnlyHole).unwrap();
+
+    assert_eq!(shown, VmaOff(3)..VmaOff(4), "it begins behind a folio");
+    assert_eq!(leaves(&table), [(0, 2, false), (2, 1, true), (3, 1, false)]);
 }
 
 #[test]
