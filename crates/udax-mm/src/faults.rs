@@ -73,9 +73,21 @@ struct Crew {
     stop: OwnedFd,
     /// Tells one of the threads that wait of each message, and all of them of the end.
     events: OwnedFd,
-    hands: Mutex<Hands<PageFault>>,
+    hands: Mutex<Hands<Fault>>,
     /// By their first address.
     spaces: Mutex<BTreeMap<usize, Weak<Space>>>,
+}
+
+/// A fault that was read, and where it belongs.
+///
+/// The addresses are not given back before it is answered: who is given them next must not get the
+/// answer, which may be a void. The thread that faulted may be long gone, because another one that
+/// waited for the same page was answered, and both were woken.
+#[derive(Debug)]
+struct Fault {
+    page: PageFault,
+    /// None if the mapping was dropped.
+    space: Option<Arc<Space>>,
 }
 
 impl FaultService {
@@ -138,20 +150,21 @@ impl Crew {
         while let Some(fault) = self.next_fault() {
             let mut next = Some(fault);
             while let Some(fault) = next {
-                self.answer(fault);
+                let address = fault.page.address;
+                fault.answer();
                 next = self.hands.lock().done();
                 if next.is_none() {
                     // Often the thread that is woken faults again before this one runs on. Then this
                     // one is to read it, who is running, and not one that would have to be woken.
                     self.listen(NOBODY);
                 }
-                self.uffd.wake(fault.address, PAGE_SIZE);
+                self.uffd.wake(address, PAGE_SIZE);
             }
         }
     }
 
     /// Waits for a fault that this thread serves. None if it has to end.
-    fn next_fault(self: &Arc<Crew>) -> Option<PageFault> {
+    fn next_fault(self: &Arc<Crew>) -> Option<Fault> {
         loop {
             if let Some(fault) = self.read_message().and_then(|fault| self.take(fault)) {
                 return Some(fault);
@@ -170,14 +183,19 @@ impl Crew {
     }
 
     /// Reads a message if there is one, and has a thread that waits be told of the next.
-    fn read_message(&self) -> Option<PageFault> {
+    fn read_message(&self) -> Option<Fault> {
         let mut message = [0; MESSAGE_SIZE];
+        // While a message can be read its thread waits, and a mapping that is dropped wakes it: under
+        // this lock the mapping is found that the fault is of, and no later one.
+        let spaces = self.spaces.lock();
         let fault = match rustix::io::read(self.uffd.as_fd(), &mut message) {
             Ok(_) => PageFault::decode(&message),
             // Another thread has read it, or the one that faulted was killed.
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(error) => panic!("faults: cannot read faults: {error}"),
         };
+        let fault = fault.map(|page| Fault { page, space: find(&spaces, page.address) });
+        drop(spaces);
         self.listen(ONE_MESSAGE);
         fault
     }
@@ -190,7 +208,7 @@ impl Crew {
     }
 
     /// Decides who serves a fault. Returns it if this thread does.
-    fn take(self: &Arc<Crew>, fault: PageFault) -> Option<PageFault> {
+    fn take(self: &Arc<Crew>, fault: Fault) -> Option<Fault> {
         // Not locked any more when a thread is started.
         let take = self.hands.lock().take(fault);
         match take {
@@ -203,22 +221,23 @@ impl Crew {
             Take::Queued => None,
         }
     }
+}
 
-    /// Has the page of a fault mapped. Who waits for it is woken then, also without a space: the
-    /// mapping was dropped, and the thread has to find out.
-    fn answer(&self, fault: PageFault) {
-        if let Some(space) = self.find(fault.address) {
-            let access = if fault.is_write { Access::Write } else { Access::Read };
-            space.answer(fault.address, access);
+impl Fault {
+    /// Has its page mapped. Who waits for it is to be woken then, also without a space: the mapping
+    /// was dropped, and the thread has to find out.
+    fn answer(self) {
+        let Fault { page: PageFault { address, is_write }, space } = self;
+        if let Some(space) = space {
+            space.answer(address, if is_write { Access::Write } else { Access::Read });
         }
     }
+}
 
-    /// The space that holds an address.
-    fn find(&self, address: usize) -> Option<Arc<Space>> {
-        let spaces = self.spaces.lock();
-        let (_, space) = spaces.range(..=address).next_back()?;
-        space.upgrade().filter(|space| space.holds(address))
-    }
+/// The space that holds an address.
+fn find(spaces: &BTreeMap<usize, Weak<Space>>, address: usize) -> Option<Arc<Space>> {
+    let (_, space) = spaces.range(..=address).next_back()?;
+    space.upgrade().filter(|space| space.holds(address))
 }
 
 /// One thread is told of one message; reading it asks for the next.
@@ -237,4 +256,70 @@ fn start(crew: &Arc<Crew>) -> io::Result<()> {
 #[cfg(test)]
 pub(crate) fn of_test() -> Option<FaultService> {
     FaultService::new().inspect_err(|error| crate::skipped::skipped(error)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Access, Crew, FaultService, FaultSink, Shared};
+    use crate::sync::Arc;
+    use crate::sync::atomic::{AtomicU64, Ordering};
+    use crate::units::{Pages, VmaOff};
+    use crate::vma::Vma;
+    use std::thread;
+
+    #[derive(Default)]
+    struct Counts(AtomicU64);
+
+    impl FaultSink for Counts {
+        fn fault(&self, _at: VmaOff, _access: Access) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Addresses of a service whose only thread is this one.
+    fn reserve(service: &FaultService, sink: &Arc<Counts>) -> Vma {
+        thread::scope(|scope| {
+            let sink = Arc::clone(sink);
+            let reserving =
+                scope.spawn(move || Vma::reserve_lazy(Pages(1), service, sink).unwrap());
+            while !reserving.is_finished() {
+                assert!(service.crew().read_message().is_none(), "nobody has the addresses");
+                thread::yield_now();
+            }
+            reserving.join().unwrap()
+        })
+    }
+
+    /// A thread of the service may have read a fault that another one answered for another thread.
+    /// When it comes to serve it, the mapping may be gone, and its addresses another one's.
+    #[test]
+    fn a_fault_that_was_read_is_of_the_mapping_that_was_there_then() {
+        let crew = match Crew::new() {
+            Ok(crew) => Arc::new(crew),
+            Err(error) => return crate::skipped::skipped(error),
+        };
+        let service = FaultService { shared: Arc::new(Shared(Arc::clone(&crew))) };
+        let [old, new] = [(); 2].map(|()| Arc::new(Counts::default()));
+        let vma = reserve(&service, &old);
+        let space = Arc::clone(vma.space());
+        let touching = thread::spawn(move || space.reservation().window().read(0, &mut [0]));
+        let fault = loop {
+            if let Some(fault) = crew.read_message() {
+                break fault;
+            }
+            thread::yield_now();
+        };
+        drop(vma);
+        assert!(
+            touching.join().unwrap().is_err(),
+            "it was woken, and has given the addresses back"
+        );
+
+        let others = [(); 8].map(|()| reserve(&service, &new));
+        fault.answer();
+
+        let asked = [old, new].map(|sink| sink.0.load(Ordering::Relaxed));
+        assert_eq!(asked, [1, 0]);
+        drop(others);
+    }
 }

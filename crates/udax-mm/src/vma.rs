@@ -266,7 +266,7 @@ impl Vma {
     }
 
     /// The addresses.
-    pub(crate) fn space(&self) -> &Space {
+    pub(crate) fn space(&self) -> &Arc<Space> {
         &self.space
     }
 }
