@@ -367,7 +367,8 @@ impl World {
         let large = Order::Pmd.pages().0;
         let (pages, is_tail) = match self.rng.below(6) {
             0 => (0..0, false),
-            1 => (start..PAGES, true),
+            // What lies between the end of the file and the zone would come into it with any growth.
+            1 => (start.min(len)..PAGES, true),
             // The file is shorter than it could be: it may grow, and so it may end there.
             _ if len < PAGES => (start.min(len)..PAGES, true),
             2 => (start / large * large..PAGES.min(start + large), false),
