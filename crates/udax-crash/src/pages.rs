@@ -91,10 +91,9 @@ impl Change<'_> {
 
     /// Copies what is shared in a range of bytes.
     pub(crate) fn own(&mut self, range: &Range<u64>) {
-        for number in touched(range) {
-            if let Some(id) = self.pages.0.get_mut(&number)
-                && self.shared.contains(id)
-            {
+        // A range may be far longer than its file.
+        for id in self.pages.0.range_mut(touched(range)).map(|(_, id)| id) {
+            if self.shared.contains(id) {
                 *id = self.new.next();
             }
         }
@@ -112,4 +111,22 @@ impl Change<'_> {
 /// The numbers of the pages that a range of bytes touches.
 pub(crate) fn touched(range: &Range<u64>) -> Range<u64> {
     if range.is_empty() { 0..0 } else { range.start / PAGE..range.end.div_ceil(PAGE) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The whole file, as an operation names it that does not know how long that is.
+    #[test]
+    fn owning_all_there_is_copies_the_shared_pages_and_no_others() {
+        let (mut pages, mut new) = (PageMap::default(), NewPages::default());
+        let mut change = Change { pages: &mut pages, new: &mut new, shared: &BTreeSet::new() };
+        change.fill(&(0..3 * PAGE));
+        let before = pages.clone();
+        let shared = before.id(1).into_iter().collect();
+        Change { pages: &mut pages, new: &mut new, shared: &shared }.own(&(0..u64::MAX / 2));
+        let is_kept: Vec<bool> = (0..3).map(|page| pages.id(page) == before.id(page)).collect();
+        assert_eq!(is_kept, [true, false, true]);
+    }
 }
