@@ -106,7 +106,7 @@ fn changes() -> Vec<Workload> {
 fn histories() -> Vec<Workload> {
     let open = || Op::Open("foo".to_owned());
     let close = || Op::Close("foo".to_owned());
-    let ops: [(&str, Vec<Op>); 6] = [
+    let ops: [(&str, Vec<Op>); 7] = [
         (
             SMOKE,
             vec![
@@ -128,6 +128,15 @@ fn histories() -> Vec<Workload> {
                 open(),
                 Op::Store { path: "@foo".to_owned(), at: 4090, len: 12, fill: 9 },
                 clone("@foo", 0, 9000, "empty", 0),
+            ],
+        ),
+        (
+            "a deduplication of what was stored, that finds nothing",
+            vec![
+                open(),
+                Op::Store { path: "@foo".to_owned(), at: 4090, len: 12, fill: 9 },
+                Op::Dedupe { source: "@foo".to_owned(), path: "same".to_owned() },
+                Op::Sync("@foo".to_owned()),
             ],
         ),
         (
@@ -184,6 +193,6 @@ fn big() -> Vec<Workload> {
     all.into_iter().map(|workload| Workload { pages: 4096, ..workload }).collect()
 }
 
-fn clone(source: &str, from: u64, to: u64, path: &str, at: u64) -> Op {
+pub(crate) fn clone(source: &str, from: u64, to: u64, path: &str, at: u64) -> Op {
     Op::Clone { source: source.to_owned(), from, to, path: path.to_owned(), at }
 }

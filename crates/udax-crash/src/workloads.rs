@@ -275,6 +275,9 @@ fn past_the_end() -> Vec<Workload> {
         write("foo", 20_000, 10, 9),
         Op::Allocate { path: "foo".to_owned(), from: 8192, to: 30_000 },
         Op::Freeze("foo".to_owned()),
+        // With the page in which it ends, and behind it.
+        sharing::clone("foo", 0, 9000, "A/bar", 0),
+        sharing::clone("sparse", 16_384, 24_576, "foo", 12_288),
     ];
     let name = |op: &Op| format!("bytes past the end: {op}");
     ops.into_iter().map(|op| Workload::new(name(&op), &setup, &[op])).collect()

@@ -302,8 +302,10 @@ fn units_by_line(range: Range<u64>) -> impl Iterator<Item = (usize, u8)> {
     let units = range.start / unit_bytes()..range.end.div_ceil(unit_bytes());
     let lines = range.start / line_bytes()..range.end.div_ceil(line_bytes());
     lines.map(move |line| {
-        let bits = (0..8).filter(|unit| units.contains(&(line * 8 + unit)));
-        (in_memory(line), bits.fold(0, |mask, unit| mask | 1 << unit))
+        // Two of them are cut, at most: all others are whole.
+        let first = units.start.saturating_sub(line * 8);
+        let after = ((line + 1) * 8).saturating_sub(units.end);
+        (in_memory(line), (u8::MAX << first) & (u8::MAX >> after))
     })
 }
 
