@@ -7,7 +7,6 @@
 //! through those above.
 
 use crate::device::is_same;
-use crate::facts::weakest;
 use crate::failure::OfTable;
 use crate::plan::{Plan, Way};
 use crate::swap::{self, Drained, Left, SwapError, Swapped};
@@ -262,7 +261,7 @@ impl Core {
         if table.below().is_empty() {
             return Ok(());
         }
-        if weakest(self.facts, table.facts()) != self.facts {
+        if self.facts.weakest(table.facts()) != self.facts {
             return Err(SwapError::Weaker);
         }
         if !self.orders.is_empty() && !orders(table).is_subset(&self.orders) {
@@ -540,10 +539,6 @@ impl Clone for Section {
 
 impl fmt::Debug for Section {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Section").field(&address_of(&self.0)).finish()
+        f.debug_tuple("Section").field(&Arc::as_ptr(&self.0).addr()).finish()
     }
-}
-
-fn address_of(version: &Arc<Version>) -> usize {
-    Arc::as_ptr(version).addr()
 }

@@ -61,6 +61,27 @@ pub struct MediaFacts {
     pub is_dax: bool,
 }
 
+impl MediaFacts {
+    /// What two media both promise: the weaker of each.
+    #[must_use]
+    pub fn weakest(self, other: MediaFacts) -> MediaFacts {
+        let strength = |facts: &MediaFacts| match facts.persistence {
+            Persistence::Volatile => 0,
+            Persistence::Process => 1,
+            Persistence::Msync => 2,
+            Persistence::CacheLines => 3,
+        };
+        let is_weaker = strength(&self) <= strength(&other);
+        MediaFacts {
+            persistence: if is_weaker { self.persistence } else { other.persistence },
+            host_page: self.host_page.min(other.host_page),
+            is_registrable: self.is_registrable && other.is_registrable,
+            is_writable: self.is_writable && other.is_writable,
+            is_dax: self.is_dax && other.is_dax,
+        }
+    }
+}
+
 /// Why an access to a medium failed, or why there is no medium.
 #[derive(Debug, thiserror::Error)]
 pub enum MediaError {

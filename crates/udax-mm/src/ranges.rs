@@ -4,7 +4,7 @@
 
 use crate::active::Lease;
 use crate::block::Run;
-use crate::media::{Media, MediaFacts, MediaRange, Persistence};
+use crate::media::{Media, MediaFacts, MediaRange};
 use crate::pgmap::PgmapError;
 use crate::sync::Arc;
 use crate::units::{Order, PAGE_BYTES, Pages, PgmapOff};
@@ -115,18 +115,7 @@ impl Ranges {
 
     /// What holds for all media together: the weakest of each promise.
     pub(crate) fn facts(&self) -> MediaFacts {
-        let weaker = |a: MediaFacts, b: MediaFacts| MediaFacts {
-            persistence: if strength(b.persistence) < strength(a.persistence) {
-                b.persistence
-            } else {
-                a.persistence
-            },
-            host_page: a.host_page.min(b.host_page),
-            is_registrable: a.is_registrable && b.is_registrable,
-            is_writable: a.is_writable && b.is_writable,
-            is_dax: a.is_dax && b.is_dax,
-        };
-        let facts = self.media().map(|media| media.facts()).reduce(weaker);
+        let facts = self.media().map(|media| media.facts()).reduce(MediaFacts::weakest);
         facts.expect("a pgmap has at least one range")
     }
 }
@@ -168,13 +157,4 @@ fn overlap(a: &MediaRange, b: &MediaRange) -> bool {
 
 fn is_same(a: &Arc<dyn Media>, b: &Arc<dyn Media>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(a), Arc::as_ptr(b))
-}
-
-fn strength(persistence: Persistence) -> u8 {
-    match persistence {
-        Persistence::Volatile => 0,
-        Persistence::Process => 1,
-        Persistence::Msync => 2,
-        Persistence::CacheLines => 3,
-    }
 }

@@ -3,10 +3,10 @@
 use std::fs::File as HostFile;
 use std::path::Path;
 
-use udax_dev::{DaxDevice, PgmapDevice};
+use udax_dev::DaxDevice;
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::{Arc, Weak};
-use udax_mm::{FaultService, Media, MediaRange, MemoryType, Order, Pages, Pgmap};
+use udax_mm::{FaultService, Media, MemoryType, Order};
 
 use super::core::Core;
 use super::refused::DevDaxError;
@@ -119,10 +119,7 @@ fn device(media: FileMedia, alignment: Order) -> Result<Arc<dyn DaxDevice>, Caus
     if u64::try_from(host_page).is_ok_and(|page| page > alignment.pages().bytes()) {
         return Err(DevDaxError::HostPage { host_page, alignment }.into());
     }
-    let pages = Pages::holding(media.len());
-    let range = MediaRange { media: Arc::new(media), start: 0, pages };
-    let pgmap = Pgmap::new(vec![range], MemoryType::Generic(alignment))?;
-    Ok(Arc::new(PgmapDevice::new(pgmap)))
+    stack::device(media, MemoryType::Generic(alignment))
 }
 
 fn check_size(size: u64, alignment: Order) -> Result<(), DevDaxError> {
