@@ -6,6 +6,7 @@
 use crate::mapped::Core;
 use crate::{DaxDevice, Holder, HolderSlot};
 use std::ops::Range;
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Weak};
 use udax_mm::{DeviceOff, MemoryFailure, PgmapOff};
 
@@ -20,6 +21,20 @@ pub(crate) struct OfPgmap {
 pub(crate) struct OfTable {
     pub(crate) core: Weak<Core>,
     pub(crate) device: Weak<dyn DaxDevice>,
+    /// It was removed, also if that was before any table with it was in use.
+    is_gone: AtomicBool,
+}
+
+impl OfTable {
+    pub(crate) fn new(core: Weak<Core>, device: Weak<dyn DaxDevice>) -> OfTable {
+        OfTable { core, device, is_gone: AtomicBool::new(false) }
+    }
+
+    /// Whether the device was removed. Asked with the lock of changes held, which whoever removes it
+    /// takes afterwards.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.load(Ordering::Relaxed)
+    }
 }
 
 impl MemoryFailure for OfPgmap {
@@ -30,6 +45,7 @@ impl MemoryFailure for OfPgmap {
 
 impl Holder for OfTable {
     fn removing(&self) {
+        self.is_gone.store(true, Ordering::Relaxed);
         if let (Some(core), Some(device)) = (self.core.upgrade(), self.device.upgrade()) {
             core.below_ends(&device);
         }
@@ -41,13 +57,13 @@ impl Holder for OfTable {
         }
     }
 
-    fn permits_move(&self) -> bool {
-        self.core.upgrade().is_none_or(|core| core.permits_move())
-    }
-
     fn moved(&self) {
         if let Some(core) = self.core.upgrade() {
             core.below_moved();
         }
+    }
+
+    fn above(&self) -> Option<Arc<HolderSlot>> {
+        self.core.upgrade().map(|core| core.slot())
     }
 }

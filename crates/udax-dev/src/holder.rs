@@ -1,5 +1,6 @@
 //! The holder of a device: the one user who is told before it is taken away, of memory that failed,
-//! and that its table changed.
+//! and that its table changed. Who changes a table asks the holder first, and nobody becomes holder
+//! between the answer and the change ([`Changing`]).
 //!
 //! A device keeps a [`HolderSlot`]; claiming it gives a [`Hold`], and dropping the hold releases
 //! it. Only the hold can release, and there is no second one before it is dropped, so an old holder
@@ -41,8 +42,15 @@ pub trait Holder: Send + Sync {
     /// are where [`direct_access`](crate::DaxDevice::direct_access) says. Translations may come back
     /// at once.
     ///
-    /// Called by whoever changes the table, which must not be changed again from here.
+    /// Called by whoever changes the table. Neither may a table be changed nor a device be claimed
+    /// from here: both wait until this has returned.
     fn moved(&self);
+
+    /// The slot of the device that the holder makes of this one, if it makes one, as a table does:
+    /// the way up a stack.
+    fn above(&self) -> Option<Arc<HolderSlot>> {
+        None
+    }
 }
 
 /// Why a device could not be claimed.
@@ -72,12 +80,23 @@ pub struct HolderSlot {
     /// Whether access is still given. Falls once, before the holder is told.
     is_live: AtomicBool,
     state: Mutex<State>,
-    told: Condvar,
+    /// Signalled when the notice has been given, and when no table changes any more.
+    changed: Condvar,
 }
 
 struct State {
     holder: Option<Weak<dyn Holder>>,
     notice: Notice,
+    /// How many tables below are being changed.
+    changes: usize,
+}
+
+/// A change of what lies below a device: until it is dropped nobody claims that device, or one above
+/// it, so whoever was asked whether pages may move is whoever uses them.
+#[must_use = "dropping it lets claims go on"]
+pub(crate) struct Changing {
+    slots: Vec<Arc<HolderSlot>>,
+    permits_move: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -93,8 +112,8 @@ impl HolderSlot {
     pub fn new() -> Arc<HolderSlot> {
         Arc::new(HolderSlot {
             is_live: AtomicBool::new(true),
-            state: Mutex::new(State { holder: None, notice: Notice::NotYet }),
-            told: Condvar::new(),
+            state: Mutex::new(State { holder: None, notice: Notice::NotYet, changes: 0 }),
+            changed: Condvar::new(),
         })
     }
 
@@ -107,16 +126,26 @@ impl HolderSlot {
 
     /// Makes `holder` the one who is told.
     ///
+    /// # Blocking
+    ///
+    /// Waits while a table below is changed.
+    ///
     /// # Errors
     ///
     /// [`HolderError::Held`] if there is one, [`HolderError::Removed`] once removal began.
     pub fn claim(self: &Arc<Self>, holder: Weak<dyn Holder>) -> Result<Hold, HolderError> {
         let mut state = self.state.lock();
-        if state.notice != Notice::NotYet {
-            return Err(HolderError::Removed);
-        }
-        if state.holder.is_some() {
-            return Err(HolderError::Held);
+        loop {
+            if state.notice != Notice::NotYet {
+                return Err(HolderError::Removed);
+            }
+            if state.holder.is_some() {
+                return Err(HolderError::Held);
+            }
+            if state.changes == 0 {
+                break;
+            }
+            state = self.changed.wait(state);
         }
         state.holder = Some(holder);
         Ok(Hold { slot: Arc::clone(self) })
@@ -133,7 +162,7 @@ impl HolderSlot {
                 holder.removing();
             }
             self.state.lock().notice = Notice::Done;
-            self.told.notify_all();
+            self.changed.notify_all();
         }
     }
 
@@ -148,9 +177,41 @@ impl HolderSlot {
         }
     }
 
-    /// Whether the holder, if there is one, lets pages come to lie in other memory.
-    pub fn permits_move(&self) -> bool {
-        self.holder().is_none_or(|holder| holder.permits_move())
+    /// Keeps this device, and those that are made of it, from being claimed, and asks who holds the
+    /// last of them whether pages may move.
+    pub(crate) fn change(self: &Arc<Self>) -> Changing {
+        let (slots, holder) = self.walk_up(HolderSlot::begin_change);
+        let mut changing = Changing { slots, permits_move: true };
+        changing.permits_move = holder.is_none_or(|holder| holder.permits_move());
+        changing
+    }
+
+    /// This slot and those above it, in order.
+    pub(crate) fn upwards(self: &Arc<Self>) -> Vec<Arc<HolderSlot>> {
+        self.walk_up(HolderSlot::holder).0
+    }
+
+    /// Visits this slot and those above it, each once. Returns them, and the holder of the last.
+    fn walk_up(
+        self: &Arc<Self>,
+        visit: fn(&HolderSlot) -> Option<Arc<dyn Holder>>,
+    ) -> (Vec<Arc<HolderSlot>>, Option<Arc<dyn Holder>>) {
+        let (mut slots, mut holder) = (vec![Arc::clone(self)], visit(self));
+        while let Some(above) = holder.as_ref().and_then(|holder| holder.above()) {
+            // Two changes that would make a circle of tables both see it, and take it back.
+            if slots.iter().any(|slot| Arc::ptr_eq(slot, &above)) {
+                return (slots, None);
+            }
+            holder = visit(&above);
+            slots.push(above);
+        }
+        (slots, holder)
+    }
+
+    fn begin_change(&self) -> Option<Arc<dyn Holder>> {
+        let mut state = self.state.lock();
+        state.changes += 1;
+        state.holder.as_ref().and_then(Weak::upgrade)
     }
 
     /// Tells the holder, if there is one, that a table changed.
@@ -174,7 +235,7 @@ impl HolderSlot {
         let mut state = self.state.lock();
         self.is_live.store(false, Ordering::Relaxed);
         while state.notice == Notice::Running {
-            state = self.told.wait(state);
+            state = self.changed.wait(state);
         }
         if state.notice == Notice::Done {
             return None;
@@ -182,6 +243,30 @@ impl HolderSlot {
         let holder = state.holder.take();
         state.notice = if holder.is_some() { Notice::Running } else { Notice::Done };
         holder
+    }
+}
+
+impl Changing {
+    /// Whether the holder, if there is one, lets pages come to lie in other memory.
+    pub(crate) fn permits_move(&self) -> bool {
+        self.permits_move
+    }
+
+    /// The slots of the device and of those above it.
+    pub(crate) fn slots(&self) -> &[Arc<HolderSlot>] {
+        &self.slots
+    }
+}
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        for slot in &self.slots {
+            let mut state = slot.state.lock();
+            state.changes -= 1;
+            if state.changes == 0 {
+                slot.changed.notify_all();
+            }
+        }
     }
 }
 

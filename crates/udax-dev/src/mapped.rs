@@ -8,6 +8,7 @@
 
 use crate::device::is_same;
 use crate::failure::OfTable;
+use crate::holder::Changing;
 use crate::plan::{Plan, Way};
 use crate::swap::{self, Drained, Left, SwapError, Swapped};
 use crate::targets::Tap;
@@ -63,7 +64,10 @@ pub(crate) struct Core {
     orders: BTreeSet<Option<Order>>,
     slot: Arc<HolderSlot>,
     current: ArcSwap<Version>,
-    /// One change of the table at a time. Taken from a device below towards those above.
+    /// One load of a table at a time. Held while devices are claimed, which may wait.
+    swaps: Mutex<()>,
+    /// One change of what is in use at a time. Taken from a device below towards those above, and
+    /// never held while a device is claimed.
     change: Mutex<Change>,
 }
 
@@ -104,7 +108,15 @@ pub(crate) struct Claimed {
     pub(crate) device: Arc<dyn DaxDevice>,
     _hold: Hold,
     /// Kept, because the device does not keep its holder.
-    _holder: Arc<OfTable>,
+    holder: Arc<OfTable>,
+}
+
+/// What a table that was replaced leaves behind.
+struct Replaced {
+    /// The devices that are not in the new one.
+    gone: Vec<Arc<dyn DaxDevice>>,
+    /// Told when nobody uses it, or one before it, any more.
+    drained: Vec<Arc<Drained>>,
 }
 
 /// One use of a table.
@@ -124,12 +136,13 @@ impl Mapped {
             orders: orders(&table),
             slot: HolderSlot::new(),
             current: ArcSwap::from_pointee(Version::Dead(Vec::new())),
+            swaps: Mutex::default(),
             change: Mutex::default(),
         });
-        let turn = core.change.lock();
-        // Claimed before the plan is worked out: who changes a table below tells us, and waits for
-        // our turn.
+        // Claimed before the plan is worked out: who changes a table below from here on tells us.
         let below = core.claim_all(&table, &[])?;
+        let turn = core.change.lock();
+        check_there(&table, &below)?;
         core.follow(Arc::new(table), below, Vec::new());
         drop(turn);
         Ok(Mapped { core })
@@ -174,34 +187,21 @@ impl Mapped {
     pub fn swap(&self, table: Table, wait: Wait) -> Result<Swapped, SwapError> {
         let (core, site) = (&self.core, Location::caller());
         core.check_swap(&table)?;
-        core.check_loop(&table)?;
-        let mut change = core.change.lock();
-        let version = core.current.load_full();
-        let Version::Live(old) = &*version else { return Err(SwapError::Dead) };
-        let used: Vec<Arc<Version>> = change.retired.iter().filter_map(Weak::upgrade).collect();
-        let claimed: Vec<_> = iter::once(&version)
-            .chain(&used)
-            .flat_map(|version| version.below())
-            .cloned()
-            .collect();
         let table = Arc::new(table);
+        let turn = core.swaps.lock();
+        check_loop(&table, &core.slot.upwards())?;
+        let claimed = core.claimed();
         let below = core.claim_all(&table, &claimed)?;
-        change.check_places(&core.slot, &old.table, &table)?;
-        let gone = swap::gone(&old.below, &below);
-        let mut leaving = old.leaving.lock().clone();
-        leaving.extend(gone.iter().cloned());
-        core.follow(table, below, leaving);
-        change.retire(&version);
-        core.slot.moved();
-        drop(change);
-        let drained: Vec<_> =
-            iter::once(&version).chain(&used).filter_map(Version::drained).collect();
-        drop((version, used, claimed));
-        let is_drained = drained.iter().all(|drained| drained.wait(wait));
+        drop(claimed);
+        let changing = core.slot.change();
+        check_loop(&table, changing.slots())?;
+        let loaded = core.load(table, below, &changing)?;
+        drop((changing, turn));
+        let is_drained = loaded.drained.iter().all(|drained| drained.wait(wait));
         if is_drained {
             core.fence_leaving(site);
         }
-        Ok(Swapped { is_drained, left: gone.iter().filter_map(Left::of).collect() })
+        Ok(Swapped { is_drained, left: loaded.gone.iter().filter_map(Left::of).collect() })
     }
 
     /// The table in use.
@@ -211,7 +211,41 @@ impl Mapped {
 }
 
 impl Core {
-    /// Puts a table in use. The caller has the turn.
+    pub(crate) fn slot(&self) -> Arc<HolderSlot> {
+        Arc::clone(&self.slot)
+    }
+
+    /// The claims of every table that is used.
+    fn claimed(&self) -> Vec<Arc<Claimed>> {
+        let change = self.change.lock();
+        let used = iter::once(self.current.load_full()).chain(change.used());
+        used.flat_map(|version| version.below().to_vec()).collect()
+    }
+
+    /// Puts `table` in the place of the one in use, and tells the holder.
+    fn load(
+        &self,
+        table: Arc<Table>,
+        below: Vec<Arc<Claimed>>,
+        changing: &Changing,
+    ) -> Result<Replaced, SwapError> {
+        let mut change = self.change.lock();
+        let version = self.current.load_full();
+        let Version::Live(old) = &*version else { return Err(SwapError::Dead) };
+        check_there(&table, &below)?;
+        change.check_places(changing, &old.table, &table)?;
+        let gone = swap::gone(&old.below, &below);
+        let mut leaving = old.leaving.lock().clone();
+        leaving.extend(gone.iter().cloned());
+        let drained = iter::once(Arc::clone(&version)).chain(change.used());
+        let drained = drained.filter_map(|version| version.drained()).collect();
+        self.follow(table, below, leaving);
+        change.retire(&version);
+        self.slot.moved();
+        Ok(Replaced { gone, drained })
+    }
+
+    /// Puts a table in use. The caller has the lock of changes.
     fn follow(
         &self,
         table: Arc<Table>,
@@ -238,12 +272,11 @@ impl Core {
             if let Some(claimed) = claimed.iter().find(|c| is_same(&c.device, device)) {
                 return Ok(Arc::clone(claimed));
             }
-            let holder =
-                Arc::new(OfTable { core: Arc::downgrade(self), device: Arc::downgrade(device) });
+            let holder = Arc::new(OfTable::new(Arc::downgrade(self), Arc::downgrade(device)));
             let weak: Weak<OfTable> = Arc::downgrade(&holder);
             let hold =
                 device.hold(weak).map_err(|why| table.at_device(device, Problem::Claim(why)))?;
-            Ok(Arc::new(Claimed { device: Arc::clone(device), _hold: hold, _holder: holder }))
+            Ok(Arc::new(Claimed { device: Arc::clone(device), _hold: hold, holder }))
         };
         table.below().iter().map(|below| claim(&below.device)).collect()
     }
@@ -268,21 +301,6 @@ impl Core {
             return Err(SwapError::Folios);
         }
         Ok(())
-    }
-
-    /// Refuses a table that would stand on this device.
-    fn check_loop(self: &Arc<Self>, table: &Table) -> Result<(), TableError> {
-        let is_above = |device: &&Arc<dyn DaxDevice>| self.is_reached_from(device);
-        match table.below().iter().map(|below| &below.device).find(is_above) {
-            Some(device) => Err(table.at_device(device, Problem::Loop)),
-            None => Ok(()),
-        }
-    }
-
-    fn is_reached_from(self: &Arc<Self>, device: &Arc<dyn DaxDevice>) -> bool {
-        let Some(mapped) = device.as_mapped() else { return false };
-        let is_below = |below: &Arc<Claimed>| self.is_reached_from(&below.device);
-        Arc::ptr_eq(&mapped.core, self) || mapped.version().below().iter().any(is_below)
     }
 
     /// Makes what was flushed to devices of tables before persistent, and forgets them. One that
@@ -311,10 +329,6 @@ impl Core {
             self.slot.moved();
         }
         drop(change);
-    }
-
-    pub(crate) fn permits_move(&self) -> bool {
-        self.slot.permits_move()
     }
 
     /// Ends access because a device below goes, if it is in the table still, and tells the holder.
@@ -382,14 +396,19 @@ impl Change {
         self.retired.push(Arc::downgrade(version));
     }
 
+    /// Tables that were replaced and are used still.
+    fn used(&self) -> impl Iterator<Item = Arc<Version>> {
+        self.retired.iter().filter_map(Weak::upgrade)
+    }
+
     /// Refuses a table that moves pages of a holder that wants them in place.
     fn check_places(
         &mut self,
-        slot: &HolderSlot,
+        changing: &Changing,
         old: &Arc<Table>,
         new: &Arc<Table>,
     ) -> Result<(), SwapError> {
-        if slot.permits_move() {
+        if changing.permits_move() {
             self.before.clear();
             return Ok(());
         }
@@ -522,6 +541,26 @@ impl Table {
             other => other,
         };
         TableError { line: number + 1, field, problem }
+    }
+}
+
+/// Refuses a table that stands on a device of `above`.
+fn check_loop(table: &Table, above: &[Arc<HolderSlot>]) -> Result<(), TableError> {
+    let is_above = |device: &&Arc<dyn DaxDevice>| {
+        let slot = device.as_mapped().map(|mapped| &mapped.core.slot);
+        slot.is_some_and(|slot| above.iter().any(|above| Arc::ptr_eq(above, slot)))
+    };
+    match table.below().iter().map(|below| &below.device).find(is_above) {
+        Some(device) => Err(table.at_device(device, Problem::Loop)),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a table with a device that was removed after it was claimed.
+fn check_there(table: &Table, below: &[Arc<Claimed>]) -> Result<(), TableError> {
+    match below.iter().find(|claimed| claimed.holder.is_gone()) {
+        Some(gone) => Err(table.at_device(&gone.device, Problem::Claim(HolderError::Removed))),
+        None => Ok(()),
     }
 }
 

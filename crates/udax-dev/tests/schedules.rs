@@ -1,5 +1,5 @@
-//! Random schedules of one device: threads that claim, release, tell, end and use it, in orders drawn
-//! at random. Run with `cargo xtask schedules`. A failure names its seed.
+//! Random schedules of devices: threads that claim, release, tell, end, use one, and load tables into
+//! it, in orders drawn at random. Run with `cargo xtask schedules`. A failure names its seed.
 
 #![cfg(shuttle)]
 
@@ -11,7 +11,9 @@ use common::device;
 use explore::explore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use std::ops::Range;
-use udax_dev::{AccessError, DaxDevice, Hold, Holder, HolderError, Mapped, Table};
+use udax_dev::{
+    AccessError, DaxDevice, Hold, Holder, HolderError, Mapped, SwapError, Swapped, Table, TableError,
+};
 use udax_mm::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_mm::sync::thread::{spawn, yield_now};
 use udax_mm::sync::{Arc, Weak};
@@ -54,9 +56,7 @@ impl Holder for Told {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn moved(&self) {
-        unreachable!("no table changes");
-    }
+    fn moved(&self) {}
 }
 
 fn held(device: &Arc<dyn DaxDevice>) -> (Arc<Told>, Hold) {
@@ -79,9 +79,27 @@ fn each(execution: impl Fn(&Arc<dyn DaxDevice>, &Arc<dyn DaxDevice>)) {
     let leaf = device(PAGES);
     execution(&leaf, &leaf);
     let leaf = device(PAGES);
-    let table = Table::concat(vec![Arc::clone(&leaf)]).expect("one device");
-    let whole: Arc<dyn DaxDevice> = Arc::new(Mapped::new(table).expect("nobody holds it"));
-    execution(&leaf, &whole);
+    execution(&leaf, &over(&leaf));
+}
+
+fn table(below: &Arc<dyn DaxDevice>) -> Table {
+    Table::concat(vec![Arc::clone(below)]).expect("one device")
+}
+
+/// A device that follows a table of one line.
+fn over(below: &Arc<dyn DaxDevice>) -> Arc<dyn DaxDevice> {
+    Arc::new(Mapped::new(table(below)).expect("nobody holds it"))
+}
+
+/// Loads a table of one line.
+fn swap(device: &Arc<dyn DaxDevice>, below: &Arc<dyn DaxDevice>) -> Result<Swapped, SwapError> {
+    device.as_mapped().expect("it follows a table").swap(table(below), Wait::Forever)
+}
+
+/// The page map that has the first page.
+fn place(device: &Arc<dyn DaxDevice>) -> udax_mm::Pgmap {
+    let span = device.direct_access(DeviceOff(0), Pages(1)).expect("it lives");
+    span.pgmap().pgmap().clone()
 }
 
 /// T-3, I-59: an access that began before the end is waited for, with the folio that it took; one
@@ -218,5 +236,88 @@ fn who_ends_a_device_second_waits_for_the_notice_of_the_first() {
             }
             assert_eq!(told.removals(), 1, "I-61");
         });
+    });
+}
+
+/// I-61: whoever claims a device while a table below it is loaded was asked whether pages may move,
+/// or comes when they have moved.
+///
+/// Kills: a claim that goes on between the answer and the change.
+#[test]
+fn pages_do_not_move_under_a_claim_that_meets_a_swap() {
+    on_all_schedulers(|| {
+        let (one, other) = (device(PAGES), device(PAGES));
+        let lower = over(&one);
+        let top = over(&lower);
+        let swapped = spawn({
+            let lower = Arc::clone(&lower);
+            move || match swap(&lower, &other) {
+                Ok(_) => true,
+                Err(SwapError::InPlace) => false,
+                Err(error) => panic!("{error}"),
+            }
+        });
+
+        // It does not let pages move.
+        let (_told, _hold) = held(&top);
+        let before = place(&top);
+        yield_now();
+        let is_swapped = swapped.join().expect("a panic ends the execution");
+
+        assert_eq!(place(&top), before, "moved under its holder; swapped: {is_swapped}");
+        assert_eq!(before != one.pgmaps()[0], is_swapped);
+    });
+}
+
+/// I-66: a device that ends while it is put into a table is not in it, or ends the whole.
+///
+/// Kills: a table in use with a device that was removed when it was claimed already.
+#[test]
+fn a_device_that_ends_while_a_table_takes_it_ends_the_whole_or_is_refused() {
+    on_all_schedulers(|| {
+        let (one, other) = (device(PAGES), device(PAGES));
+        let (whole, next) = (over(&one), over(&other));
+        let told = Arc::new(Told::default());
+        let end = spawn({
+            let next = Arc::clone(&next);
+            move || next.kill(Wait::Forever).expect("nobody holds on")
+        });
+
+        let swapped = swap(&whole, &next);
+        let hold = claim(&whole, &told);
+
+        end.join().expect("a panic ends the execution");
+        match (swapped, hold) {
+            (Ok(_), Err(HolderError::Removed)) => (),
+            (Ok(_), Ok(_hold)) => assert_eq!(told.removals(), 1, "I-66: nobody was told"),
+            (Err(SwapError::Table(TableError { .. })), Ok(_hold)) => {
+                assert_eq!(told.removals(), 0);
+                assert_eq!(place(&whole), one.pgmaps()[0], "it follows its old table");
+            }
+            (swapped, hold) => panic!("{swapped:?}, {hold:?}"),
+        }
+    });
+}
+
+/// Two tables are not below each other, however they are loaded.
+///
+/// Kills: a circle that is looked for before the claims only.
+#[test]
+fn two_swaps_make_no_circle() {
+    on_all_schedulers(|| {
+        let leaves = [device(PAGES), device(PAGES)];
+        let [one, other] = leaves.each_ref().map(over);
+        let swapped = spawn({
+            let (one, other) = (Arc::clone(&one), Arc::clone(&other));
+            move || swap(&one, &other).is_ok()
+        });
+
+        let there = swap(&other, &one).is_ok();
+        let here = swapped.join().expect("a panic ends the execution");
+
+        assert!(!(here && there), "a stack has an end");
+        for device in [&one, &other] {
+            place(device);
+        }
     });
 }
