@@ -46,10 +46,10 @@ fn a_stack_is_drawn_as_a_tree_with_what_would_be_better() {
     let drawn = bench.ok(&["table", "shifted.table"]);
     let expected = "\
 shifted.table: 32.0 MiB; direct access; survives the death of a process, not of the host
-├─ 0 B +28.0 MiB  linear, folios of 4.0 KiB at most
+├─ 0 B +28.0 MiB  linear, aligned to 4.0 KiB, folios of 4.0 KiB at most
 │  ! line 1: no folio of 2 MiB fits, because sector 8 of device 1 lies where it is not aligned; take the device from sector 4096 on
 │  └─ 4.0 KiB +28.0 MiB of low.table: 32.0 MiB; direct access; survives the death of a process, not of the host
-│     └─ 0 B +32.0 MiB  striped, folios of 2.0 MiB at most
+│     └─ 0 B +32.0 MiB  striped, aligned to 2.0 MiB, folios of 2.0 MiB at most
 │        ├─ 0 B +16.0 MiB of a.img (16.0 MiB)
 │        └─ 0 B +16.0 MiB of b.img (16.0 MiB)
 └─ 28.0 MiB +4.0 MiB  error
@@ -59,7 +59,7 @@ shifted.table: 32.0 MiB; direct access; survives the death of a process, not of 
     let facts = bench.json(&["table", "pool.table"]);
     assert_eq!((&facts["size"], &facts["dax"]), (&(44 << 20).into(), &true.into()));
     let line = &facts["lines"][0];
-    assert_eq!(line["largest_folio"], 2 << 20);
+    assert_eq!(line["segments"][0]["largest_folio"], 2 << 20);
     assert_eq!(line["devices"][0]["table"]["lines"][0]["devices"][1]["device"], "b.img");
     assert!(line.get("advice").is_none());
 }

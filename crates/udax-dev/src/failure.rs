@@ -57,9 +57,10 @@ impl Holder for OfTable {
         }
     }
 
-    fn moved(&self) {
-        if let Some(core) = self.core.upgrade() {
-            core.below_moved();
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        match self.core.upgrade() {
+            Some(core) => core.below_changes(change),
+            None => change(),
         }
     }
 

@@ -38,13 +38,14 @@ pub trait Holder: Send + Sync {
         false
     }
 
-    /// Takes back what shows pages of the device, because a table below changed: from now on they
-    /// are where [`direct_access`](crate::DaxDevice::direct_access) says. Translations may come back
-    /// at once.
+    /// Takes back what shows pages of the device, and runs `change`, once, while no translation can
+    /// come back: it puts another table in use, and pages are where
+    /// [`direct_access`](crate::DaxDevice::direct_access) says from then on (`dmsetup suspend`,
+    /// `resume`). One whose pages stay where they are may run `change` first.
     ///
     /// Called by whoever changes the table. Neither may a table be changed nor a device be claimed
     /// from here: both wait until this has returned.
-    fn moved(&self);
+    fn suspended(&self, change: &mut dyn FnMut());
 
     /// The slot of the device that the holder makes of this one, if it makes one, as a table does:
     /// the way up a stack.
@@ -214,14 +215,16 @@ impl HolderSlot {
         state.holder.as_ref().and_then(Weak::upgrade)
     }
 
-    /// Tells the holder, if there is one, that a table changed.
+    /// Runs `change`, which puts another table in use, while the holder, if there is one, shows no page
+    /// of the device.
     ///
     /// # Blocking
     ///
     /// Returns when the holder has taken back what shows pages of the device.
-    pub fn moved(&self) {
-        if let Some(holder) = self.holder() {
-            holder.moved();
+    pub fn suspended(&self, change: &mut dyn FnMut()) {
+        match self.holder() {
+            Some(holder) => holder.suspended(change),
+            None => change(),
         }
     }
 

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod bytes;
+mod change;
 mod device;
 mod facts;
 mod failure;
@@ -30,6 +31,6 @@ pub use region::{Mode, Region, RegionDevice, RegionError};
 pub use span::DaxSpan;
 pub use swap::{Left, SwapError, Swapped};
 pub use table::{
-    Advice, Cure, Field, Line, Opener, Problem, Table, TableError, TableText, TextError,
+    Advice, Cure, Field, Line, Opener, Problem, Run, Table, TableError, TableText, TextError,
 };
 pub use targets::{Delay, EventSink, Linear, LogWrites, Member, Striped, Target};

@@ -6,6 +6,7 @@
 //! keeps the tables below that it came from; so a table below is dropped only when nobody uses it
 //! through those above.
 
+use crate::change::Change;
 use crate::device::is_same;
 use crate::failure::OfTable;
 use crate::holder::Changing;
@@ -65,21 +66,15 @@ pub(crate) struct Core {
     slot: Arc<HolderSlot>,
     current: ArcSwap<Version>,
     /// One load of a table at a time. Held while devices are claimed, which may wait.
-    swaps: Mutex<()>,
+    swaps: Mutex<Turn>,
     /// One change of what is in use at a time. Taken from a device below towards those above, and
     /// never held while a device is claimed.
     change: Mutex<Change>,
 }
 
-/// What the lock of changes is around.
+/// What the lock of loads is around: the turn to load a table.
 #[derive(Debug, Default)]
-struct Change {
-    /// Tables that were replaced: those that exist are still used.
-    retired: Vec<Weak<Version>>,
-    /// Tables under a holder that wants its pages in place, as far as later ones do not say all that
-    /// they say: a page that fails for a while comes back where it was.
-    before: Vec<Arc<Table>>,
-}
+struct Turn;
 
 /// What the device follows.
 #[derive(Debug)]
@@ -133,7 +128,7 @@ impl Mapped {
             size: table.size(),
             dax: table.dax(),
             facts: table.facts(),
-            orders: orders(&table),
+            orders: table.orders(),
             slot: HolderSlot::new(),
             current: ArcSwap::from_pointee(Version::Dead(Vec::new())),
             swaps: Mutex::default(),
@@ -218,11 +213,17 @@ impl Core {
     /// The claims of every table that is used.
     fn claimed(&self) -> Vec<Arc<Claimed>> {
         let change = self.change.lock();
-        let used = iter::once(self.current.load_full()).chain(change.used());
-        used.flat_map(|version| version.below().to_vec()).collect()
+        let used: Vec<_> = iter::once(self.current.load_full()).chain(change.used()).collect();
+        let dropped = change.dropped();
+        drop(change);
+        for drained in dropped {
+            // Its claims are given back in a moment, and until then nobody has them.
+            drained.wait(Wait::Forever);
+        }
+        used.iter().flat_map(|version| version.below()).cloned().collect()
     }
 
-    /// Puts `table` in the place of the one in use, and tells the holder.
+    /// Puts `table` in the place of the one in use, while the holder shows no page.
     fn load(
         &self,
         table: Arc<Table>,
@@ -237,11 +238,14 @@ impl Core {
         let gone = swap::gone(&old.below, &below);
         let mut leaving = old.leaving.lock().clone();
         leaving.extend(gone.iter().cloned());
-        let drained = iter::once(Arc::clone(&version)).chain(change.used());
-        let drained = drained.filter_map(|version| version.drained()).collect();
-        self.follow(table, below, leaving);
-        change.retire(&version);
-        self.slot.moved();
+        let drained = version.drained().into_iter().chain(change.drained()).collect();
+        let mut next = Some((table, below, leaving));
+        self.slot.suspended(&mut || {
+            let (table, below, leaving) = next.take().expect("a change is made once");
+            self.follow(table, below, leaving);
+            change.retire(&version);
+        });
+        assert!(next.is_none(), "a holder lets the change be made that it is told of");
         Ok(Replaced { gone, drained })
     }
 
@@ -297,7 +301,7 @@ impl Core {
         if self.facts.weakest(table.facts()) != self.facts {
             return Err(SwapError::Weaker);
         }
-        if !self.orders.is_empty() && !orders(table).is_subset(&self.orders) {
+        if !self.orders.is_empty() && !table.orders().is_subset(&self.orders) {
             return Err(SwapError::Folios);
         }
         Ok(())
@@ -318,17 +322,17 @@ impl Core {
         }
     }
 
-    /// Works the plan out again, because a table below changed.
-    pub(crate) fn below_moved(&self) {
+    /// Works the plan out again when `change` has changed a table below.
+    pub(crate) fn below_changes(&self, change_below: &mut dyn FnMut()) {
         let mut change = self.change.lock();
         let version = self.current.load_full();
-        if let Version::Live(old) = &*version {
+        let Version::Live(old) = &*version else { return change_below() };
+        self.slot.suspended(&mut || {
+            change_below();
             let leaving = old.leaving.lock().clone();
             self.follow(Arc::clone(&old.table), old.below.clone(), leaving);
             change.retire(&version);
-            self.slot.moved();
-        }
-        drop(change);
+        });
     }
 
     /// Ends access because a device below goes, if it is in the table still, and tells the holder.
@@ -374,8 +378,8 @@ impl Version {
     }
 
     /// Tells when nobody uses it any more.
-    fn drained(self: &Arc<Self>) -> Option<Arc<Drained>> {
-        match &**self {
+    pub(crate) fn drained(&self) -> Option<Arc<Drained>> {
+        match self {
             Version::Live(loaded) => Some(Arc::clone(&loaded.drained)),
             Version::Dead(_) => None,
         }
@@ -386,42 +390,6 @@ impl Version {
             Version::Live(loaded) => &loaded.below,
             Version::Dead(below) => below,
         }
-    }
-}
-
-impl Change {
-    /// Remembers a table that was replaced, for as long as somebody uses it.
-    fn retire(&mut self, version: &Arc<Version>) {
-        self.retired.retain(|retired| retired.strong_count() > 0);
-        self.retired.push(Arc::downgrade(version));
-    }
-
-    /// Tables that were replaced and are used still.
-    fn used(&self) -> impl Iterator<Item = Arc<Version>> {
-        self.retired.iter().filter_map(Weak::upgrade)
-    }
-
-    /// Refuses a table that moves pages of a holder that wants them in place.
-    fn check_places(
-        &mut self,
-        changing: &Changing,
-        old: &Arc<Table>,
-        new: &Arc<Table>,
-    ) -> Result<(), SwapError> {
-        if changing.permits_move() {
-            self.before.clear();
-            return Ok(());
-        }
-        let plan = new.plan();
-        let tables = self.before.iter().chain([old]);
-        let mut compared: Vec<_> =
-            tables.map(|table| (table, plan.compared(&table.plan()))).collect();
-        if compared.iter().any(|(_, found)| found.moves) {
-            return Err(SwapError::InPlace);
-        }
-        compared.retain(|(_, found)| found.loses);
-        self.before = compared.into_iter().map(|(table, _)| Arc::clone(table)).collect();
-        Ok(())
     }
 }
 
@@ -562,12 +530,6 @@ fn check_there(table: &Table, below: &[Arc<Claimed>]) -> Result<(), TableError> 
         Some(gone) => Err(table.at_device(&gone.device, Problem::Claim(HolderError::Removed))),
         None => Ok(()),
     }
-}
-
-/// The orders that folios of a table may have.
-fn orders(table: &Table) -> BTreeSet<Option<Order>> {
-    let pgmaps = table.below().iter().flat_map(|below| below.device.pgmaps());
-    pgmaps.map(|pgmap| pgmap.kind().fixed_order()).collect()
 }
 
 impl Clone for Section {

@@ -147,6 +147,10 @@ impl Plan {
         self.ends.partition_point(|end| *end <= at)
     }
 
+    fn greatest(&self, order: fn(&Segment) -> Option<Order>) -> Option<Order> {
+        self.segments.iter().filter_map(order).max()
+    }
+
     /// What becomes of the pages of `before` by this plan.
     pub(crate) fn compared(&self, before: &Plan) -> Compared {
         let mut compared = Compared::default();
@@ -198,23 +202,33 @@ impl Way {
 }
 
 impl Segment {
-    /// The largest folio that can lie in it, as far as the addresses of the device agree with those
-    /// of what is below (I-37).
-    pub(crate) fn largest_order(&self) -> Option<Order> {
-        let fits = |order: &Order| {
+    /// The largest order at which the addresses of the device agree with those of what is below (I-37).
+    pub(crate) fn alignment(&self) -> Option<Order> {
+        let is_congruent = |order: &Order| {
             let size = order.pages().0;
-            let is_congruent = self.pages.start.0 % size == self.from.0 % size;
-            let first = self.pages.start.0.next_multiple_of(size);
-            is_congruent && first + size <= self.pages.end.0
+            self.pages.start.0 % size == self.from.0 % size
         };
+        let own = Order::ALL.into_iter().rev().find(is_congruent)?;
         match &self.way {
-            Way::Device(_) => [Order::Pud, Order::Pmd, Order::Base].into_iter().find(fits),
-            Way::Stripes(stripes) => stripes.largest_order(self.pages.start, self.from),
-            Way::Delayed(delayed) => {
-                let shifted = |segment: &Segment| segment.largest_order();
-                delayed.plan.segments.iter().filter_map(shifted).max()
-            }
+            Way::Device(_) => Some(own),
+            Way::Stripes(stripes) => stripes.alignment().map(|below| below.min(own)),
+            Way::Delayed(delayed) => delayed.plan.greatest(Segment::alignment).map(|b| b.min(own)),
             Way::Fails(_) | Way::Zeros => None,
         }
+    }
+
+    /// The largest folio that fits it.
+    pub(crate) fn largest_order(&self) -> Option<Order> {
+        let alignment = self.alignment()?;
+        let fits = |order: &Order| {
+            let size = order.pages().0;
+            self.pages.start.0.next_multiple_of(size) + size <= self.pages.end.0
+        };
+        let below = match &self.way {
+            Way::Stripes(stripes) => stripes.largest_order(),
+            Way::Delayed(delayed) => delayed.plan.greatest(Segment::largest_order),
+            _ => Order::ALL.into_iter().rev().find(fits),
+        };
+        below.map(|below| below.min(alignment))
     }
 }

@@ -88,7 +88,7 @@ pub enum Mode {
 #[derive(Debug, thiserror::Error)]
 pub enum RegionError {
     /// The device was removed.
-    #[error("the device was removed from its region")]
+    #[error("the device was removed from its region; create another")]
     Removed,
 
     /// Another device has the name.

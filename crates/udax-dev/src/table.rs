@@ -9,10 +9,10 @@ pub use error::{Advice, Cure, Field, Problem, TableError};
 pub use text::{Opener, TableText, TextError};
 
 use crate::device::address;
-use crate::plan::{Plan, Segment};
+use crate::plan::Plan;
 use crate::targets::Member;
 use crate::{DaxDevice, NoDax, Target};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, Order, Pages};
@@ -77,6 +77,23 @@ struct Part {
     member: usize,
 }
 
+/// Pages of a line that lie in memory in one way.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Run {
+    /// The pages of the device.
+    pub pages: Range<DeviceOff>,
+    /// The largest order at which pages above and below are aligned alike; none if there is no memory.
+    pub alignment: Option<Order>,
+    /// The largest folio that fits.
+    pub largest: Option<Order>,
+}
+
+impl Run {
+    fn is_like(&self, other: &Run) -> bool {
+        (self.alignment, self.largest) == (other.alignment, other.largest)
+    }
+}
+
 impl Table {
     /// Takes `lines`, which are given in order.
     ///
@@ -94,7 +111,9 @@ impl Table {
         }
         let below = below(&lines);
         below.iter().try_for_each(|below| below.check_aliases(&lines))?;
-        Ok(Table { lines, below })
+        let table = Table { lines, below };
+        table.check_whole()?;
+        Ok(table)
     }
 
     /// Whole devices, end to end in the given order.
@@ -150,17 +169,28 @@ impl Table {
         self.lines.iter().enumerate().filter_map(advice).collect()
     }
 
-    /// The largest folio that fits each line.
-    pub fn largest_orders(&self) -> Vec<Option<Order>> {
+    /// How each line lies in memory, in order: runs of pages for which the same holds, of each of its
+    /// lines.
+    pub fn layout(&self) -> Vec<Vec<Run>> {
         let plan = self.plan();
         let mut segments = plan.segments().iter().peekable();
-        let largest = |line: &Line| {
+        let runs = |line: &Line| {
             let end = line.range().end;
-            let inside =
-                std::iter::from_fn(|| segments.next_if(|segment| segment.pages.end <= end));
-            inside.filter_map(Segment::largest_order).max()
+            let mut runs: Vec<Run> = Vec::new();
+            while let Some(segment) = segments.next_if(|segment| segment.pages.end <= end) {
+                let run = Run {
+                    pages: segment.pages.clone(),
+                    alignment: segment.alignment(),
+                    largest: segment.largest_order(),
+                };
+                match runs.last_mut() {
+                    Some(last) if last.is_like(&run) => last.pages.end = run.pages.end,
+                    _ => runs.push(run),
+                }
+            }
+            runs
         };
-        self.lines.iter().map(largest).collect()
+        self.lines.iter().map(runs).collect()
     }
 
     /// What it takes of each device below, each once.
@@ -192,6 +222,28 @@ impl Table {
             parts.flat_map(|part| self.part_up(part, pages)).collect();
         ranges.sort_by_key(|range| range.start);
         ranges
+    }
+
+    /// The orders that folios of it may have, by kind of page map.
+    pub(crate) fn orders(&self) -> BTreeSet<Option<Order>> {
+        self.below.iter().flat_map(Below::orders).collect()
+    }
+
+    /// Refuses lines that divide folios of devices that give out no smaller ones (I-68).
+    fn check_whole(&self) -> Result<(), TableError> {
+        let orders: HashMap<usize, Option<Order>> =
+            self.below.iter().map(|b| (address(&b.device), b.orders().max().flatten())).collect();
+        let largest = orders.values().copied().max().flatten();
+        self.lines.iter().enumerate().try_for_each(|(number, line)| {
+            let members = line.target.members().iter();
+            let order = members.map(|member| orders[&address(&member.device)]).max();
+            match order.unwrap_or(largest) {
+                Some(order) => line
+                    .check_whole(order)
+                    .map_err(|(field, problem)| at_line(number, field, problem)),
+                None => Ok(()),
+            }
+        })
     }
 
     fn part_up(&self, part: &Part, pages: &Range<DeviceOff>) -> Vec<Range<DeviceOff>> {
@@ -234,9 +286,26 @@ impl Line {
         }
         Ok(())
     }
+
+    /// Refuses pages that begin or end within a folio of `order`, above or below.
+    fn check_whole(&self, order: Order) -> Result<(), (Field, Problem)> {
+        let rules = self.target.rules();
+        let (run, pages) = rules.run(self.pages);
+        let mut places = vec![(Field::Start, self.start.0), (run, pages.0)];
+        let members = rules.members().iter().enumerate();
+        places.extend(members.map(|(number, member)| (rules.argument_of(number), member.from.0)));
+        match places.into_iter().find(|(_, pages)| !pages.is_multiple_of(order.pages().0)) {
+            Some((field, pages)) => Err((field, Problem::Divides { pages: Pages(pages), order })),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Below {
+    fn orders(&self) -> impl Iterator<Item = Option<Order>> {
+        self.device.pgmaps().into_iter().map(|pgmap| pgmap.kind().fixed_order())
+    }
+
     /// Refuses two lines that take one page. The parts are sorted, so neighbours are enough.
     fn check_aliases(&self, lines: &[Line]) -> Result<(), TableError> {
         let mut widest: Option<&Part> = None;
@@ -265,26 +334,48 @@ impl Advice {
             pages.0 >= size && start.0 % size != member.from.0 % size
         };
         let lost = [Order::Pmd, Order::Pud].into_iter().find(is_lost)?;
-        Some(Advice::aligning(1, start, member.from, lost))
+        Some(Advice { line: 0, lost, cure: Cure::aligning(1, start, pages, member, lost) })
     }
 
-    /// What is to be said of stripes.
-    pub(crate) fn of_stripes(start: DeviceOff, chunk: Pages, members: &[Member]) -> Option<Advice> {
-        let size = Order::Pmd.pages().0;
-        if !chunk.0.is_multiple_of(size) {
-            let better = Pages(chunk.0.next_multiple_of(size));
-            return Some(Advice { line: 0, lost: Order::Pmd, cure: Cure::Chunk { chunk, better } });
-        }
-        let is_lost = |member: &Member| member.from.0 % size != start.0 % size;
-        let member = members.iter().position(is_lost)?;
-        Some(Advice::aligning(member + 1, start, members[member].from, Order::Pmd))
+    /// What is to be said of stripes, of `pages` pages of each member.
+    pub(crate) fn of_stripes(
+        start: DeviceOff,
+        pages: Pages,
+        chunk: Pages,
+        members: &[Member],
+    ) -> Option<Advice> {
+        let (lost, size) = (Order::Pmd, Order::Pmd.pages().0);
+        let is_lost = |member: &Member| !member.from.0.is_multiple_of(size);
+        let cure = if !chunk.0.is_multiple_of(size) {
+            Cure::Chunk { chunk, better: Pages(chunk.0.next_multiple_of(size)) }
+        } else if !start.0.is_multiple_of(size) {
+            Cure::Start { start, better: DeviceOff(start.0.next_multiple_of(size)) }
+        } else {
+            let member = members.iter().position(is_lost)?;
+            Cure::aligning(member + 1, start, pages, &members[member], lost)
+        };
+        Some(Advice { line: 0, lost, cure })
     }
+}
 
-    fn aligning(member: usize, start: DeviceOff, from: DeviceOff, lost: Order) -> Advice {
-        let size = lost.pages().0;
-        let shift = (start.0 % size + size - from.0 % size) % size;
-        let cure = Cure::From { member, from, better: from + Pages(shift) };
-        Advice { line: 0, lost, cure }
+impl Cure {
+    /// Takes `pages` pages of a member from where they are aligned as those from `start` on are: from
+    /// a later page, if the device has so many, else from an earlier one.
+    fn aligning(
+        number: usize,
+        start: DeviceOff,
+        pages: Pages,
+        member: &Member,
+        lost: Order,
+    ) -> Cure {
+        let (from, size) = (member.from, lost.pages().0);
+        let later = from + Pages((start.0 % size + size - from.0 % size) % size);
+        let missing = (later + pages).0.saturating_sub(member.device.size().0);
+        let (better, missing) = match later.0.checked_sub(size) {
+            Some(earlier) if missing > 0 => (DeviceOff(earlier), 0),
+            _ => (later, missing),
+        };
+        Cure::From { member: number, from, better, missing: Pages(missing) }
     }
 }
 

@@ -75,6 +75,11 @@ pub(crate) trait Rules {
         pages
     }
 
+    /// How many pages of a line of `pages` pages lie side by side below, and what says so.
+    fn run(&self, pages: Pages) -> (Field, Pages) {
+        (Field::Length, pages)
+    }
+
     /// Where pages of a member, counted from its first, lie in the line.
     fn up(&self, _member: usize, below: &Range<DeviceOff>) -> Vec<Range<DeviceOff>> {
         vec![below.clone()]

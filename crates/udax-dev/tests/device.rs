@@ -31,7 +31,8 @@ impl Holder for Told {
         self.failed.lock().push(pages);
     }
 
-    fn moved(&self) {
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
         unreachable!("a page map has no table");
     }
 }
@@ -181,7 +182,8 @@ impl Holder for Slow {
         unreachable!("no memory failed, not even {pages:?}");
     }
 
-    fn moved(&self) {
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
         unreachable!("a page map has no table");
     }
 }

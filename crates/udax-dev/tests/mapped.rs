@@ -198,7 +198,9 @@ impl Holder for Told {
         self.1.lock().push((pages.start.0, pages.end.0));
     }
 
-    fn moved(&self) {}
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
+    }
 }
 
 #[test]

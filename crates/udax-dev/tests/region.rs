@@ -231,7 +231,8 @@ impl udax_dev::Holder for NoHolder {
         unreachable!("no memory of this binding failed, not even {pages:?}");
     }
 
-    fn moved(&self) {
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
         unreachable!("a page map has no table");
     }
 }

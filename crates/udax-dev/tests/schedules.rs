@@ -12,7 +12,8 @@ use explore::explore;
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use std::ops::Range;
 use udax_dev::{
-    AccessError, DaxDevice, Hold, Holder, HolderError, Mapped, SwapError, Swapped, Table, TableError,
+    AccessError, DaxDevice, Hold, Holder, HolderError, Mapped, SwapError, Swapped, Table,
+    TableError,
 };
 use udax_mm::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use udax_mm::sync::thread::{spawn, yield_now};
@@ -56,7 +57,9 @@ impl Holder for Told {
         self.failures.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn moved(&self) {}
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
+    }
 }
 
 fn held(device: &Arc<dyn DaxDevice>) -> (Arc<Told>, Hold) {

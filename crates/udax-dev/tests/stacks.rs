@@ -66,7 +66,9 @@ impl Holder for Told {
         self.0.lock().push(pages);
     }
 
-    fn moved(&self) {}
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
+    }
 }
 
 /// A stack: the top, and the page maps of the leaves.

@@ -60,7 +60,8 @@ impl Holder for User {
         self.permits_move
     }
 
-    fn moved(&self) {
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
         self.moves.fetch_add(1, Ordering::Relaxed);
     }
 }

@@ -7,7 +7,10 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::time::Duration;
-use udax_dev::{Advice, Cure, DaxDevice, EventSink, Mapped, Opener, Table, TableText, TextError};
+use udax_dev::{
+    Advice, Cure, DaxDevice, EventSink, Line, Linear, Mapped, Opener, Run, Table, TableText,
+    Target, TextError,
+};
 use udax_mm::recorder::Event;
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{DeviceOff, Order, Pages};
@@ -172,7 +175,8 @@ fn a_line_that_loses_huge_folios_is_told_with_what_would_help() {
     let text = "0 8MiB linear a 4KiB\n8MiB 8MiB linear b 2MiB\n16MiB 4MiB striped 2 64K c 0 d 0";
     let table = open(text, &mut names).unwrap();
 
-    let from = Cure::From { member: 1, from: DeviceOff(1), better: DeviceOff(512) };
+    let from =
+        Cure::From { member: 1, from: DeviceOff(1), better: DeviceOff(512), missing: Pages(0) };
     let chunk = Cure::Chunk { chunk: Pages(16), better: Pages(512) };
     let expected = [
         Advice { line: 1, lost: Order::Pmd, cure: from },
@@ -185,12 +189,69 @@ fn a_line_that_loses_huge_folios_is_told_with_what_would_help() {
     let second = "line 3: no folio of 2 MiB fits, because chunks have 128 sectors; make them 4096";
     assert_eq!(text, [first, second]);
     let largest = [Some(Order::Base), Some(Order::Pmd), Some(Order::Base)];
-    assert_eq!(table.largest_orders(), largest);
+    assert_eq!(largest_of(&table), largest);
 
     let better = text_with_advice_taken();
     let table = open(&better, &mut Names::new(&sizes)).unwrap();
     assert!(table.advice().is_empty());
-    assert_eq!(table.largest_orders(), [Some(Order::Pmd); 3]);
+    assert_eq!(largest_of(&table), [Some(Order::Pmd); 3]);
+}
+
+/// The largest folio of each line.
+fn largest_of(table: &Table) -> Vec<Option<Order>> {
+    let of_line = |runs: &Vec<Run>| runs.iter().filter_map(|run| run.largest).max();
+    table.layout().iter().map(of_line).collect()
+}
+
+/// What would help is somewhere on the device, or the device is too small, and that is said.
+#[test]
+fn advice_names_a_place_that_the_device_has() {
+    let mut names = Names::new(&[("a", 1025), ("b", 1024), ("c", 1024)]);
+    let cures = |text: &str, names: &mut Names| -> Vec<Cure> {
+        open(text, names).unwrap().advice().into_iter().map(|advice| advice.cure).collect()
+    };
+    let from = |from, better, missing| {
+        let (from, better) = (DeviceOff(from), DeviceOff(better));
+        Cure::From { member: 1, from, better, missing: Pages(missing) }
+    };
+
+    let text = |from: u64| format!("0 {} linear a {}", 512 * 8, from * 8);
+    assert_eq!(cures(&text(513), &mut names), [from(513, 512, 0)], "there is nothing behind it");
+    assert_eq!(cures(&text(1), &mut names), [from(1, 512, 0)]);
+    let text = format!("0 {} linear a 8", 1024 * 8);
+    assert_eq!(cures(&text, &mut names), [from(1, 0, 0)]);
+
+    // Stripes lie as the chunks do, so the line has to start there.
+    let text = "0 8 error\n8 4MiB striped 2 2MiB b 0 c 0";
+    let start = Cure::Start { start: DeviceOff(1), better: DeviceOff(512) };
+    assert_eq!(cures(text, &mut names), [start]);
+    let text = "0 2MiB error\n2MiB 4MiB striped 2 2MiB b 0 c 0";
+    assert_eq!(cures(text, &mut names), []);
+}
+
+/// Segments of a line are told apart, and adjacent ones alike are one.
+#[test]
+fn a_line_over_several_segments_says_how_each_of_them_lies() {
+    let lower = "0 2MiB linear a 0\n2MiB 2MiB linear a 4MiB\n4MiB 2MiB linear b 4KiB";
+    let mut names = Names::new(&[("a", 2048), ("b", 1024)]);
+    let lower: Arc<dyn DaxDevice> =
+        Arc::new(Mapped::new(open(lower, &mut names).unwrap()).unwrap());
+    let line = |start, pages, from| Line {
+        start: DeviceOff(start),
+        pages: Pages(pages),
+        target: Target::Linear(Linear::new(Arc::clone(&lower), DeviceOff(from))),
+    };
+    let table = Table::new(vec![line(0, 1536, 0)]).unwrap();
+
+    let run = |pages, alignment, largest| Run { pages, alignment, largest };
+    let (base, huge) = (Some(Order::Base), Some(Order::Pmd));
+    // The first is aligned to 1 GiB, as page 0 is to everything.
+    let expected = [
+        run(DeviceOff(0)..DeviceOff(512), Some(Order::Pud), huge),
+        run(DeviceOff(512)..DeviceOff(1024), huge, huge),
+        run(DeviceOff(1024)..DeviceOff(1536), base, base),
+    ];
+    assert_eq!(table.layout(), [expected]);
 }
 
 fn text_with_advice_taken() -> String {

@@ -5,9 +5,10 @@ mod common;
 use common::{Witness, device, pgmap};
 use std::ops::Range;
 use std::panic::Location;
+use std::time::Duration;
 use udax_dev::{
-    AccessError, DaxBytes, DaxDevice, Holder, IoError, Line, Linear, LogWrites, Mapped, Member,
-    NoDax, PgmapDevice, Striped, Table, Target,
+    AccessError, DaxBytes, DaxDevice, Delay, Holder, IoError, Line, Linear, LogWrites, Mapped,
+    Member, NoDax, PgmapDevice, Problem, Striped, Table, Target,
 };
 use udax_mm::media::Persistence;
 use udax_mm::recorder::Event;
@@ -230,7 +231,9 @@ impl Holder for Heard {
         self.0.lock().push(pages);
     }
 
-    fn moved(&self) {}
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
+    }
 }
 
 /// F-46, B-37: a range goes up through stripes whole, to the last page.
@@ -250,4 +253,13 @@ fn a_range_that_failed_goes_up_through_stripes_as_ranges() {
     // Pages 0..5 of the second device are 2, 3, 6, 7, 10 of the stripes, which start at 3 here.
     let expected = [1..2, 4..6, 8..9].map(|range| DeviceOff(range.start)..DeviceOff(range.end));
     assert_eq!(*heard.0.lock(), expected);
+}
+
+/// Whoever makes the line in code gets the answer of whoever writes it.
+#[test]
+fn a_delay_that_looks_like_a_hang_is_refused_in_code_too() {
+    let delay = Delay::new(device(8), DeviceOff(0), Delay::MOST + Duration::from_millis(1));
+    let line = Line { start: DeviceOff(0), pages: Pages(8), target: Target::Delay(delay) };
+    let error = Table::new(vec![line]).unwrap_err();
+    assert!(matches!(error.problem, Problem::TooLate { .. }), "{error}");
 }

@@ -374,12 +374,13 @@ impl Holder for Removal {
         }
     }
 
-    /// What is claimed and free stays where it is ([`permits_move`](Holder::permits_move)), so only
-    /// what is shown is looked up again.
-    fn moved(&self) {
+    /// Pages stay where they are ([`permits_move`](Holder::permits_move)), or fail and come back there,
+    /// so what is shown is looked up again when the table has changed.
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        change();
         let Some(core) = self.core.get().and_then(Weak::upgrade) else { return };
         for inode in core.cache.all() {
-            if let Err(error) = inode.mapping().moved() {
+            if let Err(error) = inode.mapping().suspended(|| ()) {
                 core.store.stop(error);
             }
         }

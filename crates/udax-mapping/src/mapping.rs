@@ -186,10 +186,10 @@ impl Mapping {
         self.index.forget_all();
     }
 
-    /// Takes every translation back, because pages may lie elsewhere from now on. What was stored is
-    /// flushed where it was stored; what is touched next is found anew, and pins stay where they are.
-    /// Pages that a pin may store to stay dirty if they are still there; of others the file knows
-    /// nothing any more, and who pins them flushes them.
+    /// Takes every translation back, and runs `change` while none can come back: pages may lie
+    /// elsewhere from then on. What was stored is flushed where it was stored; what is touched next is
+    /// found anew, and pins stay where they are. Pages that a pin may store to stay dirty if they are
+    /// still there; of others the file knows nothing any more, and who pins them flushes them.
     ///
     /// # Blocking
     ///
@@ -197,14 +197,15 @@ impl Mapping {
     ///
     /// # Errors
     ///
-    /// [`IoError`] if what was stored could not be flushed. Translations are taken back all the same.
+    /// [`IoError`] if what was stored could not be flushed. The change is made all the same.
     #[track_caller]
-    pub fn moved(&self) -> Result<(), IoError> {
+    pub fn suspended(&self, change: impl FnOnce()) -> Result<(), IoError> {
         let site = Location::caller();
         let layout = self.layout.write();
         let all = FileIndex(0)..FileIndex(u64::MAX);
         self.zap_sparing(&all, Spare::Own);
         let flushed = self.flush_before_forgetting(site);
+        change();
         for block in self.index.blocks() {
             if !self.is_stored_to_in_place(&block) {
                 self.index.remove(&block.range());

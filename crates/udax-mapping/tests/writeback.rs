@@ -240,7 +240,7 @@ fn what_a_pin_may_store_to_stays_dirty_when_everything_is_looked_up_again() {
     drop(map(&file, 0, 4, Access::Write));
     let pin = file.mapping.pin(range(1, 2), info("writer", PinKind::Write)).unwrap();
 
-    file.mapping.moved().unwrap();
+    file.mapping.suspended(|| ()).unwrap();
     let before = witness.take();
     assert!(before.contains(&Seen::Flush(PAGE, PAGE)), "{before:?}");
     file.verify();
@@ -250,7 +250,7 @@ fn what_a_pin_may_store_to_stays_dirty_when_everything_is_looked_up_again() {
         assert_eq!(witness.take(), [Seen::Flush(PAGE, PAGE), Seen::Fence], "I-41");
     }
     drop(pin);
-    file.mapping.moved().unwrap();
+    file.mapping.suspended(|| ()).unwrap();
     witness.take();
     file.mapping.writeback(all()).unwrap();
     assert_eq!(witness.take(), [], "nobody stores to it any more, and it was flushed");

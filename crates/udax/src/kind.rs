@@ -192,7 +192,7 @@ fn of_owner(error: &udax_mapping::IomapError) -> ErrorKind {
 
 pub(crate) fn of_devdax(error: &DevDaxError) -> ErrorKind {
     match error {
-        DevDaxError::Misaligned { .. } | DevDaxError::Divided { .. } => ErrorKind::Misaligned,
+        DevDaxError::Misaligned { .. } => ErrorKind::Misaligned,
         DevDaxError::Private { .. }
         | DevDaxError::AnyOrder
         | DevDaxError::Mixed { .. }

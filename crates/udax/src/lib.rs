@@ -70,7 +70,7 @@ pub use open::{CreateOptions, OpenPool};
 pub use options::OpenOptions;
 pub use pin::{Deferred, Pin, PinOptions, PinnedFile, PoolPin, Recalled};
 pub use pool::Pool;
-pub use stack::{TableTree, TreeLine, TreeMember};
+pub use stack::{TableTree, TreeLine, TreeMember, TreeSegment};
 pub use udax_dev::{Advice, Cure};
 
 /// The example of the README runs with the others.

@@ -82,12 +82,26 @@ pub struct TreeLine {
     pub len: u64,
     /// The name of its target.
     pub target: &'static str,
-    /// The largest folio that fits, if there is memory.
-    pub largest_folio: Option<Order>,
+    /// Its memory, in order: adjacent segments differ.
+    pub segments: Vec<TreeSegment>,
     /// What keeps larger ones out, and what would help.
     pub advice: Option<Advice>,
     /// The devices below.
     pub members: Vec<TreeMember>,
+}
+
+/// Bytes of a line of a [`TableTree`] that lie in memory in one way.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct TreeSegment {
+    /// Its first byte on the device.
+    pub start: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// The largest folio size to which it and the memory below are aligned alike; none without memory.
+    pub alignment: Option<Order>,
+    /// The largest folio that fits.
+    pub largest_folio: Option<Order>,
 }
 
 /// A device below a line of a [`TableTree`].
@@ -335,7 +349,7 @@ pub(crate) fn device(media: FileMedia, kind: MemoryType) -> Result<Arc<dyn DaxDe
 
 fn tree(path: &Path, table: &Table, names: &[(String, Found)]) -> TableTree {
     let mut advice = table.advice().into_iter().peekable();
-    let orders = table.largest_orders();
+    let mut layout = table.layout().into_iter();
     let member = |member: &udax_dev::Member, pages: Pages| {
         let named = names.iter().find(|(_, found)| Arc::ptr_eq(&found.device, &member.device));
         let (name, found) = named.expect("the table was made of what was named");
@@ -347,11 +361,17 @@ fn tree(path: &Path, table: &Table, names: &[(String, Found)]) -> TableTree {
             below: found.tree.clone(),
         }
     };
-    let line = |(number, line): (usize, &udax_dev::Line)| TreeLine {
+    let segment = |run: udax_dev::Run| TreeSegment {
+        start: run.pages.start.byte(),
+        len: run.pages.end.byte() - run.pages.start.byte(),
+        alignment: run.alignment,
+        largest_folio: run.largest,
+    };
+    let mut line = |(number, line): (usize, &udax_dev::Line)| TreeLine {
         start: line.start.byte(),
         len: line.pages.bytes(),
         target: line.target.name(),
-        largest_folio: orders[number],
+        segments: layout.next().into_iter().flatten().map(segment).collect(),
         advice: advice.next_if(|advice| advice.line == number + 1),
         members: line.target.members().iter().map(|m| member(m, line.pages_below())).collect(),
     };
@@ -360,7 +380,7 @@ fn tree(path: &Path, table: &Table, names: &[(String, Found)]) -> TableTree {
         len: table.size().bytes(),
         no_dax: table.dax().err().map(|why| why.reason.to_string()),
         facts: table.facts(),
-        lines: table.lines().iter().enumerate().map(line).collect(),
+        lines: table.lines().iter().enumerate().map(&mut line).collect(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
-use udax::{Order, TableTree, TreeLine, TreeMember};
+use udax::{Order, TableTree, TreeLine, TreeMember, TreeSegment};
 
 use super::df::survives;
 use crate::opening::InPool;
@@ -34,7 +34,7 @@ Examples:
   printf '0 1GiB linear a.img 0\\n1GiB 1GiB linear b.img 0\\n' > pool.table
   udax table pool.table
   udax create --table pool.table
-  udax table --json pool.table | jq .lines[].largest_folio"
+  udax table --json pool.table | jq .lines[].segments[].largest_folio"
 )]
 pub(crate) struct TableArgs {
     /// The table.
@@ -62,11 +62,21 @@ struct LineFacts {
     start: u64,
     length: u64,
     target: &'static str,
-    /// Bytes of the largest folio that fits.
-    largest_folio: Option<u64>,
+    /// Its memory, in order: adjacent segments differ.
+    segments: Vec<SegmentFacts>,
     #[serde(skip_serializing_if = "Option::is_none")]
     advice: Option<String>,
     devices: Vec<DeviceFacts>,
+}
+
+#[derive(Debug, Serialize)]
+struct SegmentFacts {
+    start: u64,
+    length: u64,
+    /// Bytes to which it and the memory below are aligned alike.
+    alignment: Option<u64>,
+    /// Bytes of the largest folio that fits.
+    largest_folio: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -151,7 +161,7 @@ impl LineFacts {
             start: line.start,
             length: line.len,
             target: line.target,
-            largest_folio: line.largest_folio.map(|order: Order| order.pages().bytes()),
+            segments: line.segments.iter().map(SegmentFacts::of).collect(),
             advice: line.advice.as_ref().map(ToString::to_string),
             devices: line.members.iter().map(DeviceFacts::of).collect(),
         }
@@ -159,8 +169,14 @@ impl LineFacts {
 
     fn draw(&self, out: &mut dyn Write, indent: &str) -> io::Result<()> {
         write!(out, "{} +{}  {}", human(self.start), human(self.length), self.target)?;
-        if let Some(bytes) = self.largest_folio {
-            write!(out, ", folios of {} at most", human(bytes))?;
+        if let [one] = &self.segments[..] {
+            one.draw(out)?;
+        } else {
+            for segment in &self.segments {
+                let (start, length) = (human(segment.start), human(segment.length));
+                write!(out, "\n{indent}· {start} +{length}")?;
+                segment.draw(out)?;
+            }
         }
         writeln!(out)?;
         if let Some(advice) = &self.advice {
@@ -171,6 +187,25 @@ impl LineFacts {
             let (branch, below) = if is_last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
             write!(out, "{indent}{branch}")?;
             device.draw(out, &format!("{indent}{below}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl SegmentFacts {
+    fn of(segment: &TreeSegment) -> SegmentFacts {
+        let bytes = |order: Order| order.pages().bytes();
+        SegmentFacts {
+            start: segment.start,
+            length: segment.len,
+            alignment: segment.alignment.map(bytes),
+            largest_folio: segment.largest_folio.map(bytes),
+        }
+    }
+
+    fn draw(&self, out: &mut dyn Write) -> io::Result<()> {
+        if let (Some(alignment), Some(folio)) = (self.alignment, self.largest_folio) {
+            write!(out, ", aligned to {}, folios of {} at most", human(alignment), human(folio))?;
         }
         Ok(())
     }

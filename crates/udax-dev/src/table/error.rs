@@ -1,10 +1,11 @@
 //! What can be wrong with a table: where, what, and what would be right.
 
 use super::SECTORS;
-use crate::HolderError;
+use crate::{Delay, HolderError};
 use std::error::Error;
 use std::fmt;
 use std::ops::Range;
+use std::time::Duration;
 use udax_mm::{DeviceOff, Order, Pages};
 
 /// Why a table was refused. No device is claimed then.
@@ -93,10 +94,10 @@ pub enum Problem {
     },
 
     /// A delay is too long.
-    #[error("a delay of {millis} ms would look like a hang; 60000 is the most")]
+    #[error("a delay of {} ms would look like a hang; {} is the most", .delay.as_millis(), Delay::MOST.as_millis())]
     TooLate {
-        /// The milliseconds.
-        millis: u64,
+        /// How long it is.
+        delay: Duration,
     },
 
     /// A size is no whole number of pages.
@@ -151,6 +152,18 @@ pub enum Problem {
         first: usize,
         /// The pages of the device that both take.
         pages: Range<DeviceOff>,
+    },
+
+    /// A folio of a device that gives out no smaller ones would lie in two pieces.
+    #[error(
+        "{} sectors are no multiple of {}, the folio of the device, which has none smaller; {} would be",
+        .pages.0 * SECTORS, .order.pages().0 * SECTORS, around(*.pages, .order.pages())
+    )]
+    Divides {
+        /// The pages of the word.
+        pages: Pages,
+        /// The size of the folios.
+        order: Order,
     },
 
     /// The device stands on the one that is to follow the table.
@@ -220,6 +233,15 @@ pub enum Cure {
         from: DeviceOff,
         /// Where it should.
         better: DeviceOff,
+        /// The pages that the device has too few for that.
+        missing: Pages,
+    },
+    /// A line that starts later.
+    Start {
+        /// Where it starts now.
+        start: DeviceOff,
+        /// Where it should.
+        better: DeviceOff,
     },
     /// A larger chunk.
     Chunk {
@@ -235,11 +257,23 @@ impl fmt::Display for Advice {
         let size = if self.lost == Order::Pud { "1 GiB" } else { "2 MiB" };
         write!(f, "line {}: no folio of {size} fits, because ", self.line)?;
         match &self.cure {
-            Cure::From { member, from, better } => write!(
+            Cure::From { member, from, better, missing } => {
+                write!(
+                    f,
+                    "sector {} of device {member} lies where it is not aligned; take the device \
+                     from sector {} on",
+                    from.0 * SECTORS,
+                    better.0 * SECTORS
+                )?;
+                match missing.0 * SECTORS {
+                    0 => Ok(()),
+                    sectors => write!(f, ", and make it {sectors} sectors larger"),
+                }
+            }
+            Cure::Start { start, better } => write!(
                 f,
-                "sector {} of device {member} lies where it is not aligned; take the device from \
-                 sector {} on",
-                from.0 * SECTORS,
+                "it starts at sector {}; let the lines before it end at {}",
+                start.0 * SECTORS,
                 better.0 * SECTORS
             ),
             Cure::Chunk { chunk, better } => write!(
@@ -258,10 +292,15 @@ fn sectors(pages: &Range<DeviceOff>) -> String {
 
 /// The multiples of a page around `bytes`, in sectors.
 fn either(bytes: u64) -> String {
-    let below = Pages(bytes / Pages(1).bytes()).0 * SECTORS;
+    format!("{} sectors", around(Pages(bytes / Pages(1).bytes()), Pages(1)))
+}
+
+/// The multiples of `unit` around `pages`, in sectors.
+fn around(pages: Pages, unit: Pages) -> String {
+    let (below, unit) = (pages.0 / unit.0 * unit.0 * SECTORS, unit.0 * SECTORS);
     match below {
-        0 => format!("{SECTORS} sectors"),
-        below => format!("{below} or {} sectors", below + SECTORS),
+        0 => format!("{unit}"),
+        below => format!("{below} or {}", below + unit),
     }
 }
 

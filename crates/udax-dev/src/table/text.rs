@@ -241,9 +241,7 @@ impl Words {
     fn delay(&self, n: usize) -> Result<Duration, Wrong> {
         let millis = self.number(n, "number of milliseconds", DELAY)?;
         let delay = Duration::from_millis(millis);
-        if delay > Delay::MOST {
-            return Err((Field::Argument(n), Problem::TooLate { millis }));
-        }
+        Delay::check_delay(delay)?;
         Ok(delay)
     }
 

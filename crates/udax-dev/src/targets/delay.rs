@@ -1,7 +1,7 @@
 //! `delay DEVICE START MILLISECONDS`: pages of one device, each access of which takes a while.
 
 use crate::plan::{Plan, Way};
-use crate::table::Advice;
+use crate::table::{Advice, Field, Problem};
 use crate::targets::{Member, Rules};
 use crate::{AccessError, DaxDevice, Route};
 use std::thread;
@@ -27,12 +27,20 @@ pub(crate) struct Delayed {
 }
 
 impl Delay {
-    /// The longest delay in a table: one that is longer looks like a hang.
+    /// The longest delay of a table: one that is longer looks like a hang.
     pub const MOST: Duration = Duration::from_mins(1);
 
     /// The pages of `device` from `from` on, `delay` late.
     pub fn new(device: Arc<dyn DaxDevice>, from: DeviceOff, delay: Duration) -> Delay {
         Delay { member: Member { device, from }, delay }
+    }
+
+    /// Refuses what cannot be the delay of a line.
+    pub(crate) fn check_delay(delay: Duration) -> Result<(), (Field, Problem)> {
+        if delay > Delay::MOST {
+            return Err((Field::Argument(3), Problem::TooLate { delay }));
+        }
+        Ok(())
     }
 }
 
@@ -50,6 +58,10 @@ impl Rules for Delay {
 
     fn members(&self) -> &[Member] {
         std::slice::from_ref(&self.member)
+    }
+
+    fn check(&self, _pages: Pages) -> Result<(), (Field, Problem)> {
+        Delay::check_delay(self.delay)
     }
 
     fn plan(&self, pages: Pages, _line: &str) -> Plan {

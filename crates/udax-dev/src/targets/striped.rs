@@ -68,16 +68,20 @@ impl Stripes {
         (&self.members[member], below, max.min(Pages(self.chunk.0 - within)))
     }
 
-    /// The largest folio that fits a chunk, if the stripes start at `start` of the device, where
-    /// page `from` of them lies, and every member has it where the chunks lie.
-    pub(crate) fn largest_order(&self, start: DeviceOff, from: DeviceOff) -> Option<Order> {
-        let of_chunk = |order: &Order| {
-            let size = order.pages().0;
-            self.chunk.0.is_multiple_of(size) && start.0 % size == from.0 % size
-        };
-        let chunk = [Order::Pud, Order::Pmd, Order::Base].into_iter().find(of_chunk)?;
-        let members = self.members.iter().flat_map(Plan::segments);
-        Some(members.filter_map(Segment::largest_order).min()?.min(chunk))
+    /// The largest order at which the chunks and what the members have there are aligned.
+    pub(crate) fn alignment(&self) -> Option<Order> {
+        let is_aligned = |order: &Order| self.chunk.0.is_multiple_of(order.pages().0);
+        let chunk = Order::ALL.into_iter().rev().find(is_aligned)?;
+        Some(self.least(Segment::alignment)?.min(chunk))
+    }
+
+    /// The largest folio that fits a chunk, and every member.
+    pub(crate) fn largest_order(&self) -> Option<Order> {
+        Some(self.alignment()?.min(self.least(Segment::largest_order)?))
+    }
+
+    fn least(&self, order: fn(&Segment) -> Option<Order>) -> Option<Order> {
+        self.members.iter().flat_map(Plan::segments).filter_map(order).min()
     }
 }
 
@@ -99,7 +103,11 @@ impl Rules for Striped {
     }
 
     fn pages_below(&self, pages: Pages) -> Pages {
-        Pages(pages.0 / self.width())
+        Pages(pages.0.checked_div(self.width()).unwrap_or(0))
+    }
+
+    fn run(&self, _pages: Pages) -> (Field, Pages) {
+        (Field::Argument(2), self.chunk)
     }
 
     fn up(&self, member: usize, below: &Range<DeviceOff>) -> Vec<Range<DeviceOff>> {
@@ -127,7 +135,7 @@ impl Rules for Striped {
         Plan::one(Way::Stripes(Arc::new(stripes)), &DeviceOff(0).span(pages))
     }
 
-    fn advice(&self, start: DeviceOff, _pages: Pages) -> Option<Advice> {
-        Advice::of_stripes(start, self.chunk, &self.members)
+    fn advice(&self, start: DeviceOff, pages: Pages) -> Option<Advice> {
+        Advice::of_stripes(start, self.pages_below(pages), self.chunk, &self.members)
     }
 }

@@ -16,7 +16,6 @@ use udax_mm::{
 };
 
 use super::refused::DevDaxError;
-use crate::error::Cause;
 
 /// The file that is a whole device.
 #[derive(Debug)]
@@ -37,6 +36,7 @@ impl Core {
         service: Option<Arc<FaultService>>,
     ) -> Result<Arc<Core>, DevDaxError> {
         let order = one_order(&device)?;
+        check_host_page(device.facts().host_page, order)?;
         let bytes = DaxBytes::new(device);
         Ok(Arc::new_cyclic(|core: &Weak<Core>| {
             let owner: Weak<dyn IomapOps> = core.clone();
@@ -60,29 +60,6 @@ impl Core {
 
     pub(super) fn bytes(&self) -> &DaxBytes {
         &self.bytes
-    }
-
-    /// Refuses a device of which a folio lies in two pieces.
-    pub(super) fn check_whole(&self) -> Result<(), Cause> {
-        let (order, size) = (self.order, self.device().size());
-        let mut at = DeviceOff(0);
-        while at.0 < size.0 {
-            let span = match self.device().recovery_access(at, size - Pages(at.0)) {
-                // What a table fails is divided by nothing, if it begins and ends with a folio.
-                Err(AccessError::Failed { pages, .. }) if is_whole(at, pages, order) => {
-                    at = at + pages;
-                    continue;
-                }
-                Err(AccessError::Failed { .. }) => return Err(divided(at, order)),
-                span => span?,
-            };
-            let whole = span.pages().0 - span.pages().0 % order.pages().0;
-            if whole == 0 || !span.at().is_aligned(order) {
-                return Err(divided(at, order));
-            }
-            at = at + Pages(whole);
-        }
-        Ok(())
     }
 
     /// Flushes and fences what was stored into a range by mappings and pins.
@@ -188,20 +165,19 @@ impl Holder for Core {
         true
     }
 
-    fn moved(&self) {
-        if let Err(error) = self.mapping.moved() {
+    fn suspended(&self, change: &mut dyn FnMut()) {
+        if let Err(error) = self.mapping.suspended(change) {
             *self.unflushed.lock() = Some(error);
         }
     }
 }
 
-/// Whether pages are whole folios.
-fn is_whole(at: DeviceOff, pages: Pages, order: Order) -> bool {
-    at.is_aligned(order) && pages.0.is_multiple_of(order.pages().0)
-}
-
-fn divided(at: DeviceOff, alignment: Order) -> Cause {
-    DevDaxError::Divided { at: at.byte(), alignment }.into()
+/// Refuses a device that the host maps in larger pages than its folios.
+fn check_host_page(host_page: usize, alignment: Order) -> Result<(), DevDaxError> {
+    if u64::try_from(host_page).is_ok_and(|page| page > alignment.pages().bytes()) {
+        return Err(DevDaxError::HostPage { host_page, alignment });
+    }
+    Ok(())
 }
 
 /// The order of every folio of the device.

@@ -102,7 +102,6 @@ pub(super) fn on_device(
     let core = Core::new(device, service).at(path)?;
     let holder: Weak<Core> = Arc::downgrade(&core);
     let hold = core.device().hold(holder).at(path)?;
-    core.check_whole().at(path)?;
     let path = path.to_owned();
     Ok(DevDax { inner: Arc::new(Inner { path, core, _hold: hold, _locks: locks }) })
 }
@@ -115,10 +114,6 @@ pub(super) fn service(is_eager: bool) -> Option<Arc<FaultService>> {
 
 fn device(media: FileMedia, alignment: Order) -> Result<Arc<dyn DaxDevice>, Cause> {
     check_size(media.len(), alignment)?;
-    let host_page = media.facts().host_page;
-    if u64::try_from(host_page).is_ok_and(|page| page > alignment.pages().bytes()) {
-        return Err(DevDaxError::HostPage { host_page, alignment }.into());
-    }
     stack::device(media, MemoryType::Generic(alignment))
 }
 

@@ -41,18 +41,6 @@ pub enum DevDaxError {
         other: Order,
     },
 
-    /// A folio of the device would lie in two pieces.
-    #[error(
-        "the {} at byte {at} of the device are no folio below: its table, or its end, divides one",
-        size(*.alignment)
-    )]
-    Divided {
-        /// Where the folio would begin.
-        at: u64,
-        /// The size of the folios.
-        alignment: Order,
-    },
-
     /// The host maps the memory in larger pages.
     #[error("the host has pages of {host_page} bytes there; use an alignment of at least as many, not {}", size(*.alignment))]
     HostPage {

@@ -1,11 +1,14 @@
 //! Devices on tables: one alignment all the way down, or none.
 
 use crate::{GIB, MIB, bytes_of, error, fail, map, raw};
-use udax::dev::{DaxDevice, Line, Linear, Mapped, Mode, Region, Table, Target};
+use udax::dev::{
+    AccessError, DaxDevice, Field, Hold, Holder, HolderError, IoError, Line, Linear, Mapped,
+    Member, Mode, Region, Route, Striped, Table, Target,
+};
 use udax::{DevDax, DevDaxError, ErrorKind, Order, PinOptions, Wait};
-use udax_mm::media::FileMedia;
-use udax_mm::sync::Arc;
-use udax_mm::{DeviceOff, MemoryType, Pages};
+use udax_mm::media::{FileMedia, Site};
+use udax_mm::sync::{Arc, Weak};
+use udax_mm::{DeviceOff, MediaFacts, MemoryType, Pages, Pgmap, PgmapOff, StillBusy};
 
 const GENERIC: MemoryType = MemoryType::Generic(Order::Pmd);
 
@@ -67,20 +70,91 @@ fn what_is_no_device_of_one_alignment_is_refused_with_the_reason() {
     let sizes = DevDaxError::Mixed { one: Order::Pmd, other: Order::Base };
     assert_eq!(mixed.as_devdax_error(), Some(&sizes));
 
-    let divided = |at| DevDaxError::Divided { at, alignment: Order::Pmd };
-    let cut = refused(table(vec![(512, linear(&generic(), 256))]));
-    assert_eq!(cut.as_devdax_error(), Some(&divided(0)));
-    let end = refused(table(vec![(512, linear(&generic(), 0)), (256, linear(&generic(), 0))]));
-    assert_eq!(
-        (end.as_devdax_error(), end.kind()),
-        (Some(&divided(2 * MIB)), ErrorKind::Misaligned)
-    );
-    let later = refused(table(vec![(700, linear(&generic(), 0)), (324, linear(&generic(), 0))]));
-    assert_eq!(later.as_devdax_error(), Some(&divided(2 * MIB)));
-
     let none = refused(table(vec![(512, linear(&generic(), 0)), (512, Target::Zero)]));
     assert_eq!(none.kind(), ErrorKind::NoDax);
     assert!(none.to_string().contains("line 2 of the table (zero)"), "{none}");
+}
+
+/// A device whose memory the host maps in pages of 2 MiB.
+#[derive(Debug)]
+struct OfHugePages(Arc<dyn DaxDevice>);
+
+impl DaxDevice for OfHugePages {
+    fn size(&self) -> Pages {
+        self.0.size()
+    }
+
+    fn route(&self, at: DeviceOff, max: Pages) -> Result<Route, AccessError> {
+        self.0.route(at, max)
+    }
+
+    fn fence(&self, site: Site) -> Result<(), IoError> {
+        self.0.fence(site)
+    }
+
+    fn facts(&self) -> MediaFacts {
+        MediaFacts { host_page: 2 << 20, ..self.0.facts() }
+    }
+
+    fn pgmaps(&self) -> Vec<Pgmap> {
+        self.0.pgmaps()
+    }
+
+    fn device_off(&self, pgmap: &Pgmap, at: PgmapOff) -> Option<DeviceOff> {
+        self.0.device_off(pgmap, at)
+    }
+
+    fn hold(&self, holder: Weak<dyn Holder>) -> Result<Hold, HolderError> {
+        self.0.hold(holder)
+    }
+
+    fn kill(&self, wait: Wait) -> Result<(), StillBusy> {
+        self.0.kill(wait)
+    }
+}
+
+/// Also below a table: the host could not map one folio alone.
+#[test]
+fn folios_smaller_than_a_page_of_the_host_are_refused() {
+    let huge = |kind| -> Arc<dyn DaxDevice> { Arc::new(OfHugePages(raw(kind, 1024))) };
+    let base = error(on(table(vec![(1024, linear(&huge(MemoryType::Generic(Order::Base)), 0))])));
+    let expected = DevDaxError::HostPage { host_page: 2 << 20, alignment: Order::Base };
+    assert_eq!(base.as_devdax_error(), Some(&expected));
+    on(table(vec![(1024, linear(&huge(GENERIC), 0))])).unwrap();
+}
+
+/// I-68: also when a table is loaded below a device that is mapped.
+#[test]
+fn a_line_that_divides_a_folio_is_refused() {
+    let device = raw(GENERIC, 2048);
+    let refused = |start, pages, from| {
+        let mut lines =
+            vec![Line { start: DeviceOff(0), pages: Pages(start), target: Target::Error }];
+        lines.retain(|line| !line.pages.is_empty());
+        lines.push(Line {
+            start: DeviceOff(start),
+            pages: Pages(pages),
+            target: linear(&device, from),
+        });
+        let error = Table::new(lines).unwrap_err();
+        (error.line, error.field, error.problem.to_string())
+    };
+    let what = |sectors, better| {
+        format!(
+            "{sectors} sectors are no multiple of 4096, the folio of the device, which has none \
+             smaller; {better} would be"
+        )
+    };
+    let first = refused(0, 700, 0);
+    assert_eq!(first, (1, Field::Length, what(5600, "4096 or 8192")));
+    assert_eq!(refused(0, 512, 256), (1, Field::Argument(2), what(2048, "4096")));
+    assert_eq!(refused(100, 512, 0), (1, Field::Length, what(800, "4096")), "what fails, too");
+
+    let member = |from| Member { device: Arc::clone(&device), from: DeviceOff(from) };
+    let target = Target::Striped(Striped::new(Pages(256), vec![member(0), member(1024)]));
+    let line = Line { start: DeviceOff(0), pages: Pages(1024), target };
+    let error = Table::new(vec![line]).unwrap_err();
+    assert_eq!(error.field, Field::Argument(2), "a chunk does it as well: {error}");
 }
 
 /// A table that changes moves what is touched next, and leaves what is pinned.

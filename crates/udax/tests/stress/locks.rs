@@ -54,7 +54,8 @@ const LOCKS: &[(&str, &str)] = &[
     ("flushed pages", "udax_mm::persist::PendingPages"),
     ("msync", "Errno"),
     ("position", "u64"),
-    ("change of a table", "udax_dev::mapped::Change"),
+    ("load of a table", "udax_dev::mapped::Turn"),
+    ("change of a table", "udax_dev::change::Change"),
     ("table gone", "udax_dev::swap::Users"),
     ("devices that leave", "dyn udax_dev::device::DaxDevice"),
     ("taps", "udax_mm::tap::StoreTap"),
@@ -69,7 +70,7 @@ const NESTS: &[&str] = &[
     "udax_fs::inode::state::State",
     "udax_fs::inode::Writer",
     "udax_mapping::mapping::Layout",
-    "udax_dev::mapped::Change",
+    "udax_dev::change::Change",
     "udax_dev::targets::log_writes::Turn",
 ];
 

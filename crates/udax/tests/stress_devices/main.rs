@@ -3,7 +3,8 @@
 //!
 //! Every page has one word for each actor, which only that actor stores to, by whatever way; so it
 //! knows what it has to read. Pages come to fail (`error`) and are back, lines are cut, delayed and
-//! recorded, but a page stays in its memory, so that no store may be lost.
+//! recorded, but a page stays in its memory, so that no store may be lost. The last pages are another
+//! matter: their memory is exchanged for other memory, and fails, and is overwritten.
 //!
 //! After `kill` has returned no access succeeds, and no byte of the memory changes any more: it is
 //! copied then, and compared when every actor has ended.
@@ -20,7 +21,7 @@ mod locks;
 mod rng;
 mod tables;
 
-use actor::{ACTORS, Actor, Moment};
+use actor::{ACTORS, Actor, Moment, PAGES};
 use rng::Rng;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -62,6 +63,12 @@ fn round(rng: &mut Rng) -> (u64, u64) {
     let swaps = 20 + rng.below(60);
     for _ in 0..swaps {
         stack.change(rng);
+        if rng.once_in(4) {
+            stack.fail(rng);
+        }
+        if rng.once_in(8) {
+            heal(&device, rng);
+        }
         if rng.once_in(8) {
             thread::yield_now();
         }
@@ -83,6 +90,20 @@ fn round(rng: &mut Rng) -> (u64, u64) {
     device.verify().unwrap();
     stack.verify();
     (swaps, ended.iter().map(|known| known.operations).sum())
+}
+
+/// Overwrites some of what failed. That succeeds, because only this thread loads tables and lets memory
+/// fail.
+fn heal(device: &DevDax, rng: &mut Rng) {
+    for range in device.bad_ranges().unwrap() {
+        assert!(range.start >= PAGES * 4096, "nothing else failed: {range:?}");
+        let pages = range.step_by(4096);
+        for at in pages.filter(|_| rng.once_in(2)).collect::<Vec<_>>() {
+            if let Err(error) = device.write_at(&[0; 4096], at) {
+                panic!("only this thread loads tables and lets memory fail: {error}");
+            }
+        }
+    }
 }
 
 fn variable(name: &str) -> Option<u64> {

@@ -1,6 +1,6 @@
 //! The stack: leaves, the tables that are drawn for it, and where its pages are.
 
-use crate::actor::PAGES;
+use crate::actor::{ALL, PAGES};
 use crate::rng::Rng;
 use std::time::Duration;
 use udax_dev::{
@@ -15,7 +15,7 @@ use udax_mm::{DeviceOff, Media, MediaRange, MemoryType, Order, Pages, Pgmap, Pgm
 const STRIPED: u64 = 192;
 const CHUNK: u64 = 8;
 
-/// A device over stripes of two leaves, and a third leaf behind them.
+/// A device over stripes of two leaves, a third leaf behind them, and one of two behind that.
 pub(crate) struct Stack {
     media: Vec<Arc<FileMedia>>,
     leaves: Vec<Arc<dyn DaxDevice>>,
@@ -26,7 +26,7 @@ pub(crate) struct Stack {
 
 impl Stack {
     pub(crate) fn new() -> Stack {
-        let media: Vec<_> = [STRIPED / 2, STRIPED / 2, PAGES - STRIPED]
+        let media: Vec<_> = [STRIPED / 2, STRIPED / 2, PAGES - STRIPED, ALL - PAGES, ALL - PAGES]
             .into_iter()
             .map(|pages| Arc::new(FileMedia::memfd("leaf", Pages(pages).bytes()).unwrap()))
             .collect();
@@ -38,7 +38,7 @@ impl Stack {
         };
         let leaves: Vec<_> = media.iter().map(leaf).collect();
         let lower: Arc<dyn DaxDevice> = Arc::new(Mapped::new(stripes(&leaves)).unwrap());
-        let whole = whole(&lower, &leaves[2]);
+        let whole = whole(&lower, &leaves[2], &leaves[3]);
         Stack { media, leaves, lower, top: Arc::new(Mapped::new(whole).unwrap()) }
     }
 
@@ -53,16 +53,28 @@ impl Stack {
         let mapped = device.as_mapped().unwrap();
         let swapped = mapped.swap(table, wait).unwrap();
         assert!(wait == Wait::Never || swapped.is_drained);
-        assert!(swapped.left.is_empty(), "every device is in every table");
+        let is_spare = |device: &Arc<dyn DaxDevice>| {
+            self.leaves[3..].iter().any(|leaf| Arc::ptr_eq(leaf, device))
+        };
+        let left = swapped.left.iter().all(|left| is_spare(&left.device));
+        assert!(left, "every other device is in every table");
+    }
+
+    /// Lets a page fail whose bytes nobody counts on.
+    pub(crate) fn fail(&self, rng: &mut Rng) {
+        let leaf = if rng.once_in(2) { &self.leaves[3] } else { &self.leaves[4] };
+        let page = PgmapOff(rng.below(ALL - PAGES));
+        let pgmap = leaf.pgmaps()[0].try_get_live().expect("it is killed last");
+        pgmap.memory_failure(page.span(Pages(1)));
     }
 
     pub(crate) fn restore(&self) {
-        let table = whole(&self.lower, &self.leaves[2]);
+        let table = whole(&self.lower, &self.leaves[2], &self.leaves[3]);
         let mapped = self.top.as_mapped().unwrap();
         assert!(mapped.swap(table, Wait::Forever).unwrap().is_drained);
     }
 
-    /// Lines that leave every page in its place, or let it fail.
+    /// Lines that leave every page in its place, or let it fail; the last pages are where they like.
     fn drawn(&self, rng: &mut Rng) -> Table {
         let mut lines = Vec::new();
         let mut at = 0;
@@ -88,16 +100,21 @@ impl Stack {
             lines.push(Line { start: DeviceOff(at), pages: Pages(pages), target });
             at += pages;
         }
-        // Each device stays in the table, whatever is drawn.
+        // Each of these stays in the table, whatever is drawn.
         let has = |device: &Arc<dyn DaxDevice>| {
             let members = lines.iter().flat_map(|line| line.target.members());
             members.into_iter().any(|member| Arc::ptr_eq(&member.device, device))
         };
-        if has(&self.lower) && has(&self.leaves[2]) {
-            Table::new(lines).unwrap()
-        } else {
-            whole(&self.lower, &self.leaves[2])
+        let spare = if rng.once_in(2) { &self.leaves[3] } else { &self.leaves[4] };
+        if !has(&self.lower) || !has(&self.leaves[2]) {
+            return whole(&self.lower, &self.leaves[2], spare);
         }
+        let target = match rng.below(4) {
+            0 => Target::Error,
+            _ => Target::Linear(Linear::new(Arc::clone(spare), DeviceOff(0))),
+        };
+        lines.push(Line { start: DeviceOff(PAGES), pages: Pages(ALL - PAGES), target });
+        Table::new(lines).unwrap()
     }
 
     /// All bytes of all leaves, past every device and page map.
@@ -138,6 +155,10 @@ fn stripes(leaves: &[Arc<dyn DaxDevice>]) -> Table {
     Table::new(vec![Line { start: DeviceOff(0), pages: Pages(STRIPED), target }]).unwrap()
 }
 
-fn whole(lower: &Arc<dyn DaxDevice>, tail: &Arc<dyn DaxDevice>) -> Table {
-    Table::concat(vec![Arc::clone(lower), Arc::clone(tail)]).unwrap()
+fn whole(
+    lower: &Arc<dyn DaxDevice>,
+    tail: &Arc<dyn DaxDevice>,
+    spare: &Arc<dyn DaxDevice>,
+) -> Table {
+    Table::concat([lower, tail, spare].map(Arc::clone).to_vec()).unwrap()
 }
