@@ -302,6 +302,26 @@ fn a_device_that_ends_while_a_table_takes_it_ends_the_whole_or_is_refused() {
     });
 }
 
+/// A device that the last user of an old table lets go just now is free, or still ours.
+///
+/// Kills: a table whose claims are given back, and that nobody waits for.
+#[test]
+fn a_device_that_is_being_let_go_is_taken_back() {
+    on_all_schedulers(|| {
+        let (one, other) = (device(PAGES), device(PAGES));
+        let whole = over(&one);
+        let span = whole.direct_access(DeviceOff(0), Pages(1)).expect("it lives");
+        let mapped = whole.as_mapped().expect("it follows a table");
+        mapped.swap(table(&other), Wait::Never).expect("nobody holds it");
+        let user = spawn(move || drop(span));
+
+        swap(&whole, &one).expect("it is in no other table");
+
+        user.join().expect("a panic ends the execution");
+        assert_eq!(place(&whole), one.pgmaps()[0]);
+    });
+}
+
 /// Two tables are not below each other, however they are loaded.
 ///
 /// Kills: a circle that is looked for before the claims only.

@@ -115,6 +115,33 @@ fn a_storm_of_faults_does_not_keep_a_break_from_its_pages() {
     });
 }
 
+/// I-20: a page of a file is in one place, also for a fault that meets the change of a table below.
+///
+/// Kills: a change that is made before faults are kept away, or after they are let in again.
+#[test]
+fn a_fault_that_meets_a_move_finds_the_page_in_one_place() {
+    on_all_schedulers(|| {
+        let file = file(&data(0, 4));
+        fault(&file.mapping, 1).expect("the device lives");
+        let faults = [1, 2].map(|at| {
+            with(&file, move |file| {
+                for _ in 0..2 {
+                    fault(&file.mapping, at).expect("the device lives");
+                }
+            })
+        });
+
+        file.exchange(1, 2);
+        fault(&file.mapping, 1).expect("the device lives");
+
+        for fault in faults {
+            fault.join().expect("a panic ends the execution");
+        }
+        assert_eq!(file.blocks()[1..3], [Some(2), Some(1)]);
+        file.verify();
+    });
+}
+
 /// Rule 9, I-52: between the claim of pages and the end of the proof nobody pins them, and a pin
 /// that came first is found.
 ///

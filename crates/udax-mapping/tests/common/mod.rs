@@ -206,6 +206,12 @@ impl TestFile {
         true
     }
 
+    /// Lets each of two pages lie where the other lay, while nobody can look one up.
+    pub fn exchange(&self, one: usize, other: usize) {
+        let change = || self.blocks.lock().pages.swap(one, other);
+        self.mapping.suspended(change).expect("the device lives");
+    }
+
     /// Makes the file longer by holes.
     pub fn grow(&self, pages: usize) {
         let old = self.blocks().len();
