@@ -81,6 +81,15 @@ impl Interrupt {
     }
 }
 
+/// Handles of the same one are equal.
+impl PartialEq for Interrupt {
+    fn eq(&self, other: &Interrupt) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Interrupt {}
+
 impl Drop for Listed<'_> {
     fn drop(&mut self) {
         let mut sleepers = self.interrupt.0.sleepers.lock();

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use udax_fs::Deduped;
-use udax_mm::Wait;
+use udax_mm::Patience;
 
 use crate::error::{At, Result};
 use crate::file::File;
@@ -42,12 +42,12 @@ impl File {
     /// [`ErrorKind::InvalidInput`](crate::ErrorKind) for a place inside a page and for ranges of one
     /// file that overlap, with [`ErrorKind::Pinned`](crate::ErrorKind) if the wait runs out, and if
     /// `target` cannot be written.
-    pub fn clone_range(
+    pub fn clone_range<'i>(
         &self,
         range: Range<u64>,
         target: &File,
         at: u64,
-        wait: Wait,
+        wait: impl Into<Patience<'i>>,
     ) -> Result<u64> {
         self.require_read()?;
         target.require_write()?;
@@ -67,12 +67,12 @@ impl File {
     /// # Errors
     ///
     /// As [`File::clone_range`]. Bytes that differ are no error, bytes that cannot be read are.
-    pub fn dedupe_range(
+    pub fn dedupe_range<'i>(
         &self,
         range: Range<u64>,
         target: &File,
         at: u64,
-        wait: Wait,
+        wait: impl Into<Patience<'i>>,
     ) -> Result<Deduped> {
         self.require_read()?;
         target.require_write()?;
@@ -103,11 +103,11 @@ impl Pool {
     ///
     /// Fails with [`ErrorKind::AlreadyExists`](crate::ErrorKind), and as [`File::clone_range`]; no
     /// file is left then.
-    pub fn clone_file(
+    pub fn clone_file<'i>(
         &self,
         from: impl AsRef<Path>,
         to: impl AsRef<Path>,
-        wait: Wait,
+        wait: impl Into<Patience<'i>>,
     ) -> Result<u64> {
         let source = self.open_file(from)?;
         let (metadata, to) = (source.metadata(), to.as_ref());

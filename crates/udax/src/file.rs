@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use udax_fs::{FileExtent, FreePolicy, Inode, SetAttr};
-use udax_mm::Wait;
+use udax_mm::Patience;
 use udax_mm::sync::{Arc, Mutex, MutexGuard};
 
 use crate::error::{At, Cause, Error, Result};
@@ -147,7 +147,7 @@ impl File {
     ///
     /// Fails with [`ErrorKind::Pinned`](crate::ErrorKind), naming the holders and since when, if
     /// the wait runs out; the size is then as it was.
-    pub fn set_len_with(&self, len: u64, policy: FreePolicy) -> Result<Deferred> {
+    pub fn set_len_with(&self, len: u64, policy: FreePolicy<'_>) -> Result<Deferred> {
         self.require_write()?;
         let pins = self.inode.truncate(len, policy).at(&self.path)?;
         Ok(Deferred::new(&self.path, &pins))
@@ -172,7 +172,7 @@ impl File {
     /// # Errors
     ///
     /// As [`File::set_len_with`].
-    pub fn punch_hole_with(&self, range: Range<u64>, policy: FreePolicy) -> Result<Deferred> {
+    pub fn punch_hole_with(&self, range: Range<u64>, policy: FreePolicy<'_>) -> Result<Deferred> {
         self.require_write()?;
         let pins = self.inode.punch(range, policy).at(&self.path)?;
         Ok(Deferred::new(&self.path, &pins))
@@ -277,7 +277,7 @@ impl File {
     /// Fails with [`ErrorKind::MappedForWriting`](crate::ErrorKind), naming the addresses, if
     /// somebody has the file mapped for writing, and with
     /// [`ErrorKind::Pinned`](crate::ErrorKind), naming the holders, if a pin is held longer.
-    pub fn freeze(&self, wait: Wait) -> Result<()> {
+    pub fn freeze<'i>(&self, wait: impl Into<Patience<'i>>) -> Result<()> {
         self.require_write_or_read()?;
         self.inode.freeze(wait).at(&self.path)
     }

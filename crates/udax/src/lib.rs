@@ -54,8 +54,8 @@ pub use udax_fs::{
 pub use udax_mapping::{Fallback, Populate, Stats};
 pub use udax_mm::media::{Durability, Persistence};
 pub use udax_mm::{
-    Access, FileIndex, Iovec, MediaFacts, Order, PAGE_SIZE, Pages, PinKind, PinOwner, PinTerm,
-    RecallReason, Wait,
+    Access, FileIndex, Interrupt, Iovec, MediaFacts, Order, PAGE_SIZE, Pages, Patience, PinKind,
+    PinOwner, PinTerm, RecallReason, Wait,
 };
 
 pub use devdax::{DevDax, DevDaxError, OpenDevDax};

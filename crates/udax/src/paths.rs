@@ -177,7 +177,11 @@ impl Pool {
     ///
     /// As [`Pool::remove_file`], and with [`ErrorKind::Pinned`], naming the holders, if the wait
     /// runs out; the name is then still there.
-    pub fn remove_file_with(&self, path: impl AsRef<Path>, policy: FreePolicy) -> Result<Deferred> {
+    pub fn remove_file_with(
+        &self,
+        path: impl AsRef<Path>,
+        policy: FreePolicy<'_>,
+    ) -> Result<Deferred> {
         let path = path.as_ref();
         let removed = self
             .parent(path)

@@ -3,13 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 use std::io::Write;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{close_clean, error, in_memory, on_file};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use udax::{
-    Access, Error, ErrorKind, FreePolicy, MapOptions, OpenOptions, PinKind, PinOptions, PinnedFile,
-    Pool, Wait,
+    Access, Error, ErrorKind, FreePolicy, Interrupt, MapOptions, OpenOptions, PinKind, PinOptions,
+    PinnedFile, Pool, Wait,
 };
 use udax_mm::sync::{Arc, Mutex};
 
@@ -356,6 +357,48 @@ fn whoever_truncates_chooses_to_wait_to_defer_or_to_fail() {
     assert_eq!(pool.usage().limbo.0, 3);
     drop(pin);
     assert_eq!(pool.usage().limbo.0, 0);
+}
+
+/// Every call that may wait for pins without end can be ended by another thread, and has changed nothing.
+#[test]
+fn whoever_waits_for_pins_can_be_interrupted() {
+    /// Longer than it takes to be interrupted.
+    fn long() -> Wait {
+        Wait::Until(Instant::now() + Duration::from_secs(5))
+    }
+    fn patient(interrupt: &Interrupt) -> FreePolicy<'_> {
+        FreePolicy::WaitUnless(long(), interrupt)
+    }
+    let pool = in_memory();
+    let file = pool.create_file("/file").unwrap();
+    file.write_all_at(&[7; 3 * 4096], 0).unwrap();
+    let other = pool.create_file("/other").unwrap();
+    let pin = file.pin(4096..8192, &PinOptions::new("nic").kind(PinKind::Write)).unwrap();
+    let interrupted = |call: &(dyn Fn(&Interrupt) -> Result<(), Error> + Sync)| {
+        let interrupt = Interrupt::new();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| call(&interrupt));
+            // The holder is told before the wait begins, and whoever raises later is noticed, too.
+            interrupt.raise();
+            assert_eq!(waiting.join().unwrap().unwrap_err().kind(), ErrorKind::Interrupted);
+        });
+        assert_eq!(file.metadata().len(), 3 * 4096);
+        assert!(pool.metadata("/file").is_ok());
+    };
+
+    interrupted(&|interrupt| file.set_len_with(0, patient(interrupt)).map(drop));
+    interrupted(&|interrupt| file.punch_hole_with(0..8192, patient(interrupt)).map(drop));
+    interrupted(&|interrupt| pool.remove_file_with("/file", patient(interrupt)).map(drop));
+    interrupted(&|interrupt| file.freeze(long().unless(interrupt)));
+    interrupted(&|interrupt| {
+        file.clone_range(0..8192, &other, 0, long().unless(interrupt)).map(drop)
+    });
+    interrupted(&|interrupt| {
+        file.dedupe_range(0..8192, &file, 8192, long().unless(interrupt)).map(drop)
+    });
+    drop(pin);
+    assert_eq!(pool.read("/file").unwrap(), [7; 3 * 4096]);
+    file.set_len_with(0, FreePolicy::WaitUnless(Wait::Forever, &Interrupt::new())).unwrap();
 }
 
 #[test]

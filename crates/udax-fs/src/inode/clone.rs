@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
-use udax_mm::{FileIndex, Pages, Wait};
+use udax_mm::{FileIndex, Pages, Patience};
 
 use super::pair::{Pair, Side};
 use super::{Inode, Node, State, end_of, pages_holding};
@@ -71,12 +71,12 @@ impl Inode {
     /// the holders of pins, [`FsError::Quarantined`] if the device of a dead owner may still store to
     /// the range, [`FsError::NoSpace`] if not even the first step fits, and what
     /// [`Inode::write_at`] returns for a target that cannot be written. The source may be frozen.
-    pub fn clone_range(
+    pub fn clone_range<'i>(
         &self,
         range: Range<u64>,
         target: &Inode,
         at: u64,
-        wait: Wait,
+        wait: impl Into<Patience<'i>>,
     ) -> Result<u64, FsError> {
         self.check_move(&range, target, at)?;
         if range.is_empty() {
@@ -86,11 +86,12 @@ impl Inode {
         let (from, to) = (self.side(range.start, len), target.side(at, len));
         let pages = from.pages.end.since(from.pages.start);
         let plan = Move { from: from.pages.start, to: to.pages.start, pages, len, why: Why::Clone };
+        let patience = wait.into();
         loop {
             if target.node.read().size() < at {
                 target.own_tail()?;
             }
-            let mut pair = Pair::hold(&from, &to, wait)?;
+            let mut pair = Pair::hold(&from, &to, patience)?;
             self.check_clone(&range, target, at)?;
             let grown = target.node.read().size()..at;
             let done = self.share(target, &plan, &mut pair)?;

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use udax_mm::units::PAGE_BYTES;
-use udax_mm::{DeviceOff, FileIndex, Pages, Wait};
+use udax_mm::{DeviceOff, FileIndex, Pages, Patience};
 
 use super::clone::{Move, Why};
 use super::pair::Pair;
@@ -45,12 +45,12 @@ impl Inode {
     ///
     /// As [`Inode::clone_range`], but for ranges past the end. Returns [`FsError::Device`] if the
     /// bytes cannot be read; nothing has changed then.
-    pub fn dedupe_range(
+    pub fn dedupe_range<'i>(
         &self,
         range: Range<u64>,
         target: &Inode,
         at: u64,
-        wait: Wait,
+        wait: impl Into<Patience<'i>>,
     ) -> Result<Deduped, FsError> {
         target.check_can_write(0)?;
         let range = range.start..range.end.min(self.node.read().size());
@@ -59,7 +59,7 @@ impl Inode {
         if range.is_empty() {
             return Ok(Deduped::Shared(0));
         }
-        let mut pair = Pair::hold(&from, &to, wait)?;
+        let mut pair = Pair::hold(&from, &to, wait.into())?;
         // One after the other: nobody has the states of two inodes.
         let source = self.node.read().clone();
         let copy = target.node.read().clone();

@@ -2,7 +2,7 @@
 
 use udax_mapping::{BreakError, LayoutBroken};
 use udax_mm::vma::FrozenBytes;
-use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, PgmapOff, PinInfo, Wait};
+use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, Patience, PgmapOff, PinInfo, Wait};
 
 use super::iomap::spans;
 use super::{END, Inode};
@@ -10,7 +10,6 @@ use crate::FsError;
 use crate::MountMode;
 use crate::alloc::Extent;
 use crate::format::{FLAG_FROZEN, MAX_FILE_BYTES};
-use crate::inode::FreePolicy;
 use crate::num::to_usize;
 use crate::proof::Txn;
 
@@ -31,8 +30,8 @@ impl Inode {
     /// [`FsError::NoSpace`] if the holes do not fit, [`FsError::Quarantined`] if a device may
     /// still write for a holder that died, and [`FsError::Lost`] if memory of the file failed. The
     /// file is not frozen then.
-    pub fn freeze(&self, wait: Wait) -> Result<(), FsError> {
-        match self.freeze_thawed(wait) {
+    pub fn freeze<'i>(&self, wait: impl Into<Patience<'i>>) -> Result<(), FsError> {
+        match self.freeze_thawed(wait.into()) {
             // By somebody else meanwhile, or before.
             Err(FsError::Frozen) => Ok(()),
             other => other,
@@ -40,13 +39,13 @@ impl Inode {
     }
 
     /// Freezes a file that is not frozen.
-    fn freeze_thawed(&self, wait: Wait) -> Result<(), FsError> {
+    fn freeze_thawed(&self, patience: Patience<'_>) -> Result<(), FsError> {
         loop {
             // Before the wait, which is of no use then.
             self.refuse_mapped()?;
             self.allocate_within(0..MAX_FILE_BYTES)?;
             self.own_tail()?;
-            let broken = self.break_layout(FileIndex(0), END, FreePolicy::Wait(wait))?;
+            let broken = self.mapping.break_layout(FileIndex(0)..END, patience)?;
             if self.freeze_broken(&broken)? {
                 return Ok(());
             }

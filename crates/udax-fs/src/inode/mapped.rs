@@ -5,7 +5,7 @@ use std::ops::{Deref, Range};
 use udax_mapping::{FilePin, MapMode, Sharing, Stats, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::{
-    Access, DeviceOff, FileIndex, Order, Pages, PinInfo, PinRecord, PinTerm, Recall, Wait,
+    Access, DeviceOff, FileIndex, Order, Pages, Patience, PinInfo, PinRecord, PinTerm, Recall,
 };
 
 use super::iomap::spans;
@@ -141,13 +141,13 @@ impl Inode {
     ///
     /// # Blocking
     ///
-    /// Waits as `wait` says, with no lock held.
+    /// Waits as `patience` says, with no lock held.
     ///
     /// # Errors
     ///
     /// Returns [`FsError::Layout`] with the holders if the wait runs out.
-    pub(crate) fn wait_unpinned(&self, wait: Wait) -> Result<(), FsError> {
-        let broken = self.mapping.break_layout(FileIndex(0)..END, wait)?;
+    pub(crate) fn wait_unpinned(&self, patience: Patience<'_>) -> Result<(), FsError> {
+        let broken = self.mapping.break_layout(FileIndex(0)..END, patience)?;
         // With the entries, the break removed the knowledge of what was stored to the pages.
         self.node.flush_runs(&self.node.read(), broken.range())
     }

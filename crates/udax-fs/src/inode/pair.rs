@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use udax_mapping::{BreakError, FaultGuard, LayoutBroken};
 use udax_mm::sync::MutexGuard;
-use udax_mm::{FileIndex, Wait};
+use udax_mm::{FileIndex, Patience, Wait};
 
 use super::{Inode, Writer};
 use crate::FsError;
@@ -57,8 +57,8 @@ impl Drop for Pair<'_> {
 impl<'a> Side<'a> {
     /// Breaks the layout of the range. What was stored to it is durable then, because with the
     /// entries the break removes the knowledge of that, and some of the pages stay.
-    fn break_layout(&self, wait: Wait) -> Result<LayoutBroken<'a>, FsError> {
-        let broken = self.inode.mapping.break_layout(self.pages.clone(), wait)?;
+    fn break_layout(&self, patience: Patience<'_>) -> Result<LayoutBroken<'a>, FsError> {
+        let broken = self.inode.mapping.break_layout(self.pages.clone(), patience)?;
         self.inode.node.flush_runs(&self.inode.node.read(), broken.range())?;
         Ok(broken)
     }
@@ -70,19 +70,23 @@ impl<'a> Pair<'a> {
     ///
     /// # Blocking
     ///
-    /// Waits for pins as `wait` says, without any lock.
+    /// Waits for pins as `patience` says, without any lock.
     ///
     /// # Errors
     ///
     /// Those of breaking the layout of either; nothing has changed then.
-    pub(super) fn hold(from: &Side<'a>, to: &Side<'a>, wait: Wait) -> Result<Pair<'a>, FsError> {
+    pub(super) fn hold(
+        from: &Side<'a>,
+        to: &Side<'a>,
+        patience: Patience<'_>,
+    ) -> Result<Pair<'a>, FsError> {
         loop {
             match Pair::try_hold(from, to) {
                 Ok(pair) => return Ok(pair),
                 Err((side, FsError::Layout(BreakError::Pinned { .. } | BreakError::Busy(_))))
-                    if wait != Wait::Never =>
+                    if patience.wait() != Wait::Never =>
                 {
-                    drop(side.break_layout(wait)?);
+                    drop(side.break_layout(patience)?);
                 }
                 Err((_, error)) => return Err(error),
             }
@@ -104,7 +108,7 @@ impl<'a> Pair<'a> {
     /// Takes the locks without waiting for pins. What is in the way comes back with its side.
     fn try_hold(from: &Side<'a>, to: &Side<'a>) -> Result<Pair<'a>, (Side<'a>, FsError)> {
         let break_side = |side: &Side<'a>| {
-            let broken = side.break_layout(Wait::Never);
+            let broken = side.break_layout(Wait::Never.into());
             broken.map(Held::Broken).map_err(|error| (side.clone(), error))
         };
         if from.inode.ino() == to.inode.ino() {

@@ -28,7 +28,11 @@ impl Inode {
     ///
     /// As [`Inode::truncate`], and [`FsError::PartlyLost`] if a part of a page would be zeroed whose
     /// memory failed.
-    pub fn punch(&self, range: Range<u64>, policy: FreePolicy) -> Result<Vec<FilePin>, FsError> {
+    pub fn punch(
+        &self,
+        range: Range<u64>,
+        policy: FreePolicy<'_>,
+    ) -> Result<Vec<FilePin>, FsError> {
         self.check_can_write(0)?;
         let range = range.start..range.end.min(MAX_FILE_BYTES);
         let size = self.node.read().size();

@@ -2,7 +2,7 @@
 
 use udax_mapping::{BreakError, Deferred, FilePin, LayoutBroken};
 use udax_mm::sync::Arc;
-use udax_mm::{FileIndex, LimboSink, Wait};
+use udax_mm::{FileIndex, Interrupt, LimboSink, Patience, Wait};
 
 use super::{END, Inode, Node, State, end_of};
 use crate::FsError;
@@ -11,10 +11,12 @@ use crate::proof::{Txn, Vacant};
 
 /// What to do with pages that are pinned while their blocks are freed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum FreePolicy {
+pub enum FreePolicy<'i> {
     /// Recall the pins, and wait for them; when time runs out, nothing has changed and the error
     /// names them.
     Wait(Wait),
+    /// The same, unless somebody raises the interrupt: nothing has changed then.
+    WaitUnless(Wait, &'i Interrupt),
     /// Do not wait: the file loses the pages at once, and the blocks come back with the last put.
     /// The holders are told, and the call returns their pins.
     Defer,
@@ -23,13 +25,14 @@ pub enum FreePolicy {
     Fail,
 }
 
-impl FreePolicy {
+impl<'i> FreePolicy<'i> {
     /// How long to wait for pins; `None` if their pages are deferred.
-    pub(crate) fn wait(self) -> Option<Wait> {
+    pub(crate) fn patience(self) -> Option<Patience<'i>> {
         match self {
-            FreePolicy::Wait(wait) => Some(wait),
+            FreePolicy::Wait(wait) => Some(wait.into()),
+            FreePolicy::WaitUnless(wait, interrupt) => Some(wait.unless(interrupt)),
             FreePolicy::Defer => None,
-            FreePolicy::Fail => Some(Wait::Never),
+            FreePolicy::Fail => Some(Wait::Never.into()),
         }
     }
 }
@@ -50,7 +53,7 @@ impl Inode {
     /// out; the file is unchanged then. Returns [`FsError::PartlyLost`] if it would end in a page that
     /// it shares and whose memory failed. Returns what [`Inode::write_at`] returns for files that
     /// cannot be written.
-    pub fn truncate(&self, size: u64, policy: FreePolicy) -> Result<Vec<FilePin>, FsError> {
+    pub fn truncate(&self, size: u64, policy: FreePolicy<'_>) -> Result<Vec<FilePin>, FsError> {
         self.check_can_write(size)?;
         loop {
             if self.node.read().size() <= size {
@@ -146,10 +149,10 @@ impl Inode {
         &self,
         from: FileIndex,
         to: FileIndex,
-        policy: FreePolicy,
+        policy: FreePolicy<'_>,
     ) -> Result<LayoutBroken<'_>, BreakError> {
-        if let Some(wait) = policy.wait() {
-            return self.mapping.break_layout(from..to, wait);
+        if let Some(patience) = policy.patience() {
+            return self.mapping.break_layout(from..to, patience);
         }
         let deferral = Deferral::new(&self.node.core.store);
         let sink: Arc<dyn LimboSink> = deferral.clone();

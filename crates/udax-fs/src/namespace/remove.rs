@@ -38,7 +38,7 @@ impl Filesystem {
         &self,
         dir: &Arc<Inode>,
         name: &Name,
-        policy: FreePolicy,
+        policy: FreePolicy<'_>,
     ) -> Result<Vec<FilePin>, FsError> {
         loop {
             let mut pins = Vec::new();
@@ -47,14 +47,14 @@ impl Filesystem {
                 if is_last && inode.kind() == Kind::File {
                     pins = inode.pins();
                 }
-                match policy.wait() {
-                    Some(wait) if !pins.is_empty() => Err(wait),
+                match policy.patience() {
+                    Some(patience) if !pins.is_empty() => Err(patience),
                     _ => Ok(()),
                 }
             })?;
             match removed {
                 Ok(()) => return Ok(pins),
-                Err((inode, wait)) => inode.wait_unpinned(wait)?,
+                Err((inode, patience)) => inode.wait_unpinned(patience)?,
             }
         }
     }

@@ -423,7 +423,7 @@ impl World {
         }
     }
 
-    fn policy(&mut self) -> FreePolicy {
+    fn policy(&mut self) -> FreePolicy<'static> {
         match self.rng.below(6) {
             0 => FreePolicy::Wait(Wait::Never),
             1 => FreePolicy::Fail,
