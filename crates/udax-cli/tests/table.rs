@@ -182,3 +182,35 @@ fn a_pool_below_a_table_is_not_lost() {
     assert!(refused.stderr.contains("`--force` would lose it"), "{}", refused.stderr);
     bench.ok(&["check", "b.img"]);
 }
+
+/// A table that fails pages of a file, as a device with bad memory does.
+#[test]
+fn bytes_that_are_lost_are_listed_by_a_check_of_the_data() {
+    let bench = stack();
+    let (a, whole) = ("a.img", "0 16MiB linear a.img 0\n");
+    fs::write(bench.path("one.table"), whole).unwrap();
+    bench.ok(&["create", "--table", "one.table"]);
+    fs::write(bench.path("good"), pattern(9 << 20)).unwrap();
+    fs::write(bench.path("bad"), pattern(40_000)).unwrap();
+    bench.ok(&["mkdir", "one.table:/dir"]);
+    bench.ok(&["cp", "good", "one.table:/good"]);
+    bench.ok(&["cp", "bad", "one.table:/dir/bad"]);
+    assert_eq!(bench.json(&["check", "--data", "one.table"])["lost"], serde_json::json!([]));
+
+    let extent = &bench.json(&["map", "one.table:/dir/bad"])["extents"][0];
+    let sector = extent["device"].as_u64().unwrap() / 512;
+    let (from, to, end) = (sector + 16, sector + 32, 16 << 11);
+    let failing =
+        format!("0 {from} linear {a} 0\n{from} 16 error\n{to} {} linear {a} {to}\n", end - to);
+    fs::write(bench.path("one.table"), failing).unwrap();
+
+    bench.ok(&["check", "one.table"]);
+    let run = bench.run(&["check", "--data", "one.table"]);
+    assert_eq!(run.code, 1);
+    assert!(run.stdout.contains("/dir/bad: bytes 8192..16384 are lost\n"), "{}", run.stdout);
+    assert!(run.stderr.contains("write their whole pages of 4 KiB anew"), "{}", run.stderr);
+    let run = bench.run(&["check", "--data", "--json", "one.table"]);
+    let found: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let lost = serde_json::json!([{ "name": "/dir/bad", "offset": 8192, "len": 8192 }]);
+    assert_eq!(found["lost"], lost);
+}
