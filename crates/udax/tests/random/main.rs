@@ -9,6 +9,7 @@
 mod locks;
 mod model;
 mod rng;
+mod told;
 mod world;
 
 use std::time::{SystemTime, UNIX_EPOCH};

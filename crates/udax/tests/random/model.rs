@@ -1,9 +1,22 @@
 //! What a file is, in the simplest words: pages that may be shared with the pins on them, and with
 //! other files.
+//!
+//! **What a pin sees.** The page that the file had when it was pinned, for ever. Where the file
+//! shared it then, no store of any file reaches it: whoever stores moves to a page of its own. Where
+//! the file had it alone, every store of the file reaches it, until the file gives the page up. So
+//! each byte under a pin is known at any time.
+//!
+//! **What only the file knows** is asked ([`Told`]) when it begins to matter, and may be one of two:
+//! a hole may in truth be a page of zeros, because a store may fill what is around it; that matters
+//! when others come to share it. And a page that others had may still count as shared, if somebody
+//! pinned it or the folio around it meanwhile; that matters to who pins it. The answer binds the
+//! file from then on.
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
+
+use crate::told::{Blocks, Told};
 
 /// Bytes in a page.
 pub(crate) const PAGE: u64 = 4096;
@@ -11,15 +24,33 @@ pub(crate) const PAGE: u64 = 4096;
 /// Bytes in a large page.
 pub(crate) const HUGE: u64 = 2 << 20;
 
-/// A page; `None` is a byte whose value nobody promises (past the end of the file).
-pub(crate) type Page = Rc<RefCell<Vec<Option<u8>>>>;
+/// A page of memory.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    /// `None` is a byte whose value nobody promises (past the end of the file).
+    bytes: RefCell<Vec<Option<u8>>>,
+    /// Each pin that was taken while the page was shared has one of these, too. As long as there
+    /// is one, nobody stores to the page.
+    kept: Rc<()>,
+}
+
+/// A page, which files and pins have.
+pub(crate) type Page = Rc<Memory>;
+
+/// A page that is pinned.
+#[derive(Debug)]
+pub(crate) struct Pinned {
+    page: Page,
+    /// Keeps the page from every store, if it was shared when it was pinned.
+    _kept: Option<Rc<()>>,
+}
 
 /// A place where a file has a page. Files that share the page share the place; pins have only the
 /// page.
 #[derive(Debug)]
 pub(crate) struct Place {
     page: Page,
-    /// Whether more than one file had it once.
+    /// Whether more than one place of files had it once.
     was_shared: Cell<bool>,
 }
 
@@ -30,14 +61,60 @@ pub(crate) struct Model {
     pages: Vec<Option<Rc<Place>>>,
 }
 
-impl Place {
-    fn new(bytes: Vec<Option<u8>>) -> Rc<Place> {
-        Rc::new(Place { page: Rc::new(RefCell::new(bytes)), was_shared: Cell::new(false) })
+impl Memory {
+    /// Stores what `known` says from byte `at` on.
+    pub(crate) fn set(&self, at: usize, known: impl Iterator<Item = Option<u8>>) {
+        self.bytes.borrow_mut()[at..].iter_mut().zip(known).for_each(|(to, byte)| *to = byte);
     }
 
-    /// Whether the file has the page alone, and always had: pins on it are waited for.
+    /// The bytes of a range of the page.
+    pub(crate) fn bytes(&self, range: Range<usize>) -> Vec<Option<u8>> {
+        self.bytes.borrow()[range].to_vec()
+    }
+}
+
+impl Pinned {
+    pub(crate) fn page(&self) -> &Page {
+        &self.page
+    }
+}
+
+impl Place {
+    fn new(bytes: Vec<Option<u8>>) -> Rc<Place> {
+        let memory = Memory { bytes: RefCell::new(bytes), kept: Rc::new(()) };
+        Rc::new(Place { page: Rc::new(memory), was_shared: Cell::new(false) })
+    }
+
+    fn zeros() -> Rc<Place> {
+        Place::new(vec![Some(0); us(PAGE)])
+    }
+
+    /// Whether nobody stores to the page: others have it, or pins of when others had it.
+    fn is_shared(self: &Rc<Place>) -> bool {
+        Rc::strong_count(self) > 1 || Rc::strong_count(&self.page.kept) > 1
+    }
+
+    /// The file had the page alone and does not any more, for which pins have to be waited.
+    fn part_with(self: &Rc<Place>, how: &str) {
+        let is_pinned = Rc::strong_count(&self.page) > 1;
+        assert!(!self.is_own() || !is_pinned, "a file's own page was {how}, and is pinned");
+    }
+
+    /// Compares what the file has `told` of the page with what it has to be, when somebody pins
+    /// pages of `blocks`.
+    fn check(self: &Rc<Place>, index: u64, told: &Told, blocks: &Blocks) -> Result<(), String> {
+        // Who pins it may do so since others had it.
+        let may_be_shared = self.is_shared() || self.was_shared.get() && told.is_in(index, blocks);
+        match told.is_shared(index) {
+            true if !may_be_shared => Err(format!("page {index} is said to be shared, and is not")),
+            false if self.is_shared() => Err(format!("page {index} is shared, and nobody says so")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file has the page alone: pins on it are waited for.
     fn is_own(self: &Rc<Place>) -> bool {
-        Rc::strong_count(self) == 1 && !self.was_shared.get()
+        !self.is_shared() && !self.was_shared.get()
     }
 }
 
@@ -66,7 +143,7 @@ impl Model {
         let mut bytes = Vec::new();
         for (index, part) in parts(range) {
             match &self.pages[index] {
-                Some(place) => bytes.extend_from_slice(&place.page.borrow()[part]),
+                Some(place) => bytes.extend_from_slice(&place.page.bytes.borrow()[part]),
                 None => bytes.extend(part.map(|_| Some(0))),
             }
         }
@@ -88,11 +165,16 @@ impl Model {
         self.blur_tail();
     }
 
+    /// Lets the file end at byte `len`, if it ends before it.
+    pub(crate) fn grow(&mut self, len: u64) {
+        if self.len < len {
+            self.set_len(len);
+        }
+    }
+
     pub(crate) fn write(&mut self, at: u64, bytes: &[u8]) {
         let end = at + u64::try_from(bytes.len()).unwrap();
-        if end > self.len {
-            self.set_len(end);
-        }
+        self.grow(end);
         self.store(at, bytes);
         self.blur_tail();
     }
@@ -103,7 +185,7 @@ impl Model {
         for (index, part) in parts(at..at + u64::try_from(bytes.len()).unwrap()) {
             let (these, after) = rest.split_at(part.len());
             let page = self.own(index);
-            for (cell, &byte) in page.borrow_mut()[part].iter_mut().zip(these) {
+            for (cell, &byte) in page.bytes.borrow_mut()[part].iter_mut().zip(these) {
                 *cell = Some(byte);
             }
             rest = after;
@@ -111,27 +193,85 @@ impl Model {
     }
 
     pub(crate) fn punch(&mut self, range: Range<u64>) {
+        if range.start >= self.len {
+            return;
+        }
         let range = range.start..range.end.min(self.end_of_pages());
         for (index, part) in parts(range) {
             if part.len() == us(PAGE) {
                 self.pages[index] = None;
             } else if self.pages[index].is_some() {
-                self.own(index).borrow_mut()[part].fill(Some(0));
+                self.own(index).bytes.borrow_mut()[part].fill(Some(0));
             }
         }
         self.blur_tail();
     }
 
-    /// The pages of a range, holes filled, that a device reads.
-    pub(crate) fn pin_to_read(&mut self, range: Range<u64>) -> Vec<Page> {
-        let new = || Place::new(vec![Some(0); us(PAGE)]);
-        let place = |index| Rc::clone(&self.pages[us(index)].get_or_insert_with(new).page);
-        (range.start / PAGE..range.end.div_ceil(PAGE)).map(place).collect()
+    /// The pages of a range, holes filled, that a device reads. The file has `told` what they are
+    /// now; before, somebody pinned pages of `blocks`.
+    pub(crate) fn pin_to_read(
+        &mut self,
+        range: Range<u64>,
+        told: &Told,
+        blocks: &Blocks,
+    ) -> Vec<Pinned> {
+        let pin = |index: u64| {
+            let place = self.pages[us(index)].get_or_insert_with(Place::zeros);
+            place.check(index, told, blocks).unwrap_or_else(|why| panic!("pinned: {why}"));
+            let is_shared = told.is_shared(index);
+            if !is_shared {
+                place.was_shared.set(false);
+            }
+            let page = Rc::clone(&place.page);
+            Pinned { _kept: is_shared.then(|| Rc::clone(&page.kept)), page }
+        };
+        (range.start / PAGE..range.end.div_ceil(PAGE)).map(pin).collect()
     }
 
     /// The pages of a range, holes filled, that a device writes: the file's own.
-    pub(crate) fn pin_to_write(&mut self, range: Range<u64>) -> Vec<Page> {
-        (range.start / PAGE..range.end.div_ceil(PAGE)).map(|index| self.own(us(index))).collect()
+    pub(crate) fn pin_to_write(&mut self, range: Range<u64>, told: &Told) -> Vec<Pinned> {
+        let pin = |index: u64| {
+            assert!(!told.is_shared(index), "page {index} is shared, and pinned to be written");
+            let page = self.own(us(index));
+            self.pages[us(index)].iter().for_each(|place| place.was_shared.set(false));
+            Pinned { page, _kept: None }
+        };
+        (range.start / PAGE..range.end.div_ceil(PAGE)).map(pin).collect()
+    }
+
+    /// Compares what the file has `told` of its pages with what they have to be, when somebody pins
+    /// pages of `blocks`.
+    pub(crate) fn check(&self, told: &Told, blocks: &Blocks) -> Result<(), String> {
+        for (index, slot) in (0..).zip(&self.pages) {
+            match slot {
+                Some(place) if told.is_data(index) => place.check(index, told, blocks)?,
+                Some(_) => return Err(format!("page {index} is data, and said to be a hole")),
+                None if told.is_shared(index) => {
+                    return Err(format!("page {index} is shared, and was a hole"));
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Learns which holes of a file are pages of zeros, which others may come to share.
+    pub(crate) fn learn_zeros(&mut self, told: &Told) {
+        for (index, slot) in (0..).zip(&mut self.pages) {
+            if told.is_data(index) {
+                slot.get_or_insert_with(Place::zeros);
+            }
+        }
+    }
+
+    /// Learns which pages the file does not share any more.
+    pub(crate) fn learn_moves(&mut self, told: &Told) {
+        for index in 0..self.pages.len() {
+            let is_shared = self.pages[index].as_ref().is_some_and(Place::is_shared);
+            if is_shared && !told.is_shared(u64::try_from(index).unwrap()) {
+                self.own(index);
+            }
+        }
     }
 
     /// The pages that are wholly inside of a range, and whether the file has each alone.
@@ -143,25 +283,26 @@ impl Model {
 
     /// The places of a range of pages, which another file is going to have, too.
     pub(crate) fn shared(&self, pages: Range<u64>) -> Vec<Option<Rc<Place>>> {
-        let places = self.pages[us(pages.start)..us(pages.end)].to_vec();
-        places.iter().flatten().for_each(|place| place.was_shared.set(true));
-        places
+        let places = &self.pages[us(pages.start)..us(pages.end)];
+        for place in places.iter().flatten() {
+            place.part_with("shared");
+            place.was_shared.set(true);
+        }
+        places.to_vec()
     }
 
     /// Puts places of a file in the place of what is there from page `to` on; the bytes end at
     /// `end`.
     pub(crate) fn take_over(&mut self, places: Vec<Option<Rc<Place>>>, to: u64, end: u64) {
-        if self.len < to * PAGE {
-            self.set_len(to * PAGE);
-        }
         self.len = self.len.max(end);
         self.pages.resize(us(self.len.div_ceil(PAGE)), None);
-        self.pages.splice(us(to)..us(to) + places.len(), places);
+        let before: Vec<_> = self.pages.splice(us(to)..us(to) + places.len(), places).collect();
+        before.iter().flatten().for_each(|place| place.part_with("replaced"));
     }
 
     /// Gives the file pages of its own for a range of bytes.
     pub(crate) fn unshare(&mut self, range: Range<u64>) {
-        for (index, _) in parts(range.start..range.end.min(self.len)) {
+        for (index, _) in parts(range.start..range.end.min(self.end_of_pages())) {
             if self.pages[index].is_some() {
                 self.own(index);
             }
@@ -169,21 +310,13 @@ impl Model {
     }
 
     /// The page at an index, which the file is going to store to: zeros for a hole, a copy of what
-    /// others have.
+    /// is shared.
     fn own(&mut self, index: usize) -> Page {
-        let place = self.pages[index].get_or_insert_with(|| Place::new(vec![Some(0); us(PAGE)]));
-        let is_shared = Rc::strong_count(place) > 1;
-        let is_pinned = Rc::strong_count(&place.page) > 1;
-        if is_shared || place.was_shared.get() && is_pinned {
-            let bytes = place.page.borrow().clone();
-            if !is_shared {
-                // Whether the pin is from when others had the page, and the file leaves it, or from
-                // later, and sees what is stored, nobody says.
-                place.page.borrow_mut().fill(None);
-            }
+        let place = self.pages[index].get_or_insert_with(Place::zeros);
+        if place.is_shared() {
+            let bytes = place.page.bytes.borrow().clone();
             *place = Place::new(bytes);
         }
-        place.was_shared.set(false);
         Rc::clone(&place.page)
     }
 
@@ -198,19 +331,19 @@ impl Model {
     fn fill(&mut self, range: Range<u64>, with: Option<u8>) {
         for (index, part) in parts(range) {
             if let Some(place) = &self.pages[index] {
-                place.page.borrow_mut()[part].fill(with);
+                place.page.bytes.borrow_mut()[part].fill(with);
             }
         }
     }
 
     /// Forgets what is past the end of the file: a call that changes the file may zero it or not.
-    fn blur_tail(&mut self) {
+    pub(crate) fn blur_tail(&mut self) {
         self.fill(self.len..self.end_of_pages(), None);
     }
 }
 
 /// Cuts a range of bytes into the parts of its pages.
-fn parts(range: Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
+pub(crate) fn parts(range: Range<u64>) -> impl Iterator<Item = (usize, Range<usize>)> {
     let pages = range.start / PAGE..if range.is_empty() { 0 } else { range.end.div_ceil(PAGE) };
     pages.map(move |index| {
         let first = index * PAGE;

@@ -9,13 +9,17 @@ use std::rc::Rc;
 use tempfile::TempDir;
 use udax::{
     Access, CreateOptions, Deferred, ErrorKind, File, FreePolicy, MapOptions, Mapping, OpenOptions,
-    Pin, PinKind, PinOptions, Pool, Populate, RenameMode, Result, Wait,
+    Pool, Populate, RenameMode, Result, Wait,
 };
 
 use crate::model::{HUGE, Model, PAGE, Page, us};
 use crate::rng::Rng;
+use crate::told::Told;
 
+mod pins;
 mod sharing;
+
+use pins::Held;
 
 const NAMES: [&str; 5] = ["/a", "/b", "/c", "/dir/a", "/dir/b"];
 
@@ -55,12 +59,6 @@ struct Live {
     model: Shared,
     start: u64,
     is_write: bool,
-}
-
-/// A pin and the pages it holds.
-struct Held {
-    pin: Pin,
-    pages: Vec<Page>,
 }
 
 impl World {
@@ -136,7 +134,10 @@ impl World {
         let done = file.write_at(&bytes, at);
         match &done {
             Ok(written) => model.borrow_mut().write(at, &bytes[..*written]),
-            Err(error) => self.may_be_full(error),
+            Err(error) => {
+                self.may_be_full(error);
+                learn_moves(&file, &model);
+            }
         }
         format!("{name} {at}+{len}: {done:?}")
     }
@@ -154,7 +155,10 @@ impl World {
                 assert_eq!(*at, model.borrow().len());
                 model.borrow_mut().write(*at, &bytes);
             }
-            Err(error) => self.may_be_full(error),
+            Err(error) => {
+                self.may_be_full(error);
+                learn_moves(&file, &model);
+            }
         }
         format!("{name} {len}: {done:?}")
     }
@@ -250,6 +254,8 @@ impl World {
         let done = file.set_len_with(len, policy);
         if self.check_freed(&done, policy, &model.borrow(), cut) {
             model.borrow_mut().set_len(len);
+        } else {
+            learn_moves(&file, &model);
         }
         format!("{name} to {len} {policy:?}: {done:?}")
     }
@@ -268,68 +274,10 @@ impl World {
         let done = file.punch_hole_with(at..end, policy);
         if self.check_freed(&done, policy, &model.borrow(), at..end) {
             model.borrow_mut().punch(at..end);
+        } else {
+            learn_moves(&file, &model);
         }
         format!("{name} {at}..{end} {policy:?}: {done:?}")
-    }
-
-    fn pin(&mut self) -> String {
-        if self.pins.len() >= MANY {
-            return self.unpin();
-        }
-        let (name, file, model) = self.open();
-        let (at, len) = (self.rng.below(NEAR), 1 + self.rng.below(4 * PAGE));
-        let kind = if self.rng.once_in(2) { PinKind::Read } else { PinKind::Write };
-        let done = file.pin(at..at + len, &PinOptions::new("random").kind(kind));
-        let told = format!("{name} {at}+{len} {kind:?}: {:?}", done.as_ref().map(drop));
-        let is_inside = at + len <= model.borrow().end_of_pages();
-        match done {
-            Ok(pin) => {
-                assert!(is_inside, "a pin past the end succeeded");
-                let pages = match kind {
-                    PinKind::Read => model.borrow_mut().pin_to_read(at..at + len),
-                    PinKind::Write => model.borrow_mut().pin_to_write(at..at + len),
-                };
-                self.pins.push(Held { pin, pages });
-            }
-            Err(error) if is_inside => self.may_be_full(&error),
-            // Holes before the end of the file may have been filled, which nobody can see.
-            Err(error) => assert_eq!(error.kind(), ErrorKind::OutOfRange, "{error}"),
-        }
-        told
-    }
-
-    fn pin_store(&mut self) -> String {
-        let Some((held, in_pages, len)) = self.pick_pin() else { return "no pins".to_owned() };
-        let bytes = self.rng.bytes(len);
-        let Held { pin, pages } = &self.pins[held];
-        let at = in_pages - pin.range().start % PAGE;
-        match pin.write(&bytes, at) {
-            Ok(()) => {
-                for (&byte, place) in bytes.iter().zip(in_pages..) {
-                    pages[us(place / PAGE)].borrow_mut()[us(place % PAGE)] = Some(byte);
-                }
-            }
-            Err(error) => assert_eq!(error.kind(), ErrorKind::BadHandle),
-        }
-        format!("pin {held} {at}+{len}")
-    }
-
-    fn pin_load(&mut self) -> String {
-        let Some((held, in_pages, len)) = self.pick_pin() else { return "no pins".to_owned() };
-        self.compare_pin(held, in_pages..in_pages + len);
-        format!("pin {held} {in_pages}+{len}")
-    }
-
-    fn unpin(&mut self) -> String {
-        if self.pins.is_empty() {
-            return "no pins".to_owned();
-        }
-        let held = self.rng.index(self.pins.len());
-        drop(self.pins.swap_remove(held));
-        if self.pins.is_empty() {
-            assert_eq!(self.pool().usage().limbo.0, 0);
-        }
-        format!("pin {held}")
     }
 
     fn unlink(&mut self) -> String {
@@ -439,15 +387,12 @@ impl World {
         model: &Model,
         range: Range<u64>,
     ) -> bool {
-        let is_pinned = |page: &Page| {
-            self.pins.iter().any(|held| held.pages.iter().any(|pinned| Rc::ptr_eq(pinned, page)))
-        };
         // What others have too is not waited for.
-        let is_held = |(page, is_own): &(Page, bool)| *is_own && is_pinned(page);
+        let is_held = |(page, is_own): &(Page, bool)| *is_own && self.is_pinned(page);
         let must_wait = model.whole_pages(range.clone()).iter().any(is_held);
         // A pin holds the folio of its page: the 2 MiB around it, if the file has them in one.
         let around = range.start / HUGE * HUGE..range.end.next_multiple_of(HUGE);
-        let may_wait = model.whole_pages(around).iter().any(|(page, _)| is_pinned(page));
+        let may_wait = model.whole_pages(around).iter().any(|(page, _)| self.is_pinned(page));
         match done {
             Ok(deferred) => {
                 assert!(policy == FreePolicy::Defer || !must_wait, "freed pinned pages");
@@ -485,29 +430,6 @@ impl World {
         Some(Place { map, in_map, in_file, len })
     }
 
-    /// A place in a pin: which, where in its pages, and how long.
-    fn pick_pin(&mut self) -> Option<(usize, u64, u64)> {
-        if self.pins.is_empty() {
-            return None;
-        }
-        let held = self.rng.index(self.pins.len());
-        let range = self.pins[held].pin.range();
-        let at = self.rng.below(range.end - range.start);
-        let len = 1 + self.rng.below(range.end - range.start - at);
-        Some((held, range.start % PAGE + at, len))
-    }
-
-    fn compare_pin(&self, held: usize, in_pages: Range<u64>) {
-        let Held { pin, pages } = &self.pins[held];
-        let mut bytes = vec![0; us(in_pages.end - in_pages.start)];
-        pin.read(&mut bytes, in_pages.start - pin.range().start % PAGE).unwrap();
-        let expected: Vec<_> = in_pages
-            .clone()
-            .map(|place| pages[us(place / PAGE)].borrow()[us(place % PAGE)])
-            .collect();
-        compare(&bytes, &expected, in_pages.start);
-    }
-
     /// Compares every file, and every pin.
     fn compare_all(&self) {
         for name in NAMES {
@@ -518,12 +440,10 @@ impl World {
             let model = model.borrow();
             assert_eq!(file.metadata().len(), model.len(), "{name}");
             compare_file(&file, &model, 0..model.len());
+            let checked = model.check(&Told::by(&file), &self.pinned_blocks());
+            checked.unwrap_or_else(|why| panic!("{name}: {why}"));
         }
-        for held in 0..self.pins.len() {
-            let range = self.pins[held].pin.range();
-            let start = range.start % PAGE;
-            self.compare_pin(held, start..start + (range.end - range.start));
-        }
+        self.compare_pins();
     }
 }
 
@@ -544,6 +464,12 @@ impl Drop for World {
             }
         }
     }
+}
+
+/// Learns what of a file is its own after a call that failed: on its way it may have copied what the
+/// file shared.
+fn learn_moves(file: &File, model: &Shared) {
+    model.borrow_mut().learn_moves(&Told::by(file));
 }
 
 fn compare_file(file: &File, model: &Model, range: Range<u64>) {

@@ -5,8 +5,9 @@ use std::rc::Rc;
 
 use udax::{Deduped, ErrorKind, Result, Wait};
 
-use super::{NEAR, Shared, World, compare};
+use super::{NEAR, Shared, World, compare, learn_moves};
 use crate::model::{HUGE, PAGE, Page, us};
+use crate::told::Told;
 
 impl World {
     pub(super) fn clone(&mut self) -> String {
@@ -14,6 +15,8 @@ impl World {
         let (to_name, target, target_model) = self.open();
         let (range, at) = self.clone_place(source_model.borrow().len());
         let told = format!("{from_name} {range:?} to {to_name} {at}");
+        source_model.borrow_mut().learn_zeros(&Told::by(&source));
+        source_model.borrow_mut().blur_tail();
         let done = source.clone_range(range.clone(), &target, at, Wait::Never);
         let end = at + (range.end - range.start);
         match &done {
@@ -31,7 +34,11 @@ impl World {
                 let meets = is_same && range.start < end && at < range.end;
                 assert!(is_cut || meets, "{told}: {error}");
             }
-            Err(error) => self.check_held(error, &source_model, range, &target_model, at),
+            Err(error) => {
+                // The page in which the target ends may be its own.
+                learn_moves(&target, &target_model);
+                self.check_held(error, &source_model, range, &target_model, at);
+            }
         }
         format!("{told}: {done:?}")
     }
@@ -44,6 +51,8 @@ impl World {
         }
         let (range, _) = self.clone_place(source_model.borrow().len());
         let at = range.start;
+        source_model.borrow_mut().learn_zeros(&Told::by(&source));
+        source_model.borrow_mut().blur_tail();
         let done = source.dedupe_range(range.clone(), &target, at, Wait::Never);
         let told = format!("{from_name} {range:?} and {to_name}: {done:?}");
         match done {
@@ -67,8 +76,7 @@ impl World {
             Ok(()) => model.borrow_mut().unshare(at..at + len),
             Err(error) => {
                 self.may_be_full(error);
-                // Some of it may have been copied, which only pins can see.
-                model.borrow_mut().unshare(at..at + len);
+                learn_moves(&file, &model);
             }
         }
         format!("{name} {at}+{len}: {done:?}")
@@ -97,9 +105,7 @@ impl World {
         if error.kind() != ErrorKind::Pinned {
             return self.may_be_full(error);
         }
-        let is_pinned = |(page, _): &(Page, bool)| {
-            self.pins.iter().any(|held| held.pages.iter().any(|pinned| Rc::ptr_eq(pinned, page)))
-        };
+        let is_pinned = |(page, _): &(Page, bool)| self.is_pinned(page);
         // Within one file also what lies between; and whole folios are pinned.
         let end = at + (range.end - range.start);
         let hull = range.start.min(at) / HUGE * HUGE..range.end.max(end).next_multiple_of(HUGE);
@@ -115,6 +121,8 @@ fn share(source: &Shared, from: u64, target: &Shared, at: u64, len: u64, end: u6
     if len == 0 {
         return;
     }
+    // First, because the page in which a file ends becomes its own when the file grows.
+    target.borrow_mut().grow(at);
     let places = source.borrow().shared(from / PAGE..(from + len).div_ceil(PAGE));
     assert_eq!(places.len(), us(len.div_ceil(PAGE)));
     target.borrow_mut().take_over(places, at / PAGE, end);
