@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 use common::{close_clean, error, in_memory, on_file};
-use udax::{Deduped, ErrorKind, OpenOptions, PinKind, PinOptions, Pool, Wait};
+use udax::{Deduped, ErrorKind, FreePolicy, OpenOptions, PinKind, PinOptions, Pool, Wait};
 
 mod common;
 
@@ -79,4 +79,44 @@ fn copies_are_deduplicated_and_unshared() {
     let found = a.dedupe_range(0..100_000, &b, 0, Wait::Never).unwrap();
     assert_eq!(found, Deduped::Differs(70_000));
     pool.verify().unwrap();
+}
+
+#[test]
+fn a_pin_of_zeros_that_others_share_stays_with_them_and_one_of_a_hole_sees_every_store() {
+    let pool = in_memory();
+    let open = |name| {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).open(&pool, name).unwrap()
+    };
+    let (a, b) = (open("/a"), open("/b"));
+    let is_data = |file: &udax::File, page| {
+        let has = |extent: &udax::FileExtent| {
+            (extent.index.0..extent.index.0 + extent.pages.0).contains(&page)
+        };
+        file.extents().unwrap().iter().any(has)
+    };
+    // What is around the page is filled with it, and nothing but this tells the zeros from a hole.
+    let (first, len) = (2 << 20, 20 * 4096);
+    a.set_len(2 * first).unwrap();
+    drop(a.pin(first..first + 4096, &PinOptions::new("nic").kind(PinKind::Write)).unwrap());
+    a.clone_range(first..first + len, &b, 0, Wait::Never).unwrap();
+    b.set_len(2 * len).unwrap();
+    assert!(is_data(&b, 5) && !is_data(&b, 25));
+
+    let pin = |page: u64| {
+        let pages = page * 4096..(page + 1) * 4096;
+        b.pin(pages, &PinOptions::new("gpu").kind(PinKind::Read)).unwrap()
+    };
+    let (zeros, hole) = (pin(5), pin(25));
+    b.write_at(b"stored", 5 * 4096).unwrap();
+    b.write_at(b"stored", 25 * 4096).unwrap();
+    let seen = |pin: &udax::Pin| {
+        let mut bytes = [0xee; 6];
+        pin.read(&mut bytes, 0).unwrap();
+        bytes
+    };
+    assert_eq!((&seen(&zeros), &seen(&hole)), (&[0; 6], b"stored"));
+    let punch = |page: u64| b.punch_hole_with(page * 4096..(page + 1) * 4096, FreePolicy::Fail);
+    assert!(punch(5).unwrap().is_empty());
+    assert_eq!(error(punch(25)).kind(), ErrorKind::Pinned);
 }
