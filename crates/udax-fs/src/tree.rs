@@ -132,6 +132,10 @@ impl Tree {
         let same = self.around(store, index, &within)?;
         Ok(match Run::clipped(&same, &within) {
             Some(run) => Lookup::Run(run),
+            // Behind the last page that the tree could hold nothing is, either.
+            None if same.range().end >= self.root_place().range().end => {
+                Lookup::Hole(Pages(within.end - index.0))
+            }
             None => Lookup::Hole(Pages(same.range().end.min(within.end) - index.0)),
         })
     }

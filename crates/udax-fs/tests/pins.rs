@@ -10,7 +10,7 @@ use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, 
 use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode};
 use udax_mapping::{BreakError, MapMode, Populate};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, FaultService, FileIndex, Pages, PinKind, Wait};
+use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind, Wait};
 
 const NEVER: FreePolicy = FreePolicy::Wait(Wait::Never);
 
@@ -318,6 +318,21 @@ fn a_store_to_a_hole_allocates_it() {
         let mut read = [0; 2];
         file.read_at(&mut read, 3 * 4096 + 4).unwrap();
         assert_eq!(&read, b"\0x");
+        fs.verify().unwrap();
+    });
+}
+
+/// Also in a file that has nothing yet.
+#[test]
+fn the_first_store_to_an_empty_block_fills_all_of_it() {
+    with_and_without_service(|fs, populate| {
+        let file = create(&fs, "a");
+        file.truncate(4 << 20, NEVER).unwrap();
+        let map = file.map(FileIndex(0), Pages(1024), mode(Access::Write, populate)).unwrap();
+        map.vma().write(4096 + 5, b"x").unwrap();
+        let extents = file.extents().unwrap();
+        let first = &extents[0];
+        assert_eq!((first.index, first.order), (FileIndex(0), Order::Pmd), "{extents:?}");
         fs.verify().unwrap();
     });
 }
