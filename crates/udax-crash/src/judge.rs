@@ -6,6 +6,7 @@ use crate::enumerate::Outcome;
 use crate::oracle::Tree;
 use crate::probe::probe;
 use crate::session::{DevicePages, device, mount, quarantine};
+use crate::tails::check_tails;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use udax_fs::{Filesystem, FsError, Usage};
@@ -161,6 +162,7 @@ fn first_mount(
     };
     let tree = dump(&fs).map_err(text("reading"))?;
     expected.allowed.check(&tree)?;
+    check_tails(&fs, &tree)?;
     if expected.is_open && recovered.unclean.is_none() {
         return Err("the pool says it was closed".to_owned());
     }

@@ -34,6 +34,7 @@ pub mod session;
 pub mod shared;
 pub mod sharing;
 pub mod steps;
+pub mod tails;
 pub mod trace;
 pub mod workload;
 pub mod workloads;

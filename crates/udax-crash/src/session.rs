@@ -234,7 +234,7 @@ impl Session {
 
     fn pin(&mut self, path: &str, range: Range<FileIndex>, name: &str) -> Result<(), FsError> {
         let file = self.resolve(path)?;
-        let pin = file.pin(range.clone(), info(PinTerm::Long))?;
+        let pin = file.pin(range.clone(), info(PinKind::Write, PinTerm::Long))?;
         let extents = file.extents()?.into_iter();
         let pages = extents.flat_map(|extent| {
             let page = move |page| (extent.index + Pages(page), extent.device.0 + page);
@@ -281,7 +281,7 @@ pub fn name(text: &str) -> Result<Name, FsError> {
 fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<HeldPin, FsError> {
     let end = at + u64::try_from(bytes.len()).expect("a length fits 64 bits");
     let (first, last) = (FileIndex::of_byte(at), FileIndex::of_byte(end - 1));
-    let pin = file.pin(first..FileIndex(last.0 + 1), info(PinTerm::Short))?;
+    let pin = file.pin(first..FileIndex(last.0 + 1), info(PinKind::Write, PinTerm::Short))?;
     pin.write(at - first.byte(), bytes).map_err(IoError::from)?;
     Ok(pin)
 }
@@ -298,13 +298,13 @@ fn store_and_flush(file: &Inode, at: u64, bytes: &[u8]) -> Result<(), FsError> {
     Ok(())
 }
 
-/// A pin of a device that writes.
-fn info(term: PinTerm) -> PinInfo {
+/// A pin of a device.
+pub(crate) fn info(kind: PinKind, term: PinTerm) -> PinInfo {
     let label = "udax-crash".into();
     PinInfo {
         owner: PinOwner { process: std::process::id(), connection: 0, label },
         since: Instant::now(),
-        kind: PinKind::Write,
+        kind,
         term,
     }
 }

@@ -18,6 +18,9 @@ const FULL_PAGES: u64 = 1536;
 /// Pages of the file that fills it, with which and the nodes of whose tree no page is free.
 const FILLER_PAGES: u64 = 998;
 
+/// Pages of the pool of [`clones_alone`], and of the file that leaves one of them free.
+const ALONE_PAGES: (u64, u64) = (512, 480);
+
 /// All workloads of a full run.
 pub fn full() -> Vec<Workload> {
     let mut all = quick();
@@ -37,7 +40,7 @@ pub fn smoke() -> Vec<Workload> {
     ];
     let is_wanted = |workload: &Workload| names.contains(&workload.name.as_str());
     let all = sequences().into_iter().chain(pins::all()).chain(sharing::workloads());
-    all.filter(is_wanted).collect()
+    all.filter(is_wanted).chain(clones_alone()).collect()
 }
 
 /// The workloads without the pairs.
@@ -280,7 +283,41 @@ fn past_the_end() -> Vec<Workload> {
         sharing::clone("sparse", 16_384, 24_576, "foo", 12_288),
     ];
     let name = |op: &Op| format!("bytes past the end: {op}");
-    ops.into_iter().map(|op| Workload::new(name(&op), &setup, &[op])).collect()
+    let mut all: Vec<Workload> =
+        ops.into_iter().map(|op| Workload::new(name(&op), &setup, &[op])).collect();
+    all.extend(clones_alone());
+    all
+}
+
+/// Clones before whose commit no fence comes but the one for the zeros: the source says already that
+/// it may share, the tree gets no node, and what was committed before is at home. A symbolic link
+/// that was refused halfway has made that so: for its page, the one that is free, and not for the
+/// page of its directory.
+fn clones_alone() -> Vec<Workload> {
+    let store = |path: &str, at| Op::Store { path: path.to_owned(), at, len: 300, fill: 5 };
+    let mut setup = base();
+    setup.extend([
+        create("other"),
+        sharing::clone("sparse", 16_384, 24_576, "other", 0),
+        create("copy"),
+        sharing::clone("A/bar", 0, 100, "copy", 0),
+        Op::Unshare("A/bar".to_owned()),
+        create("empty"),
+        create(FILLER),
+        Op::Allocate { path: FILLER.to_owned(), from: 0, to: ALONE_PAGES.1 * 4096 },
+        store("foo", 9000),
+        store("A/bar", 100),
+    ]);
+    let clones = [
+        sharing::clone("sparse", 16_384, 24_576, "foo", 12_288),
+        sharing::clone("A/bar", 0, 100, "empty", 0),
+    ];
+    let workload = |op: Op| {
+        let name = format!("bytes past the end, alone: {op}");
+        let ops = [Op::Full(Box::new(symlink("foo", "B/new"))), op];
+        Workload { pages: ALONE_PAGES.0, ..Workload::new(name, &setup, &ops) }
+    };
+    clones.into_iter().map(workload).collect()
 }
 
 /// Directories and the inode table getting longer.

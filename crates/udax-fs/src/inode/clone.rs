@@ -174,7 +174,9 @@ impl Inode {
         }
         if is_behind {
             target.node.zero_tail(&state, at)?;
-            self.node.core.store.fence()?;
+            // Durable before the size that shows them: whether a commit makes F1 by itself depends
+            // on what others have committed.
+            self.node.core.store.fence_all()?;
         }
         let mut done = Pages(0);
         while done < plan.pages {
@@ -216,7 +218,8 @@ impl Node {
     }
 
     /// Zeros what mappings left behind the end of the source, if that page is to be shared: the
-    /// target's mappings would show it.
+    /// target's mappings would show it. The zeros are durable at return, before anything refers to
+    /// the page.
     #[track_caller]
     fn clean_tail(&self, plan: &Move) -> Result<(), FsError> {
         let state = self.write();
@@ -225,7 +228,7 @@ impl Node {
             return Ok(());
         }
         self.zero_tail(&state, u64::MAX)?;
-        self.core.store.fence()
+        self.core.store.fence_all()
     }
 
     /// Makes one step of `plan`, of which `done` pages are done. Returns how many more that are.
