@@ -5,7 +5,7 @@
 
 use crate::epoch::{Choice, Epoch, Rest};
 use crate::rng::Rng;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use udax_mm::image::{Image, ImageMedia};
 use udax_mm::sync::Arc;
 
@@ -23,8 +23,23 @@ pub struct Bound {
 }
 
 /// The images that were judged since the expectations last changed, by their hashes.
+///
+/// Hashes are comparable among the traces that began with the same bytes.
 #[derive(Clone, Debug, Default)]
-pub struct Seen(HashSet<u64>);
+pub struct Seen {
+    images: HashMap<u64, Known>,
+    /// Most images are read alike.
+    reads: HashSet<Arc<[u64]>>,
+}
+
+/// An image that was judged.
+#[derive(Clone, Debug)]
+struct Known {
+    /// The lines that were read of it, in ascending order.
+    lines: Arc<[u64]>,
+    /// Whether it was also changed.
+    is_used: bool,
+}
 
 /// What a judge says about one image.
 #[derive(Debug)]
@@ -77,8 +92,8 @@ impl Bound {
 
 /// Tries the images of `epoch` until one has a problem.
 ///
-/// Images in `seen` are skipped, and those tried are added to it; the two extremes
-/// are always tried, because they show which lines are read.
+/// Images in `seen` are skipped, and those tried are added to it. Which lines are read is known of
+/// the two extremes first; they are tried again if they were not used, so that each epoch is.
 pub fn explore(
     epoch: &Epoch,
     bound: &Bound,
@@ -89,7 +104,7 @@ pub fn explore(
     let mut search =
         Search { epoch, seen, judge, varied: BTreeSet::new(), tally: Tally::default() };
     for rest in [Rest::Everything, Rest::Nothing] {
-        search.judge_image(&Choice { rest, except: vec![] });
+        search.try_extreme(&Choice { rest, except: vec![] });
     }
     loop {
         let varied: Vec<usize> = search.varied.iter().copied().collect();
@@ -114,7 +129,7 @@ impl<J: FnMut(&Image) -> Outcome> Search<'_, J> {
             }
             let choice = on_lines(&choice, varied, self.epoch);
             let (image, hash) = self.epoch.image(&choice);
-            if self.seen.0.contains(&hash) {
+            if self.seen.images.contains_key(&hash) {
                 self.tally.repeated += 1;
             } else {
                 self.judge(&choice, &image, hash);
@@ -122,23 +137,50 @@ impl<J: FnMut(&Image) -> Outcome> Search<'_, J> {
         }
     }
 
-    fn judge_image(&mut self, choice: &Choice) {
+    fn try_extreme(&mut self, choice: &Choice) {
         let (image, hash) = self.epoch.image(choice);
-        self.judge(choice, &image, hash);
+        match self.seen.images.get(&hash) {
+            Some(known) if known.is_used => {
+                self.tally.repeated += 1;
+                let lines = Arc::clone(&known.lines);
+                self.vary(&lines);
+            }
+            _ => self.judge(choice, &image, hash),
+        }
     }
 
     fn judge(&mut self, choice: &Choice, image: &Image, hash: u64) {
-        self.seen.0.insert(hash);
         self.tally.tried += 1;
         let outcome = (self.judge)(image);
         self.tally.used += u64::from(outcome.is_used);
-        let lines = self.epoch.lines.iter().enumerate();
-        let read = lines.filter(|(_, line)| outcome.media.has_read(line.number));
-        self.varied.extend(read.map(|(index, _)| index));
+        let lines = self.seen.add(hash, &outcome);
+        self.vary(&lines);
         if let Some(problem) = outcome.problem {
             let failure = (self.epoch.describe(choice), problem);
             self.tally.failure.get_or_insert(failure);
         }
+    }
+
+    /// Varies the lines of the epoch that are among `read`.
+    fn vary(&mut self, read: &[u64]) {
+        let lines = self.epoch.lines.iter().enumerate();
+        let read = lines.filter(|(_, line)| read.binary_search(&line.number).is_ok());
+        self.varied.extend(read.map(|(index, _)| index));
+    }
+}
+
+impl Seen {
+    /// Adds an image that was judged, and returns the lines that were read of it.
+    fn add(&mut self, hash: u64, outcome: &Outcome) -> Arc<[u64]> {
+        let read: Arc<[u64]> = outcome.media.lines_read().into();
+        let known = self.reads.get(&read).map(Arc::clone);
+        let lines = known.unwrap_or_else(|| {
+            self.reads.insert(Arc::clone(&read));
+            read
+        });
+        let known = Known { lines: Arc::clone(&lines), is_used: outcome.is_used };
+        self.images.insert(hash, known);
+        lines
     }
 }
 
@@ -229,6 +271,36 @@ fn approximate(count: u128) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::epoch::{Cause, PendingLine, Phase};
+    use udax_mm::Media;
+
+    /// Tries an epoch with one line in flight twice, and returns how often an image was judged, and
+    /// how many images are possible, the second time.
+    fn again(is_used: bool) -> (u64, f64) {
+        let durable = Image::zeroed(4096);
+        let line = PendingLine { number: 3, states: vec![[0; 64], [1; 64]] };
+        let (cause, phase) = (Cause::End, Phase::Ended(0));
+        let epoch = Epoch { event: 0, cause, phase, durable, hash: 0, lines: vec![line] };
+        let judge = |image: &Image| {
+            let media = Arc::new(ImageMedia::new(image.clone()));
+            media.load_u64(3 * 64).unwrap();
+            Outcome { media, is_used, problem: None }
+        };
+        let (mut seen, mut rng) = (Seen::default(), Rng::new(1));
+        assert_eq!(explore(&epoch, &Bound::SMOKE, &mut rng, &mut seen, judge).tried, 2);
+        let tally = explore(&epoch, &Bound::SMOKE, &mut rng, &mut seen, judge);
+        (tally.tried, tally.possible)
+    }
+
+    #[test]
+    fn an_image_that_was_used_is_not_judged_again_and_what_it_read_is_known() {
+        assert_eq!(again(true), (0, 2.0));
+    }
+
+    #[test]
+    fn the_extremes_are_judged_again_until_they_were_used() {
+        assert_eq!(again(false), (2, 2.0));
+    }
 
     #[test]
     fn the_product_holds_every_combination_once() {

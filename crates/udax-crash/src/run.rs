@@ -4,6 +4,7 @@ use crate::compare::Allowed;
 use crate::enumerate::{Bound, Seen, Tally, explore};
 use crate::epoch::{Cause, Epoch, Phase};
 use crate::judge::{Expectation, Judge, Quarantine, guard, usage_when_emptied};
+use crate::oracle::Tree;
 use crate::record::{Recording, record};
 use crate::recovery::{after_death, after_power_failure};
 use crate::report::{Failure, Totals, WorkloadReport};
@@ -61,8 +62,10 @@ struct Run<'w> {
     recording: Recording,
     judge: Judge,
     rng: Rng,
-    /// Images of the running phase that were judged.
+    /// Images of the running phase that were judged, of recoveries by another process, too.
     seen: Seen,
+    /// Those that were judged at the end of such a recovery, by the tree that it found.
+    ended: Vec<(Arc<Tree>, Seen)>,
     /// Images of the epoch whose recovery is to be crashed.
     recoveries: Vec<Image>,
     /// How many more of the running phase may be.
@@ -98,6 +101,7 @@ pub fn run(workload: &Workload, options: Options, left_out: Option<LeftOut>) -> 
         judge: Judge::new(options.uses),
         rng: Rng::new(options.seed),
         seen: Seen::default(),
+        ended: Vec::new(),
         recoveries: Vec::new(),
         recoveries_left: 0,
         left_out,
@@ -124,6 +128,7 @@ impl Run<'_> {
             if epoch.phase != phase {
                 phase = epoch.phase;
                 self.seen = Seen::default();
+                self.ended.clear();
                 self.recoveries_left = self.options.recoveries;
             }
             let expected = self.expectation(phase)?;
@@ -203,7 +208,8 @@ impl Run<'_> {
     fn crash_recoveries(&mut self, epoch: &Epoch, expected: &Expectation) {
         for image in std::mem::take(&mut self.recoveries) {
             let Ok(trace) = guard(|| after_power_failure(image, self.left_out)) else { continue };
-            self.crash_recovery(epoch, trace.epochs(self.options.seed), expected);
+            let mut seen = Seen::default();
+            self.crash_recovery(epoch, trace.epochs(self.options.seed), expected, &mut seen);
         }
     }
 
@@ -216,13 +222,27 @@ impl Run<'_> {
         let Ok((trace, found)) = guard(|| after_death(trace, epoch, self.left_out)) else { return };
         let after = |inner: &Epoch| inner.event >= epoch.event;
         let inside = |inner: &Epoch| after(inner) && inner.cause != Cause::End;
-        self.crash_recovery(epoch, trace.epochs(self.options.seed).filter(inside), expected);
+        let mut seen = std::mem::take(&mut self.seen);
+        let moments = trace.epochs(self.options.seed).filter(inside);
+        self.crash_recovery(epoch, moments, expected, &mut seen);
+        self.seen = seen;
         // What the second process has found must stay, except bytes the first changed in place.
         if !matches!(expected.allowed, Allowed::Either { in_place: Some(_), .. }) {
             let ended = |inner: &Epoch| after(inner) && inner.cause == Cause::End;
-            let expected =
-                Expectation { allowed: Allowed::Exactly(Arc::new(found)), ..expected.clone() };
-            self.crash_recovery(epoch, trace.epochs(self.options.seed).filter(ended), &expected);
+            let (found, mut seen) = self.take_ended(found);
+            let allowed = Allowed::Exactly(Arc::clone(&found));
+            let expected = Expectation { allowed, ..expected.clone() };
+            let moments = trace.epochs(self.options.seed).filter(ended);
+            self.crash_recovery(epoch, moments, &expected, &mut seen);
+            self.ended.push((found, seen));
+        }
+    }
+
+    /// The images that were judged at the end of recoveries which found this tree.
+    fn take_ended(&mut self, found: Tree) -> (Arc<Tree>, Seen) {
+        match self.ended.iter().position(|(tree, _)| tree.nodes == found.nodes) {
+            Some(known) => self.ended.swap_remove(known),
+            None => (Arc::new(found), Seen::default()),
         }
     }
 
@@ -231,12 +251,12 @@ impl Run<'_> {
         epoch: &Epoch,
         inside: impl Iterator<Item = Epoch>,
         expected: &Expectation,
+        seen: &mut Seen,
     ) {
-        let mut seen = Seen::default();
         for inner in inside {
             self.judge.start_epoch();
             let Run { judge, rng, options, .. } = self;
-            let tally = explore(&inner, &options.recovery_bound, rng, &mut seen, |image| {
+            let tally = explore(&inner, &options.recovery_bound, rng, seen, |image| {
                 judge.judge(image, expected).outcome
             });
             let place = format!("recovery, {} of it; ", describe(inner.cause));

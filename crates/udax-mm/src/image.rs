@@ -184,6 +184,13 @@ impl ImageMedia {
         self.state.lock().read[in_memory(line)]
     }
 
+    /// Every line of which [`ImageMedia::has_read`] is true, in ascending order.
+    pub fn lines_read(&self) -> Vec<u64> {
+        let state = self.state.lock();
+        let read = state.read.iter().enumerate().filter(|(_, is_read)| **is_read);
+        read.map(|(line, _)| to_u64(line)).collect()
+    }
+
     /// What the medium holds: the image and everything stored since.
     pub fn image(&self) -> Image {
         self.state.lock().image.clone()
@@ -343,6 +350,7 @@ mod tests {
         media.read(100, &mut [0; 100]).unwrap();
         let read: Vec<u64> = (0..128).filter(|line| media.has_read(*line)).collect();
         assert_eq!(read, [1, 2, 3]);
+        assert_eq!(media.lines_read(), [1, 2, 3]);
     }
 
     #[test]
