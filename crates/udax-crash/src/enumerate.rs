@@ -6,7 +6,7 @@
 use crate::epoch::{Choice, Epoch, Rest};
 use crate::rng::Rng;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use udax_mm::image::{Image, ImageMedia};
+use udax_mm::image::{Image, ImageMedia, LinesRead};
 use udax_mm::sync::Arc;
 
 /// How many images are tried at most.
@@ -29,14 +29,13 @@ pub struct Bound {
 pub struct Seen {
     images: HashMap<u64, Known>,
     /// Most images are read alike.
-    reads: HashSet<Arc<[u64]>>,
+    reads: HashSet<Arc<LinesRead>>,
 }
 
 /// An image that was judged.
 #[derive(Clone, Debug)]
 struct Known {
-    /// The lines that were read of it, in ascending order.
-    lines: Arc<[u64]>,
+    lines: Arc<LinesRead>,
     /// Whether it was also changed.
     is_used: bool,
 }
@@ -162,17 +161,17 @@ impl<J: FnMut(&Image) -> Outcome> Search<'_, J> {
     }
 
     /// Varies the lines of the epoch that are among `read`.
-    fn vary(&mut self, read: &[u64]) {
+    fn vary(&mut self, read: &LinesRead) {
         let lines = self.epoch.lines.iter().enumerate();
-        let read = lines.filter(|(_, line)| read.binary_search(&line.number).is_ok());
+        let read = lines.filter(|(_, line)| read.contains(line.number));
         self.varied.extend(read.map(|(index, _)| index));
     }
 }
 
 impl Seen {
     /// Adds an image that was judged, and returns the lines that were read of it.
-    fn add(&mut self, hash: u64, outcome: &Outcome) -> Arc<[u64]> {
-        let read: Arc<[u64]> = outcome.media.lines_read().into();
+    fn add(&mut self, hash: u64, outcome: &Outcome) -> Arc<LinesRead> {
+        let read = Arc::new(outcome.media.lines_read());
         let known = self.reads.get(&read).map(Arc::clone);
         let lines = known.unwrap_or_else(|| {
             self.reads.insert(Arc::clone(&read));

@@ -68,11 +68,32 @@ pub struct ImageMedia {
 #[derive(Debug)]
 struct State {
     image: Image,
-    /// For each line, the units that were stored since the start.
-    written: Vec<u8>,
-    /// For each line, whether a unit was read before it was stored.
-    read: Vec<bool>,
+    /// For each page and line of it, the units that were stored since the start; none for a page
+    /// that was not stored to.
+    written: Vec<Option<Box<[u8; LINES]>>>,
+    read: LinesRead,
 }
+
+/// The lines of an [`ImageMedia`] that were read while they still held bytes of the image.
+///
+/// ```
+/// use udax_mm::Media;
+/// use udax_mm::image::{Image, ImageMedia};
+/// let media = ImageMedia::new(Image::zeroed(4096));
+/// media.load_u64(128)?;
+/// let read = media.lines_read();
+/// assert!(read.contains(2) && !read.contains(3));
+/// # Ok::<(), udax_mm::MediaError>(())
+/// ```
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct LinesRead {
+    /// For each page, a bit for every line.
+    pages: Vec<u64>,
+}
+
+/// Lines in a page.
+const LINES: usize = PAGE_SIZE / LINE_SIZE;
+const _: () = assert!(LINES == 64, "the lines of a page are the bits of a word");
 
 impl Image {
     /// An image that holds `bytes`.
@@ -173,22 +194,21 @@ impl Image {
 impl ImageMedia {
     /// A medium that starts as `image`.
     pub fn new(image: Image) -> ImageMedia {
-        let lines = in_memory(image.len()) / LINE_SIZE;
-        let state = State { written: vec![0; lines], read: vec![false; lines], image };
+        let pages = in_memory(image.len()) / PAGE_SIZE;
+        let read = LinesRead { pages: vec![0; pages] };
+        let state = State { written: vec![None; pages], read, image };
         let (len, active) = (state.image.len(), Active::default());
         ImageMedia { len, state: Mutex::new(state), active }
     }
 
     /// Whether any byte of line `line` was read as the image had it.
     pub fn has_read(&self, line: u64) -> bool {
-        self.state.lock().read[in_memory(line)]
+        self.state.lock().read.contains(line)
     }
 
-    /// Every line of which [`ImageMedia::has_read`] is true, in ascending order.
-    pub fn lines_read(&self) -> Vec<u64> {
-        let state = self.state.lock();
-        let read = state.read.iter().enumerate().filter(|(_, is_read)| **is_read);
-        read.map(|(line, _)| to_u64(line)).collect()
+    /// Every line of which [`ImageMedia::has_read`] is true.
+    pub fn lines_read(&self) -> LinesRead {
+        self.state.lock().read.clone()
     }
 
     /// What the medium holds: the image and everything stored since.
@@ -197,10 +217,24 @@ impl ImageMedia {
     }
 }
 
+impl LinesRead {
+    /// Whether any byte of line `line` was read.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the medium has no such line.
+    pub fn contains(&self, line: u64) -> bool {
+        let line = in_memory(line);
+        self.pages[line / LINES] >> (line % LINES) & 1 != 0
+    }
+}
+
 impl State {
     fn note_read(&mut self, range: Range<u64>) {
         for (line, units) in units_by_line(range) {
-            self.read[line] |= units & !self.written[line] != 0;
+            let (page, line) = (line / LINES, line % LINES);
+            let written = self.written[page].as_ref().map_or(0, |lines| lines[line]);
+            self.read.pages[page] |= u64::from(units & !written != 0) << line;
         }
     }
 
@@ -210,7 +244,8 @@ impl State {
         let whole =
             range.start.next_multiple_of(unit_bytes())..range.end / unit_bytes() * unit_bytes();
         for (line, units) in units_by_line(whole) {
-            self.written[line] |= units;
+            let page = self.written[line / LINES].get_or_insert_with(|| Box::new([0; LINES]));
+            page[line % LINES] |= units;
         }
         self.image.write(at, bytes);
     }
@@ -350,7 +385,6 @@ mod tests {
         media.read(100, &mut [0; 100]).unwrap();
         let read: Vec<u64> = (0..128).filter(|line| media.has_read(*line)).collect();
         assert_eq!(read, [1, 2, 3]);
-        assert_eq!(media.lines_read(), [1, 2, 3]);
     }
 
     #[test]
