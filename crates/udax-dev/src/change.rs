@@ -1,9 +1,9 @@
 //! Tables that a device followed before: who still uses them, and where pages of a holder were that
 //! wants them in place.
 
-use crate::Table;
 use crate::holder::Changing;
 use crate::mapped::Version;
+use crate::plan::{Lost, Plan};
 use crate::swap::{Drained, SwapError};
 use udax_mm::Wait;
 use udax_mm::sync::{Arc, Weak};
@@ -13,9 +13,9 @@ use udax_mm::sync::{Arc, Weak};
 pub(crate) struct Change {
     /// Tables that were replaced and are used still, or are being dropped.
     retired: Vec<Retired>,
-    /// Tables under a holder that wants its pages in place, as far as later ones do not say all that
-    /// they say: a page that fails for a while comes back where it was.
-    before: Vec<Arc<Table>>,
+    /// Pages that fail for a while under a holder that wants them in place: they come back where they
+    /// were.
+    lost: Vec<Lost>,
 }
 
 /// A table that was replaced.
@@ -49,26 +49,29 @@ impl Change {
         dropped.map(|retired| Arc::clone(&retired.drained)).collect()
     }
 
-    /// Refuses a table that moves pages of a holder that wants them in place.
+    /// Refuses a table that moves pages of a holder that wants them in place. Only the device that
+    /// such a holder holds may let pages fail for a while, because only there is it known where they
+    /// were; the tables below it leave every page as it is.
     pub(crate) fn check_places(
         &mut self,
         changing: &Changing,
-        old: &Arc<Table>,
-        new: &Arc<Table>,
+        old: &Plan,
+        new: &Plan,
     ) -> Result<(), SwapError> {
         if changing.permits_move() {
-            self.before.clear();
+            self.lost.clear();
             return Ok(());
         }
-        let plan = new.plan();
-        let tables = self.before.iter().chain([old]);
-        let mut compared: Vec<_> =
-            tables.map(|table| (table, plan.compared(&table.plan()))).collect();
-        if compared.iter().any(|(_, found)| found.moves) {
+        let found = new.compared(old);
+        let is_below = changing.slots().len() > 1;
+        if found.moves || is_below && (found.gains || !found.lost.is_empty()) {
             return Err(SwapError::InPlace);
         }
-        compared.retain(|(_, found)| found.loses);
-        self.before = compared.into_iter().map(|(table, _)| Arc::clone(table)).collect();
+        let mut lost = found.lost;
+        for before in &self.lost {
+            lost.extend(new.still_lost(before).ok_or(SwapError::InPlace)?);
+        }
+        self.lost = lost;
         Ok(())
     }
 }

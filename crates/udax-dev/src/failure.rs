@@ -7,7 +7,7 @@ use crate::mapped::Core;
 use crate::{DaxDevice, Holder, HolderSlot};
 use std::ops::Range;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
-use udax_mm::sync::{Arc, Weak};
+use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{DeviceOff, MemoryFailure, PgmapOff};
 
 /// Hears of failures in the page map of a device, whose pages it counts as the device does.
@@ -23,11 +23,28 @@ pub(crate) struct OfTable {
     pub(crate) device: Weak<dyn DaxDevice>,
     /// It was removed, also if that was before any table with it was in use.
     is_gone: AtomicBool,
+    stage: Mutex<Stage>,
+}
+
+/// How far a table is that claims a device.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stage {
+    /// It has worked nothing out from the device, and may be refused yet: also because the device
+    /// stands on it.
+    Claiming,
+    /// It is in use, or was.
+    Using,
 }
 
 impl OfTable {
     pub(crate) fn new(core: Weak<Core>, device: Weak<dyn DaxDevice>) -> OfTable {
-        OfTable { core, device, is_gone: AtomicBool::new(false) }
+        let (is_gone, stage) = (AtomicBool::new(false), Mutex::new(Stage::Claiming));
+        OfTable { core, device, is_gone, stage }
+    }
+
+    /// From here on the table is worked out from the device. To be called with the lock of changes held.
+    pub(crate) fn begin_use(&self) {
+        *self.stage.lock() = Stage::Using;
     }
 
     /// Whether the device was removed. Asked with the lock of changes held, which whoever removes it
@@ -57,10 +74,22 @@ impl Holder for OfTable {
         }
     }
 
+    /// Asked only of a table that is gone, and whose claim is kept by the last user of a span: those
+    /// above answer for one that is there.
+    fn permits_move(&self) -> bool {
+        true
+    }
+
     fn suspended(&self, change: &mut dyn FnMut()) {
-        match self.core.upgrade() {
-            Some(core) => core.below_changes(change),
-            None => change(),
+        let stage = self.stage.lock();
+        if *stage == Stage::Claiming {
+            // Inside the lock: whoever begins to use the device sees it changed.
+            return change();
+        }
+        drop(stage);
+        match (self.core.upgrade(), self.device.upgrade()) {
+            (Some(core), Some(device)) => core.below_changes(&device, change),
+            _ => change(),
         }
     }
 

@@ -61,12 +61,14 @@ pub(crate) struct Core {
     size: Pages,
     dax: Result<(), NoDax>,
     facts: MediaFacts,
-    /// The orders that folios may have, by kind of page map.
+    /// The orders that folios have, by kind of page map; none if there was no memory.
     orders: BTreeSet<Option<Order>>,
     slot: Arc<HolderSlot>,
     current: ArcSwap<Version>,
     /// One load of a table at a time. Held while devices are claimed, which may wait.
     swaps: Mutex<Turn>,
+    /// Devices of tables before, to which stores may be under way.
+    leaving: Mutex<Vec<Arc<Leaving>>>,
     /// One change of what is in use at a time. Taken from a device below towards those above, and
     /// never held while a device is claimed.
     change: Mutex<Change>,
@@ -91,8 +93,6 @@ pub(crate) struct Loaded {
     pub(crate) plan: Plan,
     pub(crate) below: Vec<Arc<Claimed>>,
     taps: Vec<Arc<Tap>>,
-    /// Devices of tables before, to which stores may be under way.
-    leaving: Mutex<Vec<Arc<dyn DaxDevice>>>,
     /// Told when the last user is gone.
     pub(crate) drained: Arc<Drained>,
 }
@@ -104,6 +104,14 @@ pub(crate) struct Claimed {
     _hold: Hold,
     /// Kept, because the device does not keep its holder.
     holder: Arc<OfTable>,
+}
+
+/// A device that is in the table no more. What was flushed to it is to be fenced.
+#[derive(Debug)]
+struct Leaving {
+    device: Arc<dyn DaxDevice>,
+    /// Told when nobody uses the tables any more that it was in.
+    drained: Vec<Arc<Drained>>,
 }
 
 /// What a table that was replaced leaves behind.
@@ -132,13 +140,15 @@ impl Mapped {
             slot: HolderSlot::new(),
             current: ArcSwap::from_pointee(Version::Dead(Vec::new())),
             swaps: Mutex::default(),
+            leaving: Mutex::default(),
             change: Mutex::default(),
         });
         // Claimed before the plan is worked out: who changes a table below from here on tells us.
         let below = core.claim_all(&table, &[])?;
         let turn = core.change.lock();
-        check_there(&table, &below)?;
-        core.follow(Arc::new(table), below, Vec::new());
+        begin_use(&table, &below)?;
+        let plan = table.plan();
+        core.follow(Arc::new(table), plan, below);
         drop(turn);
         Ok(Mapped { core })
     }
@@ -199,6 +209,11 @@ impl Mapped {
         Ok(Swapped { is_drained, left: loaded.gone.iter().filter_map(Left::of).collect() })
     }
 
+    /// The orders that its folios have, by kind of page map: the same for every table that it follows.
+    pub fn orders(&self) -> &BTreeSet<Option<Order>> {
+        &self.core.orders
+    }
+
     /// The table in use.
     pub(crate) fn version(&self) -> Arc<Version> {
         self.core.current.load_full()
@@ -233,16 +248,20 @@ impl Core {
         let mut change = self.change.lock();
         let version = self.current.load_full();
         let Version::Live(old) = &*version else { return Err(SwapError::Dead) };
-        check_there(&table, &below)?;
-        change.check_places(changing, &old.table, &table)?;
+        begin_use(&table, &below)?;
+        let plan = table.plan();
+        change.check_places(changing, &old.plan, &plan)?;
         let gone = swap::gone(&old.below, &below);
-        let mut leaving = old.leaving.lock().clone();
-        leaving.extend(gone.iter().cloned());
-        let drained = version.drained().into_iter().chain(change.drained()).collect();
-        let mut next = Some((table, below, leaving));
+        let drained: Vec<_> = version.drained().into_iter().chain(change.drained()).collect();
+        // Known before the table is in use, by which a fence has to reach them.
+        let leaving = |device: &Arc<dyn DaxDevice>| {
+            Arc::new(Leaving { device: Arc::clone(device), drained: drained.clone() })
+        };
+        self.leaving.lock().extend(gone.iter().map(leaving));
+        let mut next = Some((table, plan, below));
         self.slot.suspended(&mut || {
-            let (table, below, leaving) = next.take().expect("a change is made once");
-            self.follow(table, below, leaving);
+            let (table, plan, below) = next.take().expect("a change is made once");
+            self.follow(table, plan, below);
             change.retire(&version);
         });
         assert!(next.is_none(), "a holder lets the change be made that it is told of");
@@ -250,19 +269,13 @@ impl Core {
     }
 
     /// Puts a table in use. The caller has the lock of changes.
-    fn follow(
-        &self,
-        table: Arc<Table>,
-        below: Vec<Arc<Claimed>>,
-        leaving: Vec<Arc<dyn DaxDevice>>,
-    ) {
+    fn follow(&self, table: Arc<Table>, plan: Plan, below: Vec<Arc<Claimed>>) {
         let logged = table.lines().iter().filter_map(|line| match &line.target {
             Target::LogWrites(log) => Some(log.tap(line.pages)),
             _ => None,
         });
-        let (taps, plan) = (logged.collect(), table.plan());
-        let (leaving, drained) = (Mutex::new(leaving), Arc::default());
-        let loaded = Loaded { table, plan, below, taps, leaving, drained };
+        let taps = logged.collect();
+        let loaded = Loaded { table, plan, below, taps, drained: Arc::default() };
         self.current.store(Arc::new(Version::Live(loaded)));
     }
 
@@ -301,36 +314,57 @@ impl Core {
         if self.facts.weakest(table.facts()) != self.facts {
             return Err(SwapError::Weaker);
         }
-        if !self.orders.is_empty() && !table.orders().is_subset(&self.orders) {
+        // What had no memory is not divided into folios of one order, and neither is what is above.
+        let any_order = BTreeSet::from([None]);
+        let orders = if self.orders.is_empty() { &any_order } else { &self.orders };
+        if !table.orders().is_subset(orders) {
             return Err(SwapError::Folios);
         }
         Ok(())
     }
 
-    /// Makes what was flushed to devices of tables before persistent, and forgets them. One that
-    /// cannot do it is kept, for the next fence to say so.
+    /// Makes what was flushed to devices of tables before persistent, and forgets them, if nobody
+    /// uses those tables any more. One that cannot do it is kept, for the next fence to say so.
     fn fence_leaving(&self, site: Site) {
-        if let Version::Live(loaded) = &**self.current.load() {
-            let leaving = loaded.leaving.lock().clone();
-            let failed = |device: &Arc<dyn DaxDevice>| match device.fence(site) {
-                Ok(()) | Err(IoError::Access(AccessError::Dead)) => false,
-                Err(_) => true,
-            };
-            let done: Vec<_> = leaving.into_iter().filter(|device| !failed(device)).collect();
-            let is_done = |device: &Arc<dyn DaxDevice>| done.iter().any(|d| is_same(d, device));
-            loaded.leaving.lock().retain(|device| !is_done(device));
-        }
+        let is_drained = |leaving: &Arc<Leaving>| {
+            leaving.drained.iter().all(|drained| drained.wait(Wait::Never))
+        };
+        let mut done = self.leaving.lock().clone();
+        done.retain(|leaving| is_drained(leaving) && leaving.fence(site).is_ok());
+        let is_done = |leaving: &Arc<Leaving>| done.iter().any(|done| Arc::ptr_eq(done, leaving));
+        self.leaving.lock().retain(|leaving| !is_done(leaving));
     }
 
-    /// Works the plan out again when `change` has changed a table below.
-    pub(crate) fn below_changes(&self, change_below: &mut dyn FnMut()) {
+    /// Waits until nobody uses a table that was replaced.
+    fn wait_drained(&self, wait: Wait) -> Result<(), StillBusy> {
+        let drained: Vec<_> = self.change.lock().drained().collect();
+        if drained.iter().all(|drained| drained.wait(wait)) {
+            return Ok(());
+        }
+        let mut busy = StillBusy { pins: Vec::new(), pages: Vec::new() };
+        for left in self.leaving.lock().iter().filter_map(|leaving| Left::of(&leaving.device)) {
+            busy.pages.extend(left.pages);
+        }
+        Err(busy)
+    }
+
+    /// Works the plan out again when `change_below` has changed the table of `device`, if that is in the
+    /// table in use.
+    pub(crate) fn below_changes(
+        &self,
+        device: &Arc<dyn DaxDevice>,
+        change_below: &mut dyn FnMut(),
+    ) {
         let mut change = self.change.lock();
         let version = self.current.load_full();
-        let Version::Live(old) = &*version else { return change_below() };
+        let old = match &*version {
+            Version::Live(old) if old.below.iter().any(|b| is_same(&b.device, device)) => old,
+            // Claimed, and refused in the end, or in use no more.
+            _ => return change_below(),
+        };
         self.slot.suspended(&mut || {
             change_below();
-            let leaving = old.leaving.lock().clone();
-            self.follow(Arc::clone(&old.table), old.below.clone(), leaving);
+            self.follow(Arc::clone(&old.table), old.table.plan(), old.below.clone());
             change.retire(&version);
         });
     }
@@ -359,6 +393,16 @@ impl Core {
             for pages in loaded.table.up(device, pages) {
                 self.slot.failed(pages);
             }
+        }
+    }
+}
+
+impl Leaving {
+    fn fence(&self, site: Site) -> Result<(), IoError> {
+        match self.device.fence(site) {
+            // It was removed after the table let it go.
+            Err(IoError::Access(AccessError::Dead)) => Ok(()),
+            fenced => fenced,
         }
     }
 }
@@ -435,13 +479,8 @@ impl DaxDevice for Mapped {
     fn fence(&self, site: Site) -> Result<(), IoError> {
         let version = self.core.current.load();
         version.below().iter().try_for_each(|below| below.device.fence(site))?;
-        let Version::Live(loaded) = &**version else { return Ok(()) };
-        let leaving = loaded.leaving.lock().clone();
-        leaving.iter().try_for_each(|device| match device.fence(site) {
-            // It was removed after the table let it go.
-            Err(IoError::Access(AccessError::Dead)) => Ok(()),
-            fenced => fenced,
-        })
+        let leaving = self.core.leaving.lock().clone();
+        leaving.iter().try_for_each(|leaving| leaving.fence(site))
     }
 
     fn facts(&self) -> MediaFacts {
@@ -486,7 +525,8 @@ impl DaxDevice for Mapped {
                 }
             }
         }
-        busy.map_or(Ok(()), Err)
+        let drained = self.core.wait_drained(wait);
+        busy.map_or(drained, Err)
     }
 
     fn as_mapped(&self) -> Option<&Mapped> {
@@ -524,8 +564,9 @@ fn check_loop(table: &Table, above: &[Arc<HolderSlot>]) -> Result<(), TableError
     }
 }
 
-/// Refuses a table with a device that was removed after it was claimed.
-fn check_there(table: &Table, below: &[Arc<Claimed>]) -> Result<(), TableError> {
+/// Takes what was claimed into use; refuses a table with a device that was removed after that.
+fn begin_use(table: &Table, below: &[Arc<Claimed>]) -> Result<(), TableError> {
+    below.iter().for_each(|claimed| claimed.holder.begin_use());
     match below.iter().find(|claimed| claimed.holder.is_gone()) {
         Some(gone) => Err(table.at_device(&gone.device, Problem::Claim(HolderError::Removed))),
         None => Ok(()),

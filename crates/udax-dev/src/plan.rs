@@ -45,12 +45,22 @@ pub(crate) enum Way {
 }
 
 /// What becomes of pages by another plan.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Compared {
     /// A page comes to lie in other memory. Then the rest is not looked at.
     pub(crate) moves: bool,
-    /// A page that was in memory fails, or reads as zeros.
-    pub(crate) loses: bool,
+    /// A page that failed, or read as zeros, comes to lie in memory.
+    pub(crate) gains: bool,
+    /// Pages that were in memory, and fail or read as zeros.
+    pub(crate) lost: Vec<Lost>,
+}
+
+/// Pages that are in memory no more, and where they were.
+#[derive(Clone, Debug)]
+pub(crate) struct Lost {
+    pages: Range<DeviceOff>,
+    device: Arc<dyn DaxDevice>,
+    from: DeviceOff,
 }
 
 /// Where one page is.
@@ -163,12 +173,36 @@ impl Plan {
                 (Place::Memory(was, there), Place::Memory(now, here)) => {
                     compared.moves = here != there || !is_same(&was, &now);
                 }
-                (Place::Memory(..), Place::Nowhere) => compared.loses = true,
-                (Place::Nowhere, _) => (),
+                (Place::Memory(device, from), Place::Nowhere) => {
+                    push(&mut compared.lost, Lost { pages: at.span(pages), device, from });
+                }
+                (Place::Nowhere, Place::Memory(..)) => compared.gains = true,
+                (Place::Nowhere, Place::Nowhere) => (),
             }
             at = at + pages;
         }
         compared
+    }
+
+    /// Which of the pages are in no memory by this plan either; nothing if one of them lies elsewhere.
+    pub(crate) fn still_lost(&self, lost: &Lost) -> Option<Vec<Lost>> {
+        let (mut at, mut parts) = (lost.pages.start, Vec::new());
+        while at < lost.pages.end {
+            let from = lost.from + at.since(lost.pages.start);
+            let (place, pages) = self.place(at, lost.pages.end.since(at));
+            match place {
+                Place::Memory(device, here) if here != from || !is_same(&device, &lost.device) => {
+                    return None;
+                }
+                Place::Memory(..) => (),
+                Place::Nowhere => {
+                    let device = Arc::clone(&lost.device);
+                    push(&mut parts, Lost { pages: at.span(pages), device, from });
+                }
+            }
+            at = at + pages;
+        }
+        Some(parts)
     }
 
     /// Where a page is, and how many of the `max` pages from it on lie side by side there.
@@ -183,6 +217,20 @@ impl Plan {
             Way::Delayed(delayed) => delayed.plan.place(from, max),
             Way::Fails(_) | Way::Zeros => (Place::Nowhere, max),
         }
+    }
+}
+
+/// Adds pages, which join the last if they lie behind it above and below.
+fn push(all: &mut Vec<Lost>, next: Lost) {
+    match all.last_mut() {
+        Some(last)
+            if last.pages.end == next.pages.start
+                && last.from + last.pages.end.since(last.pages.start) == next.from
+                && is_same(&last.device, &next.device) =>
+        {
+            last.pages.end = next.pages.end;
+        }
+        _ => all.push(next),
     }
 }
 

@@ -62,8 +62,11 @@ pub enum SwapError {
     )]
     Folios,
 
-    /// Pages would come to lie elsewhere, under a filesystem.
-    #[error("pages would come to lie in other memory while a filesystem uses them; close it first")]
+    /// Pages would come to lie elsewhere, under a filesystem; or they would fail, or be there, in a
+    /// table below that of the filesystem, where nobody knows where they were.
+    #[error(
+        "pages would come to lie in other memory, or fail in a table below, while a filesystem uses them; close it first, or let them fail in the table that it is on"
+    )]
     InPlace,
 
     /// The table is wrong.

@@ -231,8 +231,11 @@ impl Table {
 
     /// Refuses lines that divide folios of devices that give out no smaller ones (I-68).
     fn check_whole(&self) -> Result<(), TableError> {
-        let orders: HashMap<usize, Option<Order>> =
-            self.below.iter().map(|b| (address(&b.device), b.orders().max().flatten())).collect();
+        let orders: HashMap<usize, Option<Order>> = self
+            .below
+            .iter()
+            .map(|b| (address(&b.device), b.orders().last().copied().flatten()))
+            .collect();
         let largest = orders.values().copied().max().flatten();
         self.lines.iter().enumerate().try_for_each(|(number, line)| {
             let members = line.target.members().iter();
@@ -302,8 +305,11 @@ impl Line {
 }
 
 impl Below {
-    fn orders(&self) -> impl Iterator<Item = Option<Order>> {
-        self.device.pgmaps().into_iter().map(|pgmap| pgmap.kind().fixed_order())
+    fn orders(&self) -> BTreeSet<Option<Order>> {
+        match self.device.as_mapped() {
+            Some(mapped) => mapped.orders().clone(),
+            None => self.device.pgmaps().iter().map(|pgmap| pgmap.kind().fixed_order()).collect(),
+        }
     }
 
     /// Refuses two lines that take one page. The parts are sorted, so neighbours are enough.

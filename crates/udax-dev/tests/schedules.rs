@@ -328,8 +328,14 @@ fn a_device_that_is_being_let_go_is_taken_back() {
 #[test]
 fn two_swaps_make_no_circle() {
     on_all_schedulers(|| {
-        let leaves = [device(PAGES), device(PAGES)];
-        let [one, other] = leaves.each_ref().map(over);
+        let leaves = [device(PAGES), device(PAGES), device(PAGES)];
+        let lower = over(&leaves[2]);
+        let [one, other] = [over(&lower), over(&leaves[1])];
+        // A change below goes up while both are claimed by each other.
+        let changed = spawn({
+            let (lower, leaf) = (Arc::clone(&lower), Arc::clone(&leaves[0]));
+            move || drop(swap(&lower, &leaf))
+        });
         let swapped = spawn({
             let (one, other) = (Arc::clone(&one), Arc::clone(&other));
             move || swap(&one, &other).is_ok()
@@ -337,6 +343,7 @@ fn two_swaps_make_no_circle() {
 
         let there = swap(&other, &one).is_ok();
         let here = swapped.join().expect("a panic ends the execution");
+        changed.join().expect("a panic ends the execution");
 
         assert!(!(here && there), "a stack has an end");
         for device in [&one, &other] {

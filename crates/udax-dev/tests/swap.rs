@@ -123,13 +123,15 @@ fn a_swap_that_may_not_wait_says_that_somebody_still_uses_the_old_table() {
     let (a, b) = (device(8), device(8));
     let mapped = Mapped::new(table(&[(8, Some(&a), 0)])).unwrap();
     let span = mapped.direct_access(DeviceOff(3), Pages(2)).unwrap();
+    let part = span.slice(Pages(1), Pages(1));
+    drop(span);
 
     let swapped = mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap();
 
     assert!(!swapped.is_drained);
     let user = User::new(true);
     assert_eq!(a.hold(user.weak()).unwrap_err(), HolderError::Held, "it is used still");
-    drop(span);
+    drop(part);
     let _hold = a.hold(user.weak()).expect("the last user of the old table let it go");
 }
 
@@ -202,6 +204,60 @@ fn pages_do_not_move_by_way_of_an_error() {
     refuses(table(&[(4, Some(&b), 0), (4, Some(&a), 4)]));
     refuses(table(&[(4, Some(&a), 0), (4, Some(&b), 4)]));
     mapped.swap(table(&[(8, Some(&a), 0)]), Wait::Never).expect("every page is back");
+}
+
+/// Nor by way of tables below, whichever of the two changes.
+#[test]
+fn pages_do_not_move_by_way_of_an_error_in_a_stack() {
+    let (a, b) = (device(8), device(8));
+    let lower: Arc<dyn DaxDevice> = Arc::new(Mapped::new(table(&[(8, Some(&a), 0)])).unwrap());
+    let top = Mapped::new(table(&[(8, Some(&lower), 0)])).unwrap();
+    let filesystem = User::new(false);
+    let _hold = top.hold(filesystem.weak()).unwrap();
+    let below = lower.as_mapped().expect("it follows a table");
+    let refuses = |device: &Mapped, table: Table| {
+        let error = device.swap(table, Wait::Never).unwrap_err();
+        assert!(matches!(error, SwapError::InPlace), "{error}");
+    };
+
+    refuses(below, table(&[(8, None, 0)]));
+    top.swap(table(&[(4, Some(&lower), 0), (4, None, 0)]), Wait::Never).expect("at the top it may");
+    below.swap(table(&[(2, Some(&a), 0), (6, Some(&a), 2)]), Wait::Never).expect("nothing moves");
+
+    top.swap(table(&[(8, None, 0)]), Wait::Never).unwrap();
+    below.swap(table(&[(8, Some(&b), 0)]), Wait::Never).expect("nobody holds it");
+    refuses(&top, table(&[(8, Some(&lower), 0)]));
+    below.swap(table(&[(6, Some(&a), 0), (2, None, 0)]), Wait::Never).unwrap();
+    top.swap(table(&[(8, Some(&lower), 0)]), Wait::Never).expect("what is there is in its place");
+    refuses(below, table(&[(6, Some(&a), 0), (2, Some(&b), 0)]));
+    assert_eq!(place(&top, 5).0, PgmapOff(5));
+}
+
+/// F-13, I-60: also of what was found by a table before.
+#[test]
+fn the_end_waits_for_those_who_use_an_old_table() {
+    let (a, b) = (device(8), device(8));
+    let mapped = Mapped::new(table(&[(8, Some(&a), 0)])).unwrap();
+    let span = mapped.direct_access(DeviceOff(3), Pages(2)).unwrap();
+    mapped.swap(table(&[(8, Some(&b), 0)]), Wait::Never).unwrap();
+
+    mapped.kill(Wait::Never).expect_err("a span of the first table is in use");
+    drop(span);
+    mapped.kill(Wait::Never).unwrap();
+}
+
+/// The last user of a table that is gone keeps its claims, and answers for nobody.
+#[test]
+fn a_table_that_is_gone_keeps_no_page_in_place() {
+    let (a, b) = (device(8), device(8));
+    let lower: Arc<dyn DaxDevice> = Arc::new(Mapped::new(table(&[(8, Some(&a), 0)])).unwrap());
+    let top = Mapped::new(table(&[(8, Some(&lower), 0)])).unwrap();
+    let span = top.direct_access(DeviceOff(0), Pages(1)).unwrap();
+    drop(top);
+
+    let lower = lower.as_mapped().expect("it follows a table");
+    lower.swap(table(&[(8, Some(&b), 0)]), Wait::Never).expect("no filesystem is there");
+    drop(span);
 }
 
 #[test]

@@ -182,7 +182,11 @@ fn check_host_page(host_page: usize, alignment: Order) -> Result<(), DevDaxError
 
 /// The order of every folio of the device.
 fn one_order(device: &Arc<dyn DaxDevice>) -> Result<Order, DevDaxError> {
-    let mut orders = device.pgmaps().into_iter().map(|pgmap| pgmap.kind().fixed_order());
+    let orders: Vec<Option<Order>> = match device.as_mapped() {
+        Some(mapped) => mapped.orders().iter().copied().collect(),
+        None => device.pgmaps().iter().map(|pgmap| pgmap.kind().fixed_order()).collect(),
+    };
+    let mut orders = orders.into_iter();
     let first = orders.next().flatten().ok_or(DevDaxError::AnyOrder)?;
     for order in orders {
         match order {

@@ -3,7 +3,7 @@
 use crate::{GIB, MIB, bytes_of, error, fail, map, raw};
 use udax::dev::{
     AccessError, DaxDevice, Field, Hold, Holder, HolderError, IoError, Line, Linear, Mapped,
-    Member, Mode, Region, Route, Striped, Table, Target,
+    Member, Mode, Region, Route, Striped, SwapError, Table, Target,
 };
 use udax::{DevDax, DevDaxError, ErrorKind, Order, PinOptions, Wait};
 use udax_mm::media::{FileMedia, Site};
@@ -67,7 +67,7 @@ fn what_is_no_device_of_one_alignment_is_refused_with_the_reason() {
     assert_eq!(any.as_devdax_error(), Some(&DevDaxError::AnyOrder));
     let small = raw(MemoryType::Generic(Order::Base), 1024);
     let mixed = refused(table(vec![(512, linear(&generic(), 0)), (512, linear(&small, 0))]));
-    let sizes = DevDaxError::Mixed { one: Order::Pmd, other: Order::Base };
+    let sizes = DevDaxError::Mixed { one: Order::Base, other: Order::Pmd };
     assert_eq!(mixed.as_devdax_error(), Some(&sizes));
 
     let none = refused(table(vec![(512, linear(&generic(), 0)), (512, Target::Zero)]));
@@ -155,6 +155,30 @@ fn a_line_that_divides_a_folio_is_refused() {
     let line = Line { start: DeviceOff(0), pages: Pages(1024), target };
     let error = Table::new(vec![line]).unwrap_err();
     assert_eq!(error.field, Field::Argument(2), "a chunk does it as well: {error}");
+}
+
+/// I-68: what a table may have is what its first one had, whatever it follows at the moment.
+#[test]
+fn a_table_that_fails_for_a_while_has_the_folios_that_it_had() {
+    let generic = raw(GENERIC, 1024);
+    let lower = Arc::new(Mapped::new(table(vec![(1024, linear(&generic, 0))])).unwrap());
+    lower.swap(table(vec![(1024, Target::Error)]), Wait::Never).unwrap();
+    let below: Arc<dyn DaxDevice> = lower;
+    let line = Line { start: DeviceOff(0), pages: Pages(512), target: linear(&below, 1) };
+    let divides = Table::new(vec![line]).unwrap_err();
+    assert_eq!(divides.field, Field::Argument(2), "{divides}");
+
+    let small = raw(MemoryType::Generic(Order::Base), 512);
+    let both = table(vec![(512, linear(&raw(GENERIC, 512), 0)), (512, linear(&small, 0))]);
+    let mixed = Arc::new(Mapped::new(both).unwrap());
+    mixed.swap(table(vec![(1024, Target::Error)]), Wait::Never).unwrap();
+    let refused = error(DevDax::on_device("mixed", mixed));
+    assert!(matches!(refused.as_devdax_error(), Some(DevDaxError::Mixed { .. })), "{refused}");
+
+    // One that had no memory gets none that could be divided.
+    let none = Mapped::new(table(vec![(512, Target::Error)])).unwrap();
+    let refused = none.swap(table(vec![(512, linear(&raw(GENERIC, 512), 0))]), Wait::Never);
+    assert!(matches!(refused.unwrap_err(), SwapError::Folios));
 }
 
 /// A table that changes moves what is touched next, and leaves what is pinned.

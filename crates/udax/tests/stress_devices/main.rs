@@ -7,7 +7,8 @@
 //! matter: their memory is exchanged for other memory, and fails, and is overwritten.
 //!
 //! After `kill` has returned no access succeeds, and no byte of the memory changes any more: it is
-//! copied then, and compared when every actor has ended.
+//! copied then, and compared when every actor has ended. A pin of memory that was exchanged is left
+//! out of that: it holds another device.
 //!
 //! `UDAX_SEED` and `UDAX_SECONDS` say what is drawn and how long it goes on.
 

@@ -117,14 +117,15 @@ impl Stack {
         Table::new(lines).unwrap()
     }
 
-    /// All bytes of all leaves, past every device and page map.
+    /// All bytes of the leaves that are killed, past every device and page map. One that has left may
+    /// be pinned still: it is its own device.
     pub(crate) fn memory(&self) -> Vec<Vec<u8>> {
         let bytes = |media: &Arc<FileMedia>| {
             let mut bytes = vec![0; usize::try_from(media.len()).unwrap()];
             media.read(0, &mut bytes).unwrap();
             bytes
         };
-        self.media.iter().map(bytes).collect()
+        self.media[..4].iter().map(bytes).collect()
     }
 
     /// The word of an actor in a page of the whole, worked out by hand.
