@@ -566,7 +566,9 @@ fn check_loop(table: &Table, above: &[Arc<HolderSlot>]) -> Result<(), TableError
 
 /// Takes what was claimed into use; refuses a table with a device that was removed after that.
 fn begin_use(table: &Table, below: &[Arc<Claimed>]) -> Result<(), TableError> {
-    below.iter().for_each(|claimed| claimed.holder.begin_use());
+    for claimed in below {
+        claimed.holder.begin_use();
+    }
     match below.iter().find(|claimed| claimed.holder.is_gone()) {
         Some(gone) => Err(table.at_device(&gone.device, Problem::Claim(HolderError::Removed))),
         None => Ok(()),
