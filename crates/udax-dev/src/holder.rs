@@ -178,6 +178,19 @@ impl HolderSlot {
         }
     }
 
+    /// Runs `change`, which puts another table in use, while the holder, if there is one, shows no page
+    /// of the device.
+    ///
+    /// # Blocking
+    ///
+    /// Returns when the holder has taken back what shows pages of the device.
+    pub fn suspended(&self, change: &mut dyn FnMut()) {
+        match self.holder() {
+            Some(holder) => holder.suspended(change),
+            None => change(),
+        }
+    }
+
     /// Keeps this device, and those that are made of it, from being claimed, and asks who holds the
     /// last of them whether pages may move.
     pub(crate) fn change(self: &Arc<Self>) -> Changing {
@@ -213,19 +226,6 @@ impl HolderSlot {
         let mut state = self.state.lock();
         state.changes += 1;
         state.holder.as_ref().and_then(Weak::upgrade)
-    }
-
-    /// Runs `change`, which puts another table in use, while the holder, if there is one, shows no page
-    /// of the device.
-    ///
-    /// # Blocking
-    ///
-    /// Returns when the holder has taken back what shows pages of the device.
-    pub fn suspended(&self, change: &mut dyn FnMut()) {
-        match self.holder() {
-            Some(holder) => holder.suspended(change),
-            None => change(),
-        }
     }
 
     /// The holder, read once: it is told also if it releases meanwhile (B-33).
