@@ -272,11 +272,12 @@ impl Segment {
             let size = order.pages().0;
             self.pages.start.0.next_multiple_of(size) + size <= self.pages.end.0
         };
+        let fits = Order::ALL.into_iter().rev().find(fits)?;
         let below = match &self.way {
-            Way::Stripes(stripes) => stripes.largest_order(),
-            Way::Delayed(delayed) => delayed.plan.greatest(Segment::largest_order),
-            _ => Order::ALL.into_iter().rev().find(fits),
+            Way::Stripes(stripes) => stripes.largest_order()?,
+            Way::Delayed(delayed) => delayed.plan.greatest(Segment::largest_order)?,
+            _ => fits,
         };
-        below.map(|below| below.min(alignment))
+        Some(below.min(fits).min(alignment))
     }
 }

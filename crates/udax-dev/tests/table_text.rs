@@ -254,6 +254,22 @@ fn a_line_over_several_segments_says_how_each_of_them_lies() {
     assert_eq!(table.layout(), [expected]);
 }
 
+/// A line of few pages has no huge folios, whatever lies below.
+#[test]
+fn no_folio_is_larger_than_the_line_that_has_it() {
+    for lower in ["0 16MiB striped 2 2MiB a 0 b 0", "0 8MiB delay a 0 0", "0 8MiB linear a 0"] {
+        let mut names = Names::new(&[("a", 2048), ("b", 2048)]);
+        let lower = Mapped::new(open(lower, &mut names).unwrap()).unwrap();
+        names.devices.insert("low", Arc::new(lower));
+
+        let few = open("0 8 linear low 0\n8 4088 error", &mut names).unwrap();
+        let many = open("0 4MiB linear low 0", &mut names).unwrap();
+
+        assert_eq!(largest_of(&few), [Some(Order::Base), None]);
+        assert_eq!(largest_of(&many), [Some(Order::Pmd)]);
+    }
+}
+
 fn text_with_advice_taken() -> String {
     "0 8MiB linear a 4096\n8MiB 8MiB linear b 2MiB\n16MiB 4MiB striped 2 4096 c 0 d 0".to_owned()
 }
