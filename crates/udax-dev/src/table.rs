@@ -2,15 +2,18 @@
 //!
 //! A table is checked when it is made, and claims nothing: [`Mapped`](crate::Mapped) does that.
 
+mod advice;
 mod error;
 mod text;
 
-pub use error::{Advice, Cure, Field, Problem, TableError};
+pub use advice::{Advice, Cure};
+pub use error::{Field, Problem, TableError};
 pub use text::{Opener, TableText, TextError};
+
+pub(crate) use advice::Placed;
 
 use crate::device::address;
 use crate::plan::Plan;
-use crate::targets::Member;
 use crate::{DaxDevice, NoDax, Target};
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
@@ -127,7 +130,7 @@ impl Table {
             let pages = device.size();
             let target = Target::Linear(crate::Linear::new(device, DeviceOff(0)));
             let line = Line { start, pages, target };
-            start = start + pages;
+            start = line.range().end;
             line
         };
         Table::new(devices.into_iter().map(line).collect())
@@ -160,13 +163,11 @@ impl Table {
     }
 
     /// The lines into which no huge folios fit, because pages above and below are aligned
-    /// differently, with what would help.
+    /// differently, with what would let them in; none of those that are too short for one.
     pub fn advice(&self) -> Vec<Advice> {
-        let advice = |(number, line): (usize, &Line)| {
-            let advice = line.target.rules().advice(line.start, line.pages)?;
-            Some(Advice { line: number + 1, ..advice })
-        };
-        self.lines.iter().enumerate().filter_map(advice).collect()
+        let advice =
+            |number: usize| self.lines[number].target.rules().advice(&Placed::new(self, number));
+        (0..self.lines.len()).filter_map(advice).collect()
     }
 
     /// How each line lies in memory, in order: runs of pages for which the same holds, of each of its
@@ -262,7 +263,7 @@ impl Table {
 impl Line {
     /// Its pages of the device.
     pub fn range(&self) -> Range<DeviceOff> {
-        self.start.span(self.pages)
+        self.start..DeviceOff(self.start.0.saturating_add(self.pages.0))
     }
 
     /// The pages of each of its members.
@@ -312,6 +313,18 @@ impl Below {
         }
     }
 
+    /// The parts that have pages of `pages`, without that of one member of one line. Parts share no
+    /// page, so they are in the order of their ends, too.
+    fn others(
+        &self,
+        own: (usize, usize),
+        pages: &Range<DeviceOff>,
+    ) -> impl DoubleEndedIterator<Item = &Part> {
+        let first = self.parts.partition_point(|part| part.pages.end <= pages.start);
+        let end = self.parts.partition_point(|part| part.pages.start < pages.end);
+        self.parts[first..end].iter().filter(move |part| (part.line, part.member) != own)
+    }
+
     /// Refuses two lines that take one page. The parts are sorted, so neighbours are enough.
     fn check_aliases(&self, lines: &[Line]) -> Result<(), TableError> {
         let mut widest: Option<&Part> = None;
@@ -329,59 +342,6 @@ impl Below {
             widest = Some(part);
         }
         Ok(())
-    }
-}
-
-impl Advice {
-    /// What is to be said of pages of `member` that lie from `start` on, in order.
-    pub(crate) fn of_member(start: DeviceOff, pages: Pages, member: &Member) -> Option<Advice> {
-        let is_lost = |order: &Order| {
-            let size = order.pages().0;
-            pages.0 >= size && start.0 % size != member.from.0 % size
-        };
-        let lost = [Order::Pmd, Order::Pud].into_iter().find(is_lost)?;
-        Some(Advice { line: 0, lost, cure: Cure::aligning(1, start, pages, member, lost) })
-    }
-
-    /// What is to be said of stripes, of `pages` pages of each member.
-    pub(crate) fn of_stripes(
-        start: DeviceOff,
-        pages: Pages,
-        chunk: Pages,
-        members: &[Member],
-    ) -> Option<Advice> {
-        let (lost, size) = (Order::Pmd, Order::Pmd.pages().0);
-        let is_lost = |member: &Member| !member.from.0.is_multiple_of(size);
-        let cure = if !chunk.0.is_multiple_of(size) {
-            Cure::Chunk { chunk, better: Pages(chunk.0.next_multiple_of(size)) }
-        } else if !start.0.is_multiple_of(size) {
-            Cure::Start { start, better: DeviceOff(start.0.next_multiple_of(size)) }
-        } else {
-            let member = members.iter().position(is_lost)?;
-            Cure::aligning(member + 1, start, pages, &members[member], lost)
-        };
-        Some(Advice { line: 0, lost, cure })
-    }
-}
-
-impl Cure {
-    /// Takes `pages` pages of a member from where they are aligned as those from `start` on are: from
-    /// a later page, if the device has so many, else from an earlier one.
-    fn aligning(
-        number: usize,
-        start: DeviceOff,
-        pages: Pages,
-        member: &Member,
-        lost: Order,
-    ) -> Cure {
-        let (from, size) = (member.from, lost.pages().0);
-        let later = from + Pages((start.0 % size + size - from.0 % size) % size);
-        let missing = (later + pages).0.saturating_sub(member.device.size().0);
-        let (better, missing) = match later.0.checked_sub(size) {
-            Some(earlier) if missing > 0 => (DeviceOff(earlier), 0),
-            _ => (later, missing),
-        };
-        Cure::From { member: number, from, better, missing: Pages(missing) }
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) use log_writes::Tap;
 pub(crate) use striped::Stripes;
 
 use crate::plan::Plan;
-use crate::table::{Advice, Field, Problem};
+use crate::table::{Advice, Field, Placed, Problem};
 use crate::{DaxDevice, NoDax};
 use simple::{ERROR, ZERO};
 use std::ops::Range;
@@ -93,8 +93,8 @@ pub(crate) trait Rules {
     /// Where a line of `pages` pages goes. `line` names it, for errors.
     fn plan(&self, pages: Pages, line: &str) -> Plan;
 
-    /// What keeps huge folios out of a line that starts at `start`, and what would let them in.
-    fn advice(&self, _start: DeviceOff, _pages: Pages) -> Option<Advice> {
+    /// What keeps huge folios out of a line of it, and what would let them in.
+    fn advice(&self, _line: &Placed<'_>) -> Option<Advice> {
         None
     }
 }

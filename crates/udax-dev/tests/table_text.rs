@@ -177,7 +177,7 @@ fn a_line_that_loses_huge_folios_is_told_with_what_would_help() {
 
     let from =
         Cure::From { member: 1, from: DeviceOff(1), better: DeviceOff(512), missing: Pages(0) };
-    let chunk = Cure::Chunk { chunk: Pages(16), better: Pages(512) };
+    let chunk = Cure::Chunk { chunk: Pages(16), better: Pages(512), length: None };
     let expected = [
         Advice { line: 1, lost: Order::Pmd, cure: from },
         Advice { line: 3, lost: Order::Pmd, cure: chunk },
@@ -201,32 +201,6 @@ fn a_line_that_loses_huge_folios_is_told_with_what_would_help() {
 fn largest_of(table: &Table) -> Vec<Option<Order>> {
     let of_line = |runs: &Vec<Run>| runs.iter().filter_map(|run| run.largest).max();
     table.layout().iter().map(of_line).collect()
-}
-
-/// What would help is somewhere on the device, or the device is too small, and that is said.
-#[test]
-fn advice_names_a_place_that_the_device_has() {
-    let mut names = Names::new(&[("a", 1025), ("b", 1024), ("c", 1024)]);
-    let cures = |text: &str, names: &mut Names| -> Vec<Cure> {
-        open(text, names).unwrap().advice().into_iter().map(|advice| advice.cure).collect()
-    };
-    let from = |from, better, missing| {
-        let (from, better) = (DeviceOff(from), DeviceOff(better));
-        Cure::From { member: 1, from, better, missing: Pages(missing) }
-    };
-
-    let text = |from: u64| format!("0 {} linear a {}", 512 * 8, from * 8);
-    assert_eq!(cures(&text(513), &mut names), [from(513, 512, 0)], "there is nothing behind it");
-    assert_eq!(cures(&text(1), &mut names), [from(1, 512, 0)]);
-    let text = format!("0 {} linear a 8", 1024 * 8);
-    assert_eq!(cures(&text, &mut names), [from(1, 0, 0)]);
-
-    // Stripes lie as the chunks do, so the line has to start there.
-    let text = "0 8 error\n8 4MiB striped 2 2MiB b 0 c 0";
-    let start = Cure::Start { start: DeviceOff(1), better: DeviceOff(512) };
-    assert_eq!(cures(text, &mut names), [start]);
-    let text = "0 2MiB error\n2MiB 4MiB striped 2 2MiB b 0 c 0";
-    assert_eq!(cures(text, &mut names), []);
 }
 
 /// Segments of a line are told apart, and adjacent ones alike are one.

@@ -3,7 +3,6 @@
 use super::SECTORS;
 use crate::{Delay, HolderError};
 use std::error::Error;
-use std::fmt;
 use std::ops::Range;
 use std::time::Duration;
 use udax_mm::{DeviceOff, Order, Pages};
@@ -121,14 +120,14 @@ pub enum Problem {
     ZeroLength,
 
     /// Pages before the line are in no line.
-    #[error("sectors {} are in no line; start this one at {}", sectors(.missing), .missing.start.0 * SECTORS)]
+    #[error("sectors {} are in no line; start this one at {}", sectors(.missing), in_sectors(to(.missing.start)))]
     Gap {
         /// The pages that are missing.
         missing: Range<DeviceOff>,
     },
 
     /// The line starts before the one before it ends.
-    #[error("sectors {} are in the line before already; start this one at {}", sectors(.shared), .shared.end.0 * SECTORS)]
+    #[error("sectors {} are in the line before already; start this one at {}", sectors(.shared), in_sectors(to(.shared.end)))]
     Overlap {
         /// The pages that both have.
         shared: Range<DeviceOff>,
@@ -136,7 +135,7 @@ pub enum Problem {
 
     /// The line takes pages that its device does not have.
     #[error(
-        "the line takes sectors {} of a device that has {}; {}", sectors(.pages), .size.0 * SECTORS, cure(.pages, *.size)
+        "the line takes sectors {} of a device that has {}; {}", sectors(.pages), in_sectors(*.size), cure(.pages, *.size)
     )]
     OutOfRange {
         /// The pages of the device.
@@ -157,7 +156,7 @@ pub enum Problem {
     /// A folio of a device that gives out no smaller ones would lie in two pieces.
     #[error(
         "{} sectors are no multiple of {}, the folio of the device, which has none smaller; {} would be",
-        .pages.0 * SECTORS, .order.pages().0 * SECTORS, around(*.pages, .order.pages())
+        in_sectors(*.pages), in_sectors(.order.pages()), around(*.pages, .order.pages())
     )]
     Divides {
         /// The pages of the word.
@@ -197,7 +196,7 @@ pub enum Problem {
     /// A striped line ends within a row of chunks.
     #[error(
         "a length of {} sectors is no multiple of {} ({count} chunks of {} sectors); {} would be",
-        .pages.0 * SECTORS, .row.0 * SECTORS, .chunk.0 * SECTORS, rows(*.pages, *.row)
+        in_sectors(*.pages), in_sectors(*.row), in_sectors(*.chunk), rows(*.pages, *.row)
     )]
     PartialRow {
         /// The length of the line.
@@ -211,83 +210,18 @@ pub enum Problem {
     },
 }
 
-/// What keeps huge folios out of a line, although it works.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Advice {
-    /// The line, counted from 1.
-    pub line: usize,
-    /// The largest folio that does not fit.
-    pub lost: Order,
-    /// What would let it in.
-    pub cure: Cure,
+/// Pages as they are written in a table; what is more than a number can be is the largest there is.
+pub(super) fn in_sectors(pages: Pages) -> u64 {
+    pages.0.saturating_mul(SECTORS)
 }
 
-/// What would let huge folios into a line.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Cure {
-    /// Taking this device, counted from 1, from another page on.
-    From {
-        /// The device.
-        member: usize,
-        /// Where the line takes it now.
-        from: DeviceOff,
-        /// Where it should.
-        better: DeviceOff,
-        /// The pages that the device has too few for that.
-        missing: Pages,
-    },
-    /// A line that starts later.
-    Start {
-        /// Where it starts now.
-        start: DeviceOff,
-        /// Where it should.
-        better: DeviceOff,
-    },
-    /// A larger chunk.
-    Chunk {
-        /// The chunk as it is.
-        chunk: Pages,
-        /// The chunk as it should be.
-        better: Pages,
-    },
-}
-
-impl fmt::Display for Advice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let size = if self.lost == Order::Pud { "1 GiB" } else { "2 MiB" };
-        write!(f, "line {}: no folio of {size} fits, because ", self.line)?;
-        match &self.cure {
-            Cure::From { member, from, better, missing } => {
-                write!(
-                    f,
-                    "sector {} of device {member} lies where it is not aligned; take the device \
-                     from sector {} on",
-                    from.0 * SECTORS,
-                    better.0 * SECTORS
-                )?;
-                match missing.0 * SECTORS {
-                    0 => Ok(()),
-                    sectors => write!(f, ", and make it {sectors} sectors larger"),
-                }
-            }
-            Cure::Start { start, better } => write!(
-                f,
-                "it starts at sector {}; let the lines before it end at {}",
-                start.0 * SECTORS,
-                better.0 * SECTORS
-            ),
-            Cure::Chunk { chunk, better } => write!(
-                f,
-                "chunks have {} sectors; make them {}",
-                chunk.0 * SECTORS,
-                better.0 * SECTORS
-            ),
-        }
-    }
+/// The pages before a page.
+pub(super) fn to(page: DeviceOff) -> Pages {
+    Pages(page.0)
 }
 
 fn sectors(pages: &Range<DeviceOff>) -> String {
-    format!("{}..{}", pages.start.0 * SECTORS, pages.end.0 * SECTORS)
+    format!("{}..{}", in_sectors(to(pages.start)), in_sectors(to(pages.end)))
 }
 
 /// The multiples of a page around `bytes`, in sectors.
@@ -297,24 +231,20 @@ fn either(bytes: u64) -> String {
 
 /// The multiples of `unit` around `pages`, in sectors.
 fn around(pages: Pages, unit: Pages) -> String {
-    let (below, unit) = (pages.0 / unit.0 * unit.0 * SECTORS, unit.0 * SECTORS);
-    match below {
-        0 => format!("{unit}"),
-        below => format!("{below} or {}", below + unit),
+    let above = |below: u64| in_sectors(Pages(below.saturating_add(unit.0)));
+    match pages.0 - pages.0 % unit.0.max(1) {
+        0 => format!("{}", above(0)),
+        below => format!("{} or {}", in_sectors(Pages(below)), above(below)),
     }
 }
 
 fn rows(pages: Pages, row: Pages) -> String {
-    let below = pages.0 / row.0 * row.0 * SECTORS;
-    match below {
-        0 => format!("{}", row.0 * SECTORS),
-        below => format!("{below}"),
-    }
+    let below = pages.0 - pages.0 % row.0.max(1);
+    format!("{}", in_sectors(if below == 0 { row } else { Pages(below) }))
 }
 
 fn cure(pages: &Range<DeviceOff>, size: Pages) -> String {
-    let left = size.0.saturating_sub(pages.start.0) * SECTORS;
-    match left {
+    match in_sectors(Pages(size.0.saturating_sub(pages.start.0))) {
         0 => "it ends before that, so take it from an earlier sector on".to_owned(),
         left => format!("from there on it has {left}"),
     }

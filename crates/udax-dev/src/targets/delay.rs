@@ -1,7 +1,7 @@
 //! `delay DEVICE START MILLISECONDS`: pages of one device, each access of which takes a while.
 
 use crate::plan::{Plan, Way};
-use crate::table::{Advice, Field, Problem};
+use crate::table::{Advice, Field, Placed, Problem};
 use crate::targets::{Member, Rules};
 use crate::{AccessError, DaxDevice, Route};
 use std::thread;
@@ -70,7 +70,7 @@ impl Rules for Delay {
         Plan::one(Way::Delayed(Arc::new(way)), &DeviceOff(0).span(pages))
     }
 
-    fn advice(&self, start: DeviceOff, pages: Pages) -> Option<Advice> {
-        Advice::of_member(start, pages, &self.member)
+    fn advice(&self, line: &Placed<'_>) -> Option<Advice> {
+        line.of_pages()
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::DaxDevice;
 use crate::plan::Plan;
-use crate::table::Advice;
+use crate::table::{Advice, Placed};
 use crate::targets::{Member, Rules};
 use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, Pages};
@@ -33,7 +33,7 @@ impl Rules for Linear {
         self.member.plan(pages)
     }
 
-    fn advice(&self, start: DeviceOff, pages: Pages) -> Option<Advice> {
-        Advice::of_member(start, pages, &self.member)
+    fn advice(&self, line: &Placed<'_>) -> Option<Advice> {
+        line.of_pages()
     }
 }

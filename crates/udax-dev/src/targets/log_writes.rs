@@ -2,7 +2,7 @@
 
 use crate::DaxDevice;
 use crate::plan::Plan;
-use crate::table::{Advice, Field};
+use crate::table::{Advice, Field, Placed};
 use crate::targets::{Member, Rules};
 use std::fmt::Debug;
 use std::ops::Range;
@@ -165,7 +165,7 @@ impl Rules for LogWrites {
         self.member.plan(pages)
     }
 
-    fn advice(&self, start: DeviceOff, pages: Pages) -> Option<Advice> {
-        Advice::of_member(start, pages, &self.member)
+    fn advice(&self, line: &Placed<'_>) -> Option<Advice> {
+        line.of_first_pages()
     }
 }

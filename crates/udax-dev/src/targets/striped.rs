@@ -1,7 +1,7 @@
 //! `striped COUNT CHUNK DEVICE START...`: pages of several devices, in turns.
 
 use crate::plan::{Plan, Segment, Way};
-use crate::table::{Advice, Field, Problem};
+use crate::table::{Advice, Field, Placed, Problem};
 use crate::targets::{Member, Rules};
 use std::ops::Range;
 use udax_mm::sync::Arc;
@@ -135,7 +135,7 @@ impl Rules for Striped {
         Plan::one(Way::Stripes(Arc::new(stripes)), &DeviceOff(0).span(pages))
     }
 
-    fn advice(&self, start: DeviceOff, pages: Pages) -> Option<Advice> {
-        Advice::of_stripes(start, self.pages_below(pages), self.chunk, &self.members)
+    fn advice(&self, line: &Placed<'_>) -> Option<Advice> {
+        line.of_stripes(self.chunk)
     }
 }
