@@ -174,9 +174,9 @@ fn open(lines: &[Drawn], sizes: &[u64]) -> Result<Table, udax_dev::TableError> {
 }
 
 /// Does what the advice says.
-fn follow(lines: &mut Vec<Drawn>, sizes: &mut [u64], line: usize, cure: Cure) {
+fn follow(lines: &mut Vec<Drawn>, sizes: &mut [u64], line: usize, cure: &Cure) {
     let drawn = &mut lines[line - 1];
-    match cure {
+    match *cure {
         Cure::From { member, from, better, missing } => {
             let (number, place) = &mut drawn.members[member - 1];
             assert_eq!(*place, from.0);
@@ -227,7 +227,7 @@ proptest! {
         let mut rounds = 0;
         while let Some(advice) = table.advice().into_iter().next() {
             let text = advice.to_string();
-            follow(&mut lines, &mut sizes, advice.line, advice.cure);
+            follow(&mut lines, &mut sizes, advice.line, &advice.cure);
             let next = open(&lines, &sizes);
             prop_assert!(next.is_ok(), "{text}: {:?}", next.err());
             table = next.expect("just looked at");
