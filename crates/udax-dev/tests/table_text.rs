@@ -95,12 +95,14 @@ fn a_text_is_a_table_in_sectors_or_with_units_with_comments_and_spaces_in_names(
 }
 
 #[test]
-fn a_device_that_is_named_twice_is_opened_once() {
-    let mut names = Names::new(&[("a", 8), ("b", 8)]);
+fn what_is_named_twice_is_opened_once() {
+    let mut names = Names::new(&[("a", 8), ("b", 8), ("c", 8)]);
+    let text = "0 8 linear a 0\n8 8 log-writes b log\n16 8 linear a 32\n24 8 log-writes c log";
 
-    open("0 8 linear a 0\n8 8 linear b 0\n16 8 linear a 32", &mut names).unwrap();
+    open(text, &mut names).unwrap();
 
-    assert_eq!(names.asked, BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 1)]));
+    let asked = ["a", "b", "c", "log"].map(|name| (name.to_owned(), 1));
+    assert_eq!(names.asked, BTreeMap::from(asked));
 }
 
 #[test]

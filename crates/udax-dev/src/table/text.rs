@@ -46,7 +46,7 @@ pub struct TextError {
     pub problem: Problem,
 }
 
-/// Opens what a table names. Asked once for each name.
+/// Opens what a table names. Asked once for each name of a device, and for each of a log.
 pub trait Opener {
     /// Opens the device `name`.
     ///
@@ -83,6 +83,13 @@ enum Named {
     Zero,
     Delay(String, DeviceOff, Duration),
     LogWrites(String, String),
+}
+
+/// What was opened, by name.
+struct Opened<'o> {
+    opener: &'o mut dyn Opener,
+    devices: HashMap<String, Arc<dyn DaxDevice>>,
+    logs: HashMap<String, Arc<dyn EventSink>>,
 }
 
 /// What is wrong with a word of the line that is read.
@@ -124,10 +131,10 @@ impl TableText {
     ///
     /// [`TextError`] if one cannot be opened, or does not fit.
     pub fn open(&self, opener: &mut dyn Opener) -> Result<Table, TextError> {
-        let mut devices = HashMap::new();
+        let mut opened = Opened { opener, devices: HashMap::new(), logs: HashMap::new() };
         let mut lines = Vec::new();
         for parsed in &self.lines {
-            let target = parsed.open(opener, &mut devices).map_err(|wrong| parsed.wrong(wrong))?;
+            let target = parsed.open(&mut opened).map_err(|wrong| parsed.wrong(wrong))?;
             lines.push(Line { start: parsed.start, pages: parsed.pages, target });
         }
         Table::new(lines).map_err(|error| self.located(error))
@@ -289,30 +296,15 @@ impl Named {
 }
 
 impl Parsed {
-    fn open(
-        &self,
-        opener: &mut dyn Opener,
-        devices: &mut HashMap<String, Arc<dyn DaxDevice>>,
-    ) -> Result<Target, Wrong> {
-        let failed = |argument: usize, name: &str, source| {
-            (Field::Argument(argument), Problem::Open { name: name.to_owned(), source })
-        };
-        let mut device = |argument: usize, name: &String, opener: &mut dyn Opener| {
-            if let Some(device) = devices.get(name) {
-                return Ok(Arc::clone(device));
-            }
-            let device = opener.device(name).map_err(|error| failed(argument, name, error))?;
-            devices.insert(name.clone(), Arc::clone(&device));
-            Ok(device)
-        };
+    fn open(&self, opened: &mut Opened<'_>) -> Result<Target, Wrong> {
         Ok(match &self.target {
             Named::Linear(name, from) => {
-                Target::Linear(Linear::new(device(1, name, opener)?, *from))
+                Target::Linear(Linear::new(opened.device(1, name)?, *from))
             }
             Named::Striped(chunk, names) => {
                 let mut members = Vec::new();
                 for (n, (name, from)) in names.iter().enumerate() {
-                    let device = device(3 + 2 * n, name, opener)?;
+                    let device = opened.device(3 + 2 * n, name)?;
                     members.push(Member { device, from: *from });
                 }
                 Target::Striped(Striped::new(*chunk, members))
@@ -320,12 +312,10 @@ impl Parsed {
             Named::Error => Target::Error,
             Named::Zero => Target::Zero,
             Named::Delay(name, from, delay) => {
-                Target::Delay(Delay::new(device(1, name, opener)?, *from, *delay))
+                Target::Delay(Delay::new(opened.device(1, name)?, *from, *delay))
             }
             Named::LogWrites(name, log) => {
-                let device = device(1, name, opener)?;
-                let sink = opener.log(log).map_err(|error| failed(2, log, error))?;
-                Target::LogWrites(LogWrites::new(device, sink))
+                Target::LogWrites(LogWrites::new(opened.device(1, name)?, opened.log(2, log)?))
             }
         })
     }
@@ -333,6 +323,31 @@ impl Parsed {
     fn wrong(&self, wrong: Wrong) -> TextError {
         located(self.line, &self.columns, wrong)
     }
+}
+
+impl Opened<'_> {
+    fn device(&mut self, argument: usize, name: &str) -> Result<Arc<dyn DaxDevice>, Wrong> {
+        if let Some(device) = self.devices.get(name) {
+            return Ok(Arc::clone(device));
+        }
+        let device =
+            self.opener.device(name).map_err(|source| not_opened(argument, name, source))?;
+        self.devices.insert(name.to_owned(), Arc::clone(&device));
+        Ok(device)
+    }
+
+    fn log(&mut self, argument: usize, name: &str) -> Result<Arc<dyn EventSink>, Wrong> {
+        if let Some(log) = self.logs.get(name) {
+            return Ok(Arc::clone(log));
+        }
+        let log = self.opener.log(name).map_err(|source| not_opened(argument, name, source))?;
+        self.logs.insert(name.to_owned(), Arc::clone(&log));
+        Ok(log)
+    }
+}
+
+fn not_opened(argument: usize, name: &str, source: Box<dyn Error + Send + Sync>) -> Wrong {
+    (Field::Argument(argument), Problem::Open { name: name.to_owned(), source })
 }
 
 /// The place of a word in the text; the end of the line for one that is missing.

@@ -15,7 +15,8 @@ use udax_mm::{DeviceOff, MediaError, Pages, PgmapOff, PgmapRef, StoreTap};
 
 /// Where recorded events go.
 pub trait EventSink: Send + Sync + Debug {
-    /// Something happened. Called in the order in which it did, by one thread at a time.
+    /// Something happened. Called for each line in the order in which it did there, by one thread at a
+    /// time; for lines that share a sink by several at once.
     fn record(&self, event: Event);
 }
 
