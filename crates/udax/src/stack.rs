@@ -1,12 +1,13 @@
 //! Devices by the names that they have on the host: a file or device node, or a table of them.
 //!
 //! Owns the way from names to devices: which file is a table, that a table is not below itself, that
-//! a file is opened and locked once however often it is named.
+//! a file is opened and locked once however often it is named. Logs are in `stack/log.rs`.
+
+mod log;
 
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::fs::File as HostFile;
-use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use udax_dev::{
@@ -20,6 +21,7 @@ use udax_mm::{Media, MediaError, MediaFacts, MediaRange, MemoryType, Order, Page
 
 use crate::error::{Cause, Error, Result};
 use crate::lock::{LockMode, PoolLock};
+use log::{LogError, Logs};
 
 /// How devices are opened.
 #[derive(Clone, Debug)]
@@ -131,8 +133,13 @@ enum OpenError {
     Empty,
     #[error("this is a directory")]
     Directory,
-    #[error("the file is there and is no log of a log-writes line; give the log another name")]
-    NoLog,
+    #[error(
+        "more than {} tables are one below the other, and no stack needs so many",
+        Walk::DEEPEST
+    )]
+    TooDeep,
+    #[error(transparent)]
+    Log(#[from] LogError),
     #[error("{0}")]
     Table(TextError),
     #[error(transparent)]
@@ -148,6 +155,7 @@ struct Walk<'h> {
     /// The tables on the way down.
     above: Vec<PathBuf>,
     devices: HashMap<PathBuf, Found>,
+    logs: Logs,
     locks: Vec<PoolLock>,
 }
 
@@ -166,20 +174,6 @@ struct Found {
     tree: Option<Arc<TableTree>>,
 }
 
-/// A file to which events go, one line each. It is made by the first event.
-#[derive(Debug)]
-struct EventLog {
-    state: Mutex<LogState>,
-}
-
-#[derive(Debug)]
-enum LogState {
-    Unopened(PathBuf),
-    Open(HostFile),
-    /// An event could not be written, and nothing follows it.
-    Ended,
-}
-
 impl TableTree {
     /// Reads the table at `path`, and what is below it. Nothing is claimed, locked or changed, so
     /// the devices may be in use.
@@ -189,9 +183,20 @@ impl TableTree {
     /// Of kind [`BadTable`](crate::ErrorKind::BadTable), with line and column, if the table is wrong;
     /// else why it cannot be read.
     pub fn open(path: impl AsRef<Path>) -> Result<Arc<TableTree>> {
-        let path = path.as_ref();
-        let (kind, durability) = (MemoryType::FsDax, Durability::Process);
-        let how = How { kind, durability, lock: None, is_writable: false };
+        TableTree::look(path.as_ref(), MemoryType::FsDax)
+    }
+
+    /// The same for a [device](crate::DevDax) of folios of just one size, which no line may divide.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](TableTree::open), and for what would divide a folio.
+    pub fn open_aligned(path: impl AsRef<Path>, alignment: Order) -> Result<Arc<TableTree>> {
+        TableTree::look(path.as_ref(), MemoryType::Generic(alignment))
+    }
+
+    fn look(path: &Path, kind: MemoryType) -> Result<Arc<TableTree>> {
+        let how = How { kind, durability: Durability::Process, lock: None, is_writable: false };
         let (_device, tree) = walk(path, &how)?.0;
         Ok(tree)
     }
@@ -211,7 +216,7 @@ pub(crate) fn open_table(path: &Path, how: &How) -> Result<Opened> {
 /// The device of a table with its tree, and the locks of what is below.
 fn walk(path: &Path, how: &How) -> Result<(OpenedTable, Vec<PoolLock>)> {
     let (above, devices) = (Vec::new(), HashMap::new());
-    let mut walk = Walk { how, above, devices, locks: Vec::new() };
+    let mut walk = Walk { how, above, devices, logs: Logs::default(), locks: Vec::new() };
     match walk.table(path) {
         Ok(opened) => Ok((opened, walk.locks)),
         Err(OpenError::Table(error)) => Err(Error::new(path, Cause::Table(error))),
@@ -221,6 +226,9 @@ fn walk(path: &Path, how: &How) -> Result<(OpenedTable, Vec<PoolLock>)> {
 }
 
 impl Walk<'_> {
+    /// How many tables may be one below the other: each takes a part of the stack of this thread.
+    const DEEPEST: usize = 64;
+
     /// The device `name`, relative to `dir`.
     fn device(&mut self, dir: &Path, name: &str) -> Result<Found, OpenError> {
         let path = dir.join(name);
@@ -244,6 +252,9 @@ impl Walk<'_> {
             let mut way: Vec<String> = self.above[first..].iter().map(|p| file_name(p)).collect();
             way.push(file_name(&canonical));
             return Err(OpenError::Loop(way.join(" -> ")));
+        }
+        if self.above.len() == Walk::DEEPEST {
+            return Err(OpenError::TooDeep);
         }
         let text = std::fs::read(path).map_err(Cause::from)?;
         let text = TableText::parse(&text).map_err(OpenError::Table)?;
@@ -296,48 +307,9 @@ impl Opener for Level<'_, '_> {
             let nowhere: Arc<Mutex<Vec<Event>>> = Arc::default();
             return Ok(nowhere);
         }
-        let path = self.dir.join(name);
-        check_log(&path)?;
-        Ok(Arc::new(EventLog { state: Mutex::new(LogState::Unopened(path)) }))
+        let log = self.walk.logs.log(&self.dir.join(name)).map_err(OpenError::from)?;
+        Ok(log)
     }
-}
-
-impl LogState {
-    fn append(&mut self, event: Event) -> std::io::Result<()> {
-        if let LogState::Unopened(path) = self {
-            let file = HostFile::options().create(true).append(true).open(path)?;
-            *self = LogState::Open(file);
-        }
-        match self {
-            LogState::Open(file) => writeln!(file, "{event}"),
-            LogState::Unopened(_) | LogState::Ended => Ok(()),
-        }
-    }
-}
-
-impl EventSink for EventLog {
-    fn record(&self, event: Event) {
-        let mut state = self.state.lock();
-        // A full disk must not stop the pool; the log ends where it could not go on.
-        if let Err(error) = state.append(event) {
-            tracing::warn!(%error, "the log of a log-writes line ends here");
-            *state = LogState::Ended;
-        }
-    }
-}
-
-/// Refuses a log to which nothing may be appended: what is there already is no log.
-fn check_log(path: &Path) -> Result<(), OpenError> {
-    let start = match HostFile::options().read(true).append(true).open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        file => {
-            let mut start = Vec::new();
-            file.map_err(Cause::from)?.take(6).read_to_end(&mut start).map_err(Cause::from)?;
-            start
-        }
-    };
-    let is_log = [&b"store "[..], b"flush ", b"fence "].contains(&&start[..]);
-    if start.is_empty() || is_log { Ok(()) } else { Err(OpenError::NoLog) }
 }
 
 /// A device over all of a medium.
