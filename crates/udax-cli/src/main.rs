@@ -4,6 +4,7 @@
 //! usage). What pools do is the business of the `udax` crate.
 #![forbid(unsafe_code)]
 
+mod align;
 mod cli;
 mod commands;
 mod copy;

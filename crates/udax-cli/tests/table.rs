@@ -214,3 +214,49 @@ fn bytes_that_are_lost_are_listed_by_a_check_of_the_data() {
     let lost = serde_json::json!([{ "name": "/dir/bad", "offset": 8192, "len": 8192 }]);
     assert_eq!(found["lost"], lost);
 }
+
+/// What is too deep is refused before the stack of the thread ends.
+#[test]
+fn tables_may_be_so_many_one_below_the_other_and_no_more() {
+    let bench = stack();
+    let chain = |count: usize| {
+        for number in 1..count {
+            let text = format!("0 8MiB linear {}.table 0", number + 1);
+            fs::write(bench.path(format!("{number}.table")), text).unwrap();
+        }
+        fs::write(bench.path(format!("{count}.table")), "0 8MiB linear a.img 0").unwrap();
+    };
+
+    chain(64);
+    bench.ok(&["table", "1.table"]);
+    bench.ok(&["create", "--table", "1.table"]);
+    bench.ok(&["check", "1.table"]);
+    for count in [65, 5000] {
+        chain(count);
+        let deep = bench.run(&["table", "1.table"]);
+        assert_eq!(deep.code, 1);
+        assert!(deep.stderr.contains("more than 64 tables are one below"), "{}", deep.stderr);
+    }
+}
+
+/// What `udax dev` would refuse is found before.
+#[test]
+fn a_table_can_be_checked_for_a_device_of_one_alignment() {
+    let bench = stack();
+    let odd = "0 4MiB linear a.img 0\n4MiB 4MiB linear b.img 4KiB\n";
+    fs::write(bench.path("odd.table"), odd).unwrap();
+    bench.ok(&["table", "odd.table"]);
+    bench.ok(&["table", "odd.table", "--align", "4K"]);
+    bench.ok(&["table", "pool.table", "--align", "2M"]);
+
+    for command in [["table", "odd.table", "--align", "2M"], ["dev", "odd.table", "--align", "2M"]]
+    {
+        let refused = bench.run(&command);
+        assert_eq!(refused.code, 1);
+        let what = "line 2, column 24: 8 sectors are no multiple of 4096, the folio of the device";
+        assert!(refused.stderr.contains(what), "{}", refused.stderr);
+    }
+    fs::File::create(bench.path("a.img")).unwrap().set_len((5 << 20) + 4096).unwrap();
+    let partial = bench.run(&["table", "--align", "2M", "odd.table"]);
+    assert!(partial.stderr.contains("line 1, column 15: a.img"), "{}", partial.stderr);
+}

@@ -8,6 +8,7 @@ use serde::Serialize;
 use udax::{Order, TableTree, TreeLine, TreeMember, TreeSegment};
 
 use super::df::survives;
+use crate::align::Align;
 use crate::opening::InPool;
 use crate::output::{Human, Name, Output};
 use crate::size::human;
@@ -25,7 +26,10 @@ use crate::size::human;
 ///
 /// Sizes are sectors of 512 bytes, or have a unit (4KiB, 2MiB, 1G). What follows `#` is a comment. A
 /// device is a file or a device node, beside the table; one whose name ends in `.table` is another
-/// table. Nothing is changed, and the devices may be in use.
+/// table. A delay is one minute at most. Nothing is changed, and the devices may be in use.
+///
+/// The table is checked for a pool, which takes folios of any size. `--align` checks it for
+/// `udax dev`, where a line may not divide a folio.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,
@@ -34,11 +38,16 @@ Examples:
   printf '0 1GiB linear a.img 0\\n1GiB 1GiB linear b.img 0\\n' > pool.table
   udax table pool.table
   udax create --table pool.table
+  udax table --align 2M pool.table && udax dev --align 2M pool.table
   udax table --json pool.table | jq .lines[].segments[].largest_folio"
 )]
 pub(crate) struct TableArgs {
     /// The table.
     table: PathBuf,
+
+    /// Check it for a device of folios of just this size, as `udax dev` maps one.
+    #[arg(long, value_enum)]
+    align: Option<Align>,
 }
 
 /// A table and what is below it; sizes in bytes.
@@ -97,7 +106,11 @@ impl TableArgs {
     /// Returns line and column of what is wrong with the table.
     pub(crate) fn run(&self, out: &mut Output) -> anyhow::Result<()> {
         check_name(&self.table)?;
-        let tree = TableTree::open(&self.table).of(&self.table)?;
+        let tree = match self.align {
+            None => TableTree::open(&self.table),
+            Some(align) => TableTree::open_aligned(&self.table, align.order()),
+        };
+        let tree = tree.of(&self.table)?;
         Ok(out.facts(&TableFacts::of(&tree))?)
     }
 }

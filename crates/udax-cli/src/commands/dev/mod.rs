@@ -5,9 +5,10 @@ mod step;
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use udax::{OpenDevDax, Order};
+use clap::Args;
+use udax::OpenDevDax;
 
+use crate::align::Align;
 use crate::opening::Opener;
 use crate::output::Output;
 use session::Session;
@@ -58,20 +59,6 @@ pub(crate) struct DevArgs {
     steps: Vec<String>,
 }
 
-/// The three sizes that hosts map.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Align {
-    /// 4 KiB
-    #[value(name = "4K", alias = "4KiB")]
-    Base,
-    /// 2 MiB
-    #[value(name = "2M", alias = "2MiB")]
-    Pmd,
-    /// 1 GiB
-    #[value(name = "1G", alias = "1GiB")]
-    Pud,
-}
-
 impl DevArgs {
     /// Does the steps, and prints what came of each.
     ///
@@ -81,7 +68,8 @@ impl DevArgs {
     /// printed.
     pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let steps = Step::parse(&self.steps)?;
-        let options = OpenDevDax::new().alignment(self.order()).durability(pools.durability());
+        let options =
+            OpenDevDax::new().alignment(self.align.order()).durability(pools.durability());
         let mut session = Session::open(&self.device, &options)?;
         if steps.iter().any(|step| matches!(step, Step::Write { .. })) && !self.force {
             session.refuse_pool()?;
@@ -89,13 +77,5 @@ impl DevArgs {
         let done = steps.iter().try_for_each(|step| session.take(step));
         out.facts(session.facts())?;
         done
-    }
-
-    fn order(&self) -> Order {
-        match self.align {
-            Align::Base => Order::Base,
-            Align::Pmd => Order::Pmd,
-            Align::Pud => Order::Pud,
-        }
     }
 }
