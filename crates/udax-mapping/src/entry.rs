@@ -93,8 +93,15 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// [`FaultError::Iomap`] with any other reason of the owner; [`FaultError::Closed`] and
     /// [`FaultError::Removed`] if there is no owner or no device any more.
     pub fn iomap(&self, access: Access) -> Result<Iomap, FaultError> {
+        if access == Access::Write {
+            self.faults.begin_filling();
+        }
         let found = self.faults.owner()?.iomap(self.index, access);
-        found.map_err(|error| self.lost().unwrap_or_else(|| error.into()))
+        let found = found.map_err(|error| self.lost().unwrap_or_else(|| error.into()))?;
+        if let Iomap::Data { new, .. } = &found {
+            self.faults.uncover(new, &self.block.range());
+        }
+        Ok(found)
     }
 
     /// That memory of the page failed, if it did: then it could not be copied for a store, either.

@@ -13,9 +13,10 @@ use crate::run::{Bounds, Run};
 use crate::stats::{Event, Fallback};
 use crate::table::{Absent, Sharing, Shown};
 use crate::user::User;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::ops::Range;
+use udax_mm::sync::atomic::Ordering;
 use udax_mm::sync::{Arc, RwLockReadGuard};
 use udax_mm::vma::Prefault;
 use udax_mm::{Access, FileIndex, Order, PAGE_SIZE, Pages, RequestError, VmaOff};
@@ -87,6 +88,8 @@ pub struct FaultGuard<'m> {
     outdated: RefCell<Vec<Range<FileIndex>>>,
     /// What faults under this guard have allocated.
     allocated: RefCell<Vec<Range<FileIndex>>>,
+    /// Whether this guard counts among those that may be filling holes.
+    is_filling: Cell<bool>,
     // Put after the lock is released: the last reference of an owner may break its layout.
     owner: Option<Arc<dyn IomapOps>>,
 }
@@ -104,7 +107,8 @@ impl<'m> FaultGuard<'m> {
         // Before the lock, for the same reason that it is dropped after.
         let owner = mapping.owner();
         let (outdated, allocated) = (RefCell::default(), RefCell::default());
-        FaultGuard { layout: mapping.layout().read(), mapping, outdated, allocated, owner }
+        let (layout, is_filling) = (mapping.layout().read(), Cell::new(false));
+        FaultGuard { layout, mapping, outdated, allocated, is_filling, owner }
     }
 
     pub(crate) fn mapping(&self) -> &'m Mapping {
@@ -365,9 +369,36 @@ impl<'m> FaultGuard<'m> {
     pub fn invalidate_holes(&self, range: Range<FileIndex>) {
         // Who asked the owner before the allocation shows its answer while it has the entry locked;
         // who locks it later asks later (B-12).
-        self.mapping.index().settle(&range);
-        let shown = self.mapping.index().remove_zeros(&range);
+        let index = self.mapping.index();
+        index.settle(&range);
+        // Before the entries go: who finds none brings in data and looks for no zeros.
+        let shown = index.with_zeros(&range);
         self.outdate_absent(&shown);
+        let removed = index.remove_zeros(&range);
+        if removed != shown {
+            self.outdate_absent(&removed);
+        }
+    }
+
+    /// To be called before the owner may make data of holes: until this guard is dropped, whoever
+    /// finds the data looks for zeros that are shown there still.
+    pub(crate) fn begin_filling(&self) {
+        if !self.is_filling.replace(true) {
+            self.mapping.filling().fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes back the zeros that are shown where data was found: in `new`, which the owner has just
+    /// made, or in the locked block, if another fault may have made it and is not through.
+    pub(crate) fn uncover(&self, new: &Range<FileIndex>, block: &Range<FileIndex>) {
+        if !new.is_empty() {
+            self.outdate_absent(new);
+        }
+        // The lock of the owner, under which the data was found, orders this after the other's begin.
+        let own = usize::from(self.is_filling.get());
+        if self.mapping.filling().load(Ordering::Acquire) > own {
+            self.outdate_absent(block);
+        }
     }
 
     fn note_outdated(&self, range: &Range<FileIndex>) {
@@ -401,6 +432,10 @@ impl Drop for FaultGuard<'_> {
         loop {
             for range in self.allocated.take() {
                 self.invalidate_holes(range);
+            }
+            if self.is_filling.replace(false) {
+                // Release, and Acquire where it is read: who sees no filling sees no zeros.
+                self.mapping.filling().fetch_sub(1, Ordering::Release);
             }
             let outdated = self.outdated.take();
             if outdated.is_empty() {

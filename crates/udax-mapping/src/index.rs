@@ -278,6 +278,18 @@ impl Index {
         }
     }
 
+    /// The range with all of the blocks of holes that reach into it.
+    pub(crate) fn with_zeros(&self, range: &Range<FileIndex>) -> Range<FileIndex> {
+        let mut all = range.clone();
+        self.state.lock().slots.update_range(range, |head, word| {
+            if word.kind() == Kind::Zero {
+                all = all.start.min(head)..all.end.max(head + word.order().pages());
+            }
+            word
+        });
+        all
+    }
+
     /// Forgets the holes shown in `range`, but for those that somebody has locked: they asked the
     /// owner, or will. Returns the range with all of the blocks that went.
     pub(crate) fn remove_zeros(&self, range: &Range<FileIndex>) -> Range<FileIndex> {

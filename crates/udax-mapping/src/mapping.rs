@@ -14,6 +14,7 @@ use crate::user::{MapMode, Populate, User, UserMapping, WritableMapping};
 use std::ops::Range;
 use std::panic::Location;
 use udax_dev::IoError;
+use udax_mm::sync::atomic::{AtomicUsize, Ordering};
 use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
 use udax_mm::{FaultService, FileIndex, Pages, VmaOff};
 
@@ -54,6 +55,8 @@ pub struct Mapping {
     wanted: WantedRanges,
     counters: Counters,
     writeback: Mutex<Writeback>,
+    /// Faults that may have made data of holes, and have not yet taken back the zeros shown there.
+    filling: AtomicUsize,
 }
 
 /// What the layout lock protects beyond the places of data.
@@ -83,6 +86,7 @@ impl Mapping {
             wanted: WantedRanges::default(),
             counters: Counters::default(),
             writeback: Mutex::default(),
+            filling: AtomicUsize::new(0),
         })
     }
 
@@ -170,6 +174,18 @@ impl Mapping {
     /// of this file, nor with a [`FaultGuard`], which has a method of the same name.
     pub fn invalidate_holes(&self, range: Range<FileIndex>) {
         self.faults().invalidate_holes(range);
+    }
+
+    /// Whether user mappings may show zeros where the owner has data, because a fault that filled a
+    /// hole is not through. Whoever stores to data by another way, and is about to say so, asks this
+    /// after the lock under which the data was found, and takes the zeros back first
+    /// ([`Mapping::invalidate_holes`]).
+    pub fn may_show_zeros(&self) -> bool {
+        self.filling.load(Ordering::Acquire) > 0
+    }
+
+    pub(crate) fn filling(&self) -> &AtomicUsize {
+        &self.filling
     }
 
     /// Takes every translation back and lets none come again, because the device goes away. A

@@ -206,6 +206,35 @@ fn a_fault_does_not_show_a_hole_that_was_allocated_meanwhile() {
     });
 }
 
+/// A fault has filled a page that others still show as zeros; before it is through, another thread
+/// stores there. Kills: data that is brought in beside zeros without an entry.
+#[test]
+fn a_store_is_seen_by_every_mapping_while_another_fault_fills_the_hole() {
+    lazy(2048, &[None; 1024], |file| {
+        let reader = map(file, 0, 512, Access::Read, Populate::Lazy);
+        assert_eq!(load(reader.vma(), 1).unwrap(), 0, "it shows zeros for the whole block");
+        let writer = map(file, 0, 512, Access::Write, Populate::Lazy);
+        assert_eq!(load(writer.vma(), 3).unwrap(), 0, "the block of zeros is divided");
+        thread::scope(|scope| {
+            let (published, is_published) = mpsc::channel();
+            let (go_on, may_go_on) = mpsc::channel::<()>();
+            let other = Arc::clone(file);
+            file.hook_next_iomap(move || {
+                other.publish(1);
+                published.send(()).expect("the test waits for it");
+                may_go_on.recv().expect("the test sends it");
+            });
+            let filler = scope.spawn(|| writer.vma().write(0, &[1]).unwrap());
+            is_published.recv().unwrap();
+            writer.vma().write(4096, &[7]).unwrap();
+            assert_eq!(load(reader.vma(), 1).unwrap(), 7, "B-12: the store was done");
+            go_on.send(()).unwrap();
+            filler.join().unwrap();
+        });
+        file.verify();
+    });
+}
+
 #[test]
 fn an_aligned_extent_is_mapped_with_one_fault() {
     both(2048, &data(512, 1024), |file, how| {

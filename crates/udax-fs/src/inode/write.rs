@@ -161,8 +161,9 @@ impl Inode {
             let may_be_copied = state.tree.may_share;
             drop(state);
             drop(layout);
-            if may_be_copied {
-                // Mappings may show protected copies from when the pages were shared.
+            if may_be_copied || self.mapping.may_show_zeros() {
+                // Protected copies from when the pages were shared, or zeros of a hole that a fault
+                // has filled just now.
                 self.mapping.invalidate_holes(pages);
             }
             return Ok(true);
