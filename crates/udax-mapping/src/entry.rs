@@ -97,11 +97,7 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
             self.faults.begin_filling();
         }
         let found = self.faults.owner()?.iomap(self.index, access);
-        let found = found.map_err(|error| self.lost().unwrap_or_else(|| error.into()))?;
-        if let Iomap::Data { new, .. } = &found {
-            self.faults.uncover(new, &self.block.range());
-        }
-        Ok(found)
+        found.map_err(|error| self.lost().unwrap_or_else(|| error.into()))
     }
 
     /// That memory of the page failed, if it did: then it could not be copied for a store, either.

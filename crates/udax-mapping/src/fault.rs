@@ -380,24 +380,12 @@ impl<'m> FaultGuard<'m> {
         }
     }
 
-    /// To be called before the owner may make data of holes: until this guard is dropped, whoever
-    /// finds the data looks for zeros that are shown there still.
+    /// To be called before the owner may make data of holes: until this guard is dropped, zeros may be
+    /// shown where others find the data. Faults look for the entries of the zeros; whoever takes no
+    /// entry asks [`Mapping::may_show_zeros`].
     pub(crate) fn begin_filling(&self) {
         if !self.is_filling.replace(true) {
             self.mapping.filling().fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes back the zeros that are shown where data was found: in `new`, which the owner has just
-    /// made, or in the locked block, if another fault may have made it and is not through.
-    pub(crate) fn uncover(&self, new: &Range<FileIndex>, block: &Range<FileIndex>) {
-        if !new.is_empty() {
-            self.outdate_absent(new);
-        }
-        // The lock of the owner, under which the data was found, orders this after the other's begin.
-        let own = usize::from(self.is_filling.get());
-        if self.mapping.filling().load(Ordering::Acquire) > own {
-            self.outdate_absent(block);
         }
     }
 

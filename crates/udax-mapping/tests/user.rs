@@ -207,7 +207,7 @@ fn a_fault_does_not_show_a_hole_that_was_allocated_meanwhile() {
 }
 
 /// A fault has filled a page that others still show as zeros; before it is through, another thread
-/// stores there. Kills: data that is brought in beside zeros without an entry.
+/// stores there. Kills: a block of zeros that is divided and goes on to be shown.
 #[test]
 fn a_store_is_seen_by_every_mapping_while_another_fault_fills_the_hole() {
     lazy(2048, &[None; 1024], |file| {
