@@ -70,6 +70,8 @@ fn a_write_beside_a_fault_that_fills_a_hole_is_seen_by_every_mapping() {
     let pause = Pause { reached: Mutex::new(Some(reached)), go_on: Mutex::new(may_go_on) };
 
     thread::scope(|scope| {
+        // Dropped if an assertion fails, so that the other thread ends.
+        let go_on = go_on;
         let filler = scope.spawn(|| {
             let map = || file.map(FileIndex(3), Pages(1), mode(Access::Write)).map(drop);
             tracing::subscriber::with_default(pause, map).unwrap();
