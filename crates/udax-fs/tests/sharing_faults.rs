@@ -267,6 +267,47 @@ fn a_2_mib_extent_that_is_shared_is_copied_by_pages() {
     });
 }
 
+/// I-36: of a block of which the other file has copied a page, one page is the file's own, and no
+/// other becomes so with it.
+#[test]
+fn a_page_that_became_the_files_own_makes_no_other_one_writable() {
+    both(4 * MIB, |world| {
+        let reader = world.map(&world.file, Access::Read);
+        assert!(shown(&reader, 4 * MIB) == world.bytes);
+        world.clone.write_at(&[7; 10], 100 * PAGE).unwrap();
+        let [writer, other] = [(); 2].map(|()| world.map(&world.file, Access::Write));
+        for (map, page, byte) in
+            [(&writer, 100, 1), (&writer, 101, 2), (&other, 101, 3), (&other, 102, 4)]
+        {
+            map.vma().write(page * PAGE, &[byte; 10]).unwrap();
+        }
+        world.fs.verify().unwrap();
+        assert!(contents(&world.clone) == world.over(100 * PAGE, &[7; 10]));
+        for map in [&reader, &writer, &other] {
+            assert!(shown(map, 4 * MIB) == contents(&world.file));
+        }
+        world.file.sync().unwrap();
+        world.fs.verify().unwrap();
+    });
+}
+
+/// A page that is a file's own is not counted with pages of others: who maps those is in nobody's
+/// way.
+#[test]
+fn who_maps_what_is_left_of_a_shared_block_keeps_no_page_of_the_other_file() {
+    both(4 * MIB, |world| {
+        let reader = world.map(&world.file, Access::Read);
+        assert!(shown(&reader, 4 * MIB) == world.bytes);
+        world.clone.write_at(&[7; 10], 100 * PAGE).unwrap();
+        let other = world.map(&world.clone, Access::Read);
+        assert!(shown(&other, 4 * MIB) == contents(&world.clone));
+        drop(reader);
+        world.file.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+        assert!(shown(&other, 4 * MIB) == contents(&world.clone));
+        world.fs.verify().unwrap();
+    });
+}
+
 /// Who shows shared data for reading never shows the place that a file has left (rule 28).
 #[test]
 fn readers_never_see_a_page_that_the_file_has_left() {

@@ -95,6 +95,10 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     pub fn iomap(&self, access: Access) -> Result<Iomap, FaultError> {
         if access == Access::Write {
             self.faults.begin_filling();
+            if self.block.place().is_some_and(|place| place.is_shared) {
+                // Before the file moves away: then the others may store to what is shown here.
+                self.faults.outdate(&self.block.range());
+            }
         }
         let found = self.faults.owner()?.iomap(self.index, access);
         found.map_err(|error| self.lost().unwrap_or_else(|| error.into()))
@@ -135,8 +139,9 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         Ok(self.folio.as_ref().expect("it was brought in"))
     }
 
-    /// As [`fault`](EntryGuard::fault); `is_shared` says whether the owner shares the data. What
-    /// was shared may have moved: a store gave the file a copy of its own.
+    /// As [`fault`](EntryGuard::fault); `is_shared` says whether the owner shares the data, which
+    /// comes in page by page. What was shared may have moved: a store gave the file a copy of its
+    /// own.
     pub(crate) fn bring_in(
         &mut self,
         at: &DaxSpan,
@@ -152,10 +157,14 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
         let target = self.index.align_down(order);
         if let Some(place) = self.block.place() {
             let within = target.since(self.block.head);
-            if place.first + within == at.at() && place.pgmap == *at.pgmap().pgmap() {
+            let is_there = place.first + within == at.at() && place.pgmap == *at.pgmap().pgmap();
+            // Of a frozen file, which others began to share.
+            let is_divided = is_shared && self.block.order > Order::Base;
+            if is_there && !is_divided {
                 return self.acquire_again(at, is_shared);
             }
-            assert!(place.is_shared, "I-20: only what is shared moves, and only for a store");
+            let may_move = place.is_shared || is_there;
+            assert!(may_move, "I-20: only what is shared moves, and only for a store");
         }
         let folio = acquire(at, at.at(), order)?;
         self.make_room(order);

@@ -248,8 +248,9 @@ impl<'m> FaultGuard<'m> {
     }
 
     /// Shows the folio of the entry, and what follows in the run for as far as one fault goes,
-    /// without asking the owner again: data stays where it is while this guard exists, unless it is
-    /// shared, which ends it. Returns how many pages from the index on show something.
+    /// without asking the owner again: data stays where it is while this guard exists. What is shared
+    /// does so only while its entries are locked. Returns how many pages from the index on show
+    /// something.
     ///
     /// What cannot be had at once ends it, and its own fault says why.
     fn show_run(
@@ -260,12 +261,21 @@ impl<'m> FaultGuard<'m> {
     ) -> Result<Pages, FaultError> {
         let (index, order) = (entry.asked(), entry.order());
         let (start, mut pages, mut shown) = entry.take_shown(user)?;
-        let around = user.fault_around(index, order).min(run.range().end);
-        let limit = if run.is_shared() { start + pages } else { around };
+        let limit = user.fault_around(index, order).min(run.range().end);
+        let mut ahead = if run.is_shared() {
+            self.lock_shared(&entry, limit, |at| user.shows(&at.span(Pages(1)))).into_iter()
+        } else {
+            Vec::new().into_iter()
+        };
         // Locked until all is mapped.
         let mut locked = vec![entry];
         while start + pages < limit {
-            let Some(mut next) = self.next_of_run(user, start + pages, order, run) else { break };
+            let next = if run.is_shared() {
+                ahead.next()
+            } else {
+                self.next_of_run(user, start + pages, order, run)
+            };
+            let Some(mut next) = next else { break };
             let (_, more, Shown { folios, access, .. }) = next.take_shown(user)?;
             let is_next = shown.folios.pages().end == folios.pages().start;
             if access != shown.access || !is_next || shown.folios.append(folios).is_err() {

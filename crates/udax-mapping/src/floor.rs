@@ -45,6 +45,9 @@ impl FaultGuard<'_> {
                 if run.fixed_order().is_some_and(|fixed| fixed < floor) {
                     return Err((at, Fallback::DeviceOrder));
                 }
+                if is_shared {
+                    return Err((at, Fallback::Shared));
+                }
                 run.block(at, floor, owner.end()).map_err(|reason| (at, reason))?;
                 Ok(next)
             }

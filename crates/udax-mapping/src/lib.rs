@@ -25,6 +25,7 @@ mod pinned;
 mod pins;
 mod poison;
 mod run;
+mod shared;
 mod stats;
 mod stream;
 mod table;

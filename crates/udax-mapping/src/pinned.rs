@@ -3,6 +3,7 @@
 //! Owns the handle, which needs neither the file nor its mapping: the pages are counted in the page
 //! map, one handle for each extent and not one for each folio.
 
+use crate::entry::EntryGuard;
 use crate::events;
 use crate::fault::{Entered, FaultError, FaultGuard};
 use crate::iomap::Iomap;
@@ -252,28 +253,60 @@ impl PinnedFolios {
             Iomap::Hole { .. } => return Err(FaultError::NotAllocated(index)),
         };
         let end = run.range().end.min(request.range.end);
+        if run.is_shared() {
+            return self.add_shared(faults, request, entry, &run, end);
+        }
         let mut counted: Option<Counted> = None;
         let at = loop {
             entry.fault_run(&run, reason, Order::Base)?;
             let next = Counted::of(&mut entry, request);
             let at = next.index + next.pages;
-            match &mut counted {
-                Some(counted) => self.extend(counted, next),
-                None => counted = Some(next),
-            }
+            self.add(&mut counted, next);
             drop(entry);
-            if run.is_shared() {
-                self.listed.note_shared();
-            }
-            // What is shared may move as soon as its entry is not locked; and only `enter` locks
-            // blocks of 1 GiB.
-            if at >= end || run.is_shared() || run.fixed_order() == Some(Order::Pud) {
+            // Only `enter` locks blocks of 1 GiB.
+            if at >= end || run.fixed_order() == Some(Order::Pud) {
                 break at;
             }
             (entry, reason) = faults.lock_block(at, Order::Pmd, request);
         };
         self.parts.extend(counted.map(|counted| self.to_part(counted)));
         Ok(at)
+    }
+
+    /// Pins data that the file shares, from the page of `entry` up to `end` or as far as nobody is in
+    /// the way. Returns the first index behind it.
+    ///
+    /// It is pinned before its entries are unlocked: from then on the file may move away, and whoever
+    /// has the pages alone then stores to them unless they are pinned (rule 27).
+    fn add_shared<'g, 'm>(
+        &mut self,
+        faults: &'g FaultGuard<'m>,
+        request: &Request,
+        mut entry: EntryGuard<'g, 'm>,
+        run: &Run,
+        end: FileIndex,
+    ) -> Result<FileIndex, FaultError> {
+        entry.fault_run(run, None, Order::Base)?;
+        let mut locked = faults.lock_shared(&entry, end, |_| false);
+        locked.insert(0, entry);
+        let at = request.range.end.min(locked[locked.len() - 1].range().end);
+        let mut counted: Option<Counted> = None;
+        for entry in &mut locked {
+            let next = Counted::of(entry, request);
+            self.add(&mut counted, next);
+        }
+        self.listed.note_shared();
+        self.parts.extend(counted.map(|counted| self.to_part(counted)));
+        drop(locked);
+        Ok(at)
+    }
+
+    /// Adds folios to those that are counted, if there are any.
+    fn add(&mut self, counted: &mut Option<Counted>, next: Counted) {
+        match counted {
+            Some(counted) => self.extend(counted, next),
+            None => *counted = Some(next),
+        }
     }
 
     /// Adds folios to those before, or pins those and starts anew.
@@ -343,7 +376,7 @@ impl Drop for PinnedFolios {
 
 impl Counted {
     /// What the entry has of the request.
-    fn of(entry: &mut crate::entry::EntryGuard<'_, '_>, request: &Request) -> Counted {
+    fn of(entry: &mut EntryGuard<'_, '_>, request: &Request) -> Counted {
         let index = entry.asked();
         let first = entry.page().expect("a fault inserts the entry");
         let pages = entry.range().end.min(request.range.end).since(index);

@@ -76,6 +76,7 @@ impl Iomap {
         let head = index.align_down(order);
         let end = head + order.pages();
         match self {
+            Iomap::Data { is_shared: true, .. } => order == Order::Base,
             Iomap::Data { span, start, .. } => {
                 let is_covered = *start <= head && end <= *start + span.pages();
                 let is_given = fixed_order(span).is_none_or(|fixed| fixed >= order);
@@ -103,6 +104,9 @@ impl EntryGuard<'_, '_> {
         if let Some(fixed) = run.fixed_order() {
             return self.fault_fixed(run, fixed, reason, floor);
         }
+        if run.is_shared() {
+            return self.fault_shared(run, floor);
+        }
         let mut order = self.order();
         if self.block().place().is_some() {
             self.check_floor(order, floor, Some(Fallback::Conflict))?;
@@ -124,6 +128,15 @@ impl EntryGuard<'_, '_> {
         self.check_floor(Order::Base, floor, reason)?;
         self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
         self.count(reason);
+        Ok(())
+    }
+
+    /// Brings in a page that other files may have, too. It stops being shared on its own, so it is
+    /// not counted with others.
+    fn fault_shared(&mut self, run: &Run, floor: Order) -> Result<(), FaultError> {
+        self.check_floor(Order::Base, floor, Some(Fallback::Shared))?;
+        self.bring_in(&run.page(self.asked()), Order::Base, true)?;
+        self.count(Some(Fallback::Shared));
         Ok(())
     }
 

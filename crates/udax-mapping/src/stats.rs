@@ -23,13 +23,16 @@ pub enum Fallback {
     Busy,
     /// Some of its memory failed.
     Media,
+    /// Other files may have the data too: what is shared is counted page by page, because each page
+    /// can be copied, or become the file's own, on its own.
+    Shared,
     /// The device has folios of one size only, and it is another one (I-68).
     DeviceOrder,
 }
 
 impl Fallback {
     /// Every reason.
-    pub const ALL: [Fallback; 9] = [
+    pub const ALL: [Fallback; 10] = [
         Fallback::Colour,
         Fallback::Bounds,
         Fallback::Eof,
@@ -38,11 +41,12 @@ impl Fallback {
         Fallback::Conflict,
         Fallback::Busy,
         Fallback::Media,
+        Fallback::Shared,
         Fallback::DeviceOrder,
     ];
 
     /// A word for it, as tools print it: `colour`, `bounds`, `eof`, `extent`, `alignment`,
-    /// `conflict`, `busy`, `media` or `device`.
+    /// `conflict`, `busy`, `media`, `shared` or `device`.
     pub fn code(self) -> &'static str {
         match self {
             Fallback::Colour => "colour",
@@ -53,6 +57,7 @@ impl Fallback {
             Fallback::Conflict => "conflict",
             Fallback::Busy => "busy",
             Fallback::Media => "media",
+            Fallback::Shared => "shared",
             Fallback::DeviceOrder => "device",
         }
     }
@@ -73,6 +78,7 @@ impl fmt::Display for Fallback {
             Fallback::Conflict => "smaller entries exist in the block",
             Fallback::Busy => "pages of the block are in use on their own",
             Fallback::Media => "memory of the block failed",
+            Fallback::Shared => "other files may have the data, too",
             Fallback::DeviceOrder => "the device has folios of one size only, and not of this one",
         })
     }

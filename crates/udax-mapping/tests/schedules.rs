@@ -11,6 +11,7 @@ mod common;
 #[path = "../../udax-mm/tests/support/explore.rs"]
 mod explore;
 
+use common::sharing::{Left, SharingFile};
 use common::{TestFile, data, info, range};
 use explore::explore;
 use shuttle::rand::{Rng, thread_rng};
@@ -228,5 +229,28 @@ fn random_schedules_keep_every_invariant() {
         file.collect_limbo();
         assert_eq!(file.free_blocks(), 16, "every block came back once");
         file.verify();
+    });
+}
+
+/// Rule 27: who moves away from a page that was shared tells whether it is pinned, and a pin for
+/// reading that has it by then is told of.
+///
+/// Kills: a pin that comes after its entry is unlocked.
+#[test]
+fn a_file_that_moves_away_meets_a_pin_or_nothing() {
+    on_all_schedulers(|| {
+        let file = SharingFile::new(2, None);
+        let pinning = {
+            let file = Arc::clone(&file);
+            spawn(move || file.mapping.pin(range(0, 2), info("schedule", PinKind::Read)))
+        };
+        for page in [1, 0] {
+            let faults = file.mapping.faults();
+            let entry = faults.lock_entry(FileIndex(page));
+            entry.iomap(Access::Write).expect("the device lives");
+        }
+        let pin = pinning.join().expect("a panic ends the execution");
+        assert!(!file.left().contains(&Left::Counted), "{:?}", file.left());
+        drop(pin);
     });
 }

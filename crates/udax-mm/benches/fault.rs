@@ -1,12 +1,12 @@
 //! What a fault of a lazy vma and a zap cost, beside the least that the host asks for them.
 //!
-//! Rows come in pairs that are measured in turns, so that both see the same machine. What counts is
-//! the ratio of their medians, or, where the machine has other things to do, of what the fastest
-//! tenth took at most.
+//! A fault is that of an address range alone, without a file: that is in the bench `fault` of udax.
+
+mod turns;
 
 use std::fs::File;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use turns::{compare, timed};
 use udax_mm::floor::{BareFaults, BareMapping};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::{Arc, OnceLock, Weak};
@@ -100,31 +100,4 @@ fn zaps() {
         vec![timed(|| vma.zap(VmaOff(0), pages).expect("the host unmaps it"))]
     };
     compare("zap of 1 GiB", 5, unmap_bare, zap);
-}
-
-fn timed(run: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    run();
-    start.elapsed()
-}
-
-/// Measures both in turns, and prints the medians and the first deciles with their ratios.
-fn compare(
-    name: &str,
-    turns: usize,
-    bare: impl Fn() -> Vec<Duration>,
-    ours: impl Fn() -> Vec<Duration>,
-) {
-    let (mut bares, mut all) = (Vec::new(), Vec::new());
-    for _ in 0..turns {
-        bares.extend(bare());
-        all.extend(ours());
-    }
-    bares.sort();
-    all.sort();
-    for (what, part) in [("median", 2), ("fastest tenth", 10)] {
-        let micros = |samples: &[Duration]| samples[samples.len() / part].as_secs_f64() * 1e6;
-        let (bare, ours) = (micros(&bares), micros(&all));
-        println!("{name}, {what}: {ours:.2} us, bare {bare:.2} us, ratio {:.2}", ours / bare);
-    }
 }

@@ -1,8 +1,8 @@
 //! Mapped files beside a memfd of the host: what a lazy touch, an eager mapping and a pin cost, and that the cost does not grow with the size of the file or the number of files.
 //!
 //! `cargo bench -p udax --bench mapping` prints each beside its yardstick, in one run. Both sides
-//! are touched through the same SIGBUS-safe load. Breaking a layout is in the bench of udax-mapping,
-//! pinning beside `io_uring` in that of udax-uring.
+//! are touched through the same SIGBUS-safe load. A single fault is in the bench `fault`, breaking a
+//! layout in the bench of udax-mapping, pinning beside `io_uring` in that of udax-uring.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -100,22 +100,6 @@ fn lazy() {
     report("first touch of 1 GiB in order, lazily", ours, "of a populated memfd", theirs);
     let stats = file.map(0..PAGE, &options).expect("a mapping").stats();
     println!("{:>46} {stats:?}", "");
-    one_fault(&file);
-}
-
-/// One fault of a fresh lazy mapping of 4 KiB, which the wake of another thread is part of.
-fn one_fault(file: &File) {
-    let options = MapOptions::new().access(Access::Write);
-    let mut at = 0;
-    let map = || {
-        at = (at + 2 * MIB + PAGE) % (GIB - PAGE);
-        file.map(at / PAGE * PAGE..at / PAGE * PAGE + PAGE, &options).expect("a mapping")
-    };
-    let ours = best(map, |map| {
-        black_box(map.load(0).expect("a page"));
-        map
-    });
-    println!("{:<46} {ours:>12.1?}   (floor: udax-mm, bench `fault`)", "one lazy fault of 4 KiB");
 }
 
 fn pins() {

@@ -126,8 +126,12 @@ impl Word {
         self.with(TOWRITE, is_to_write)
     }
 
+    /// # Panics
+    ///
+    /// Panics if more than a page becomes shared: each page stops being so on its own (I-36).
     #[must_use]
     pub(super) fn with_shared(self, is_shared: bool) -> Word {
+        assert!(!is_shared || self.order() == Order::Base, "I-36: a page is shared, not a block");
         self.with(SHARED, is_shared)
     }
 

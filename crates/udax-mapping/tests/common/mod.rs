@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
+pub mod sharing;
+
 use std::collections::HashSet;
 use std::io::Write as _;
 use std::ops::Range;
@@ -68,10 +70,6 @@ impl TestFile {
 
     /// The same, with faults answered by userfaultfd; `None` where the host does not permit it.
     pub fn lazy(device_pages: u64, pages: &[Option<u64>]) -> Option<Arc<TestFile>> {
-        // Past the capture of the test harness, so that it is seen.
-        let skipped = |error: &std::io::Error| {
-            let _ = writeln!(std::io::stderr(), "SKIPPED lazy mappings: {error}");
-        };
         let service = FaultService::new().inspect_err(skipped).ok()?;
         let media = FileMedia::memfd("test", Pages(device_pages).bytes());
         let media = Arc::new(media.expect("memory for a test"));
@@ -316,6 +314,11 @@ impl Blocks {
     fn hole_len(&self, index: u64) -> u64 {
         count(self.pages[to_usize(index)..].iter().take_while(|page| page.is_none()).count())
     }
+}
+
+/// Says that lazy mappings are not tested, past the capture of the test harness, so that it is seen.
+pub fn skipped(error: &std::io::Error) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED lazy mappings: {error}");
 }
 
 /// Runs `test` with lazy mappings where the host permits them, and with eager ones.

@@ -1,0 +1,70 @@
+//! Data that other files may have, too: in which order a file moves away from it.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use common::sharing::{Left, SharingFile};
+use common::{info, mode, range};
+use udax_mapping::{Fallback, FaultError, MapMode, Populate};
+use udax_mm::sync::Arc;
+use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind};
+
+/// More than 2 MiB.
+const PAGES: u64 = 1300;
+
+/// Runs a test with lazy mappings, where they are permitted, and with eager ones.
+fn both(test: impl Fn(&SharingFile, Populate)) {
+    match FaultService::new() {
+        Ok(service) => {
+            test(&SharingFile::new(PAGES, Some(Arc::new(service))), Populate::Lazy);
+        }
+        Err(error) => common::skipped(&error),
+    }
+    test(&SharingFile::new(PAGES, None), Populate::Eager);
+}
+
+/// Rule 28: as soon as the file has moved away another one may store to the page, and a reader of
+/// this one would see it.
+#[test]
+fn what_a_file_moves_away_from_is_shown_nowhere_by_then() {
+    both(|file, populate| {
+        let reader =
+            file.mapping.map(FileIndex(0), Pages(PAGES), mode(Access::Read, populate)).unwrap();
+        for page in 0..PAGES {
+            reader.vma().load_u64(page * common::PAGE).unwrap();
+        }
+        let writer =
+            file.mapping.map(FileIndex(3), Pages(1), mode(Access::Write, populate)).unwrap();
+        writer.vma().store_u64(0, 1).unwrap();
+        let _pin = file.mapping.pin(range(600, 602), info("device", PinKind::Write)).unwrap();
+
+        assert_eq!(file.left(), [Left::Idle; 3]);
+        assert_eq!(reader.vma().load_u64(3 * common::PAGE).unwrap(), 1);
+        file.mapping.verify().unwrap();
+    });
+}
+
+/// Each page stops being shared on its own, so it is counted on its own.
+#[test]
+fn what_is_shared_is_counted_page_by_page() {
+    both(|file, populate| {
+        let floor = MapMode { floor: Order::Pmd, ..mode(Access::Read, populate) };
+        let refused = file.mapping.map(FileIndex(0), Pages(512), floor).unwrap_err();
+        let is_named = matches!(refused, FaultError::BelowFloor { reason: Fallback::Shared, .. });
+        assert!(is_named, "{refused}");
+
+        let reader =
+            file.mapping.map(FileIndex(0), Pages(PAGES), mode(Access::Read, populate)).unwrap();
+        for page in 0..PAGES {
+            reader.vma().load_u64(page * common::PAGE).unwrap();
+        }
+        let pin = file.mapping.pin(range(0, PAGES), info("device", PinKind::Read)).unwrap();
+
+        assert_eq!(common::folios(&pin).len(), usize::try_from(PAGES).unwrap());
+        assert!(pin.spans().count() <= 3, "what lies side by side is one span, up to 2 MiB");
+        let stats = file.mapping.stats();
+        assert_eq!(stats.faults(Order::Pmd), 0);
+        assert!(stats.reasons().all(|(reason, _)| reason == Fallback::Shared));
+        file.mapping.verify().unwrap();
+    });
+}
