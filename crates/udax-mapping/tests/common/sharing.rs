@@ -50,14 +50,8 @@ impl SharingFile {
         self.left.lock().clone()
     }
 
-    fn block(&self, is_own: &[bool], page: usize) -> u64 {
-        let page_is_own = is_own[page];
-        let first = if page_is_own { is_own.len() } else { 0 };
-        u64::try_from(first + page).expect("a small file")
-    }
-
     fn leave(&self, is_own: &mut [bool], page: usize) -> Result<(), IomapError> {
-        let old = PgmapOff(self.block(is_own, page));
+        let old = PgmapOff(block_of(is_own, page));
         let live = self.pgmap.try_get_live().expect("the device lives");
         let left = match (live.first_pinned(old.span(Pages(1))), live.get_folio(old)) {
             (Some(_), _) => Left::Pinned,
@@ -70,7 +64,7 @@ impl SharingFile {
         let mut copy = [0; 4096];
         let copied = bytes
             .read(old.0 * PAGE, &mut copy)
-            .and_then(|()| bytes.write(self.block(is_own, page) * PAGE, &copy));
+            .and_then(|()| bytes.write(block_of(is_own, page) * PAGE, &copy));
         copied.map_err(|error| IomapError(error.into()))
     }
 }
@@ -90,7 +84,7 @@ impl IomapOps for SharingFile {
         let like = |other: &&bool| **other == is_own[page];
         let before = is_own[..page].iter().rev().take_while(like).count();
         let behind = is_own[page..].iter().take_while(like).count();
-        let (start, block) = (page - before, self.block(&is_own, page - before));
+        let (start, block) = (page - before, block_of(&is_own, page - before));
         let count = |pages: usize| u64::try_from(pages).expect("a small file");
         let span = self.device.direct_access(DeviceOff(block), Pages(count(before + behind)));
         Ok(Iomap::Data {
@@ -109,11 +103,17 @@ impl IomapOps for SharingFile {
         let is_own = self.is_own.lock();
         let own = (0..is_own.len()).filter(|page| is_own[*page]);
         let spans = own.map(|page| {
-            let at = DeviceOff(self.block(&is_own, page));
+            let at = DeviceOff(block_of(&is_own, page));
             let span = self.device.direct_access(at, Pages(1));
             let index = FileIndex(u64::try_from(page).expect("a small file"));
             Ok((index, span.map_err(|error| IomapError(error.into()))?))
         });
         spans.filter(|span| span.as_ref().map_or(true, |(at, _)| range.contains(at))).collect()
     }
+}
+
+/// Where a page lies.
+fn block_of(is_own: &[bool], page: usize) -> u64 {
+    let first = if is_own[page] { is_own.len() } else { 0 };
+    u64::try_from(first + page).expect("a small file")
 }
