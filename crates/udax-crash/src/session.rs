@@ -278,7 +278,7 @@ pub fn name(text: &str) -> Result<Name, FsError> {
 }
 
 /// Stores as a device does: through a pin, behind the back of the filesystem.
-fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<HeldPin, FsError> {
+fn store(file: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<HeldPin, FsError> {
     let end = at + u64::try_from(bytes.len()).expect("a length fits 64 bits");
     let (first, last) = (FileIndex::of_byte(at), FileIndex::of_byte(end - 1));
     let pin = file.pin(first..FileIndex(last.0 + 1), info(PinKind::Write, PinTerm::Short))?;
@@ -288,7 +288,7 @@ fn store(file: &Inode, at: u64, bytes: &[u8]) -> Result<HeldPin, FsError> {
 
 /// Stores, and makes that durable without a word to the filesystem. A pin and a fault bring in a page
 /// by the same question to it.
-fn store_and_flush(file: &Inode, at: u64, bytes: &[u8]) -> Result<(), FsError> {
+fn store_and_flush(file: &Arc<Inode>, at: u64, bytes: &[u8]) -> Result<(), FsError> {
     let pin = store(file, at, bytes)?;
     for (pgmap, pages) in pin.pages() {
         let len = pages.end.since(pages.start).bytes();

@@ -8,6 +8,7 @@ use crate::pages::PAGE;
 use crate::session::info;
 use std::ops::Range;
 use udax_fs::{Filesystem, FsError, Ino, Inode};
+use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
 use udax_mm::{FileIndex, PinKind, PinTerm};
 
@@ -35,7 +36,7 @@ pub fn check_tails(fs: &Filesystem, tree: &Tree) -> Result<(), String> {
 
 /// What a mapping shows of the last page behind byte `size`, where the file ends; nothing if the
 /// page is the file's own, or a hole.
-fn shared_tail(file: &Inode, size: u64) -> Result<Vec<u8>, FsError> {
+fn shared_tail(file: &Arc<Inode>, size: u64) -> Result<Vec<u8>, FsError> {
     let page = FileIndex::of_byte(size);
     let pages: Range<FileIndex> = page..FileIndex(page.0 + 1);
     let extents = file.extents()?;

@@ -1,8 +1,8 @@
 //! One attempt to leave word on the pages of a file that somebody uses.
 //!
-//! This file owns what comes back of the attempt before it is known whether it succeeded. An
-//! attempt that fails halfway has left word on pages that stay with their file: their last put
-//! hands them here, and they are let go. Only what comes back of a whole attempt reaches the store.
+//! This file owns what comes back of the attempt before it is known whether it succeeded. The word
+//! of an attempt that fails halfway is withdrawn; what came back before that is let go. Only what
+//! comes back of a whole attempt reaches the store.
 
 use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{IdleSpan, LimboSink};

@@ -8,6 +8,7 @@ use udax_mm::{Pages, PgmapOff, PgmapRef, PinTerm};
 
 use crate::FsError;
 use crate::alloc::Extent;
+use crate::inode::Keeper;
 use crate::pin_record::PinHolder;
 use crate::pin_table::PinGrant;
 use crate::store::Store;
@@ -16,12 +17,15 @@ use crate::store::Store;
 ///
 /// A long-term pin is recorded on the medium before there is one of these, and its record is taken
 /// out before the pages go: whoever opens the pool after an unclean end of this process knows every
-/// page that a device may reach, and none that it cannot.
+/// page that a device may reach, and none that it cannot. A pin for writing keeps its file in memory,
+/// as a handle does, until the file has no name: whoever opens it finds that a device stores to it.
 #[derive(Debug)]
 pub struct HeldPin {
     // Dropped first: a page that another file has by then must not be taken for one of a pin.
     _grant: Option<PinGrant>,
     pinned: PinnedFolios,
+    // Dropped last: it may be what keeps the file, which flushes what was stored.
+    _keeper: Option<Keeper>,
 }
 
 impl HeldPin {
@@ -30,7 +34,11 @@ impl HeldPin {
     /// # Errors
     ///
     /// Those of [`PinGrant::record`]; the pin is dropped then.
-    pub(crate) fn grant(store: &Arc<Store>, pinned: PinnedFolios) -> Result<HeldPin, FsError> {
+    pub(crate) fn grant(
+        store: &Arc<Store>,
+        pinned: PinnedFolios,
+        keeper: Option<Keeper>,
+    ) -> Result<HeldPin, FsError> {
         let grant = match pinned.info().term {
             PinTerm::Short => None,
             PinTerm::Long => {
@@ -41,7 +49,7 @@ impl HeldPin {
                 Some(PinGrant::record(store, &PinHolder::of(pinned.info()), &extents)?)
             }
         };
-        Ok(HeldPin { _grant: grant, pinned })
+        Ok(HeldPin { _grant: grant, pinned, _keeper: keeper })
     }
 }
 

@@ -111,9 +111,7 @@ impl Vacant {
         let claims = self.idle.drain(..).map(|(_, claim)| claim).collect();
         self.store.let_go(Decided { claims, free });
         self.store.free_in_limbo(&in_limbo);
-        let kept: Vec<Extent> = kept.iter().map(Extent::of).collect();
-        let decided = self.store.limbo.lock().keep(&kept);
-        self.store.let_go(decided);
+        self.store.keep_in_limbo(kept);
         freed.iter().for_each(|range| self.store.free_in_use(Extent::of(range)));
         for extent in failed {
             self.store.set_aside(extent);
@@ -148,10 +146,7 @@ impl Vacant {
 
 impl Drop for Vacant {
     fn drop(&mut self) {
-        if !self.limbo.is_empty() {
-            let decided = self.store.limbo.lock().keep(&self.limbo);
-            self.store.let_go(decided);
-        }
+        self.store.keep_in_limbo(self.limbo.drain(..).map(Extent::range).collect());
     }
 }
 
@@ -173,6 +168,28 @@ impl Store {
     /// Frees pages in limbo with their last put.
     fn free_in_limbo(&self, extents: &[Extent]) {
         let decided = self.limbo.lock().free(extents);
+        self.let_go(decided);
+    }
+
+    /// Lets pages in limbo stay with their file: the word on them is withdrawn, and what has come
+    /// back, or is about to, is let go.
+    fn keep_in_limbo(&self, mut pages: Ranges) {
+        for range in pages.iter().collect::<Vec<_>>() {
+            let Range { mut start, end } = range;
+            // Nobody gives pages of a device back that is gone.
+            while let Some(span) =
+                (start < end).then(|| self.span(Extent::of(start..end)).ok()).flatten()
+            {
+                for withdrawn in span.pgmap().withdraw(span.range()) {
+                    for extent in self.extents_of(span.pgmap().pgmap(), withdrawn) {
+                        pages.take(&extent.range());
+                    }
+                }
+                start += span.pages().0;
+            }
+        }
+        let came_back: Vec<Extent> = pages.iter().map(Extent::of).collect();
+        let decided = self.limbo.lock().keep(&came_back);
         self.let_go(decided);
     }
 

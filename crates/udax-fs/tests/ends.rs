@@ -28,7 +28,7 @@ fn pages(from: u64, to: u64) -> Range<FileIndex> {
 }
 
 impl Device {
-    fn of(file: &Inode, range: Range<FileIndex>, lets_go: bool) -> Device {
+    fn of(file: &Arc<Inode>, range: Range<FileIndex>, lets_go: bool) -> Device {
         let (pin, told) = (Arc::new(Mutex::new(None)), Arc::new(Mutex::new(Vec::new())));
         let recall = Recall::call({
             let (pin, told) = (Arc::clone(&pin), Arc::clone(&told));

@@ -24,7 +24,7 @@ fn lease(label: &str, kind: PinKind) -> PinInfo {
     info
 }
 
-fn pin(file: &Inode, pages: Range<u64>, info: PinInfo) -> HeldPin {
+fn pin(file: &Arc<Inode>, pages: Range<u64>, info: PinInfo) -> HeldPin {
     file.pin(FileIndex(pages.start)..FileIndex(pages.end), info).unwrap()
 }
 

@@ -29,7 +29,7 @@ fn clone_of(fs: &Filesystem, from: &Inode, called: &str) -> Arc<Inode> {
     file
 }
 
-fn pinned(file: &Inode, page: u64, kind: PinKind) -> HeldPin {
+fn pinned(file: &Arc<Inode>, page: u64, kind: PinKind) -> HeldPin {
     file.pin(FileIndex(page)..FileIndex(page + 1), pin_info("the device", kind)).unwrap()
 }
 

@@ -17,6 +17,7 @@ use self::slots::Slots;
 use self::waiters::{Turn, Waiters, Woken};
 use self::word::{Kind, Word};
 use std::ops::Range;
+use udax_dev::DaxSpan;
 use udax_mm::sync::{Mutex, MutexGuard};
 use udax_mm::{FileIndex, Order, Pages, Pgmap, PgmapOff};
 
@@ -208,6 +209,20 @@ impl Index {
         let word = word.with_shared(place.is_shared).with_dirty(place.is_dirty);
         state.slots.set(head, word);
         state.block(head, word)
+    }
+
+    /// Gives each page of `span`, which has no entry and lies in the file from `start` on, a dirty
+    /// one. Nobody else is there: the layout is broken.
+    pub(crate) fn insert_dirty(&self, start: FileIndex, span: &DaxSpan) {
+        for (index, first) in
+            (start.0..).map(FileIndex).zip(span.range().start.0..span.range().end.0)
+        {
+            let block = self.lock_page(index);
+            let pgmap = span.pgmap().pgmap().clone();
+            let place = Place { pgmap, first: PgmapOff(first), is_dirty: true, is_shared: false };
+            self.insert(block.head, &place);
+            self.unlock(block.head);
+        }
     }
 
     /// Notes that a locked block without a folio shows a hole.

@@ -18,7 +18,8 @@ use udax_dev::DaxSpan;
 use udax_mm::sync::thread::yield_now;
 use udax_mm::sync::{Arc, RwLockWriteGuard};
 use udax_mm::{
-    FileIndex, IdleSpan, LimboSink, Order, Pages, Patience, PgmapOff, PgmapRef, RequestError, Wait,
+    FileIndex, IdleSpan, LimboSink, Order, Pages, Patience, PgmapOff, PgmapRef, PinKind,
+    RequestError, Wait,
 };
 
 /// How long a page that is counted but not pinned is looked at again. Such a reference lasts for
@@ -98,8 +99,8 @@ pub struct LayoutBroken<'m> {
     failed: Vec<(PgmapRef, Range<PgmapOff>)>,
     /// Taken by the drop.
     layout: Option<RwLockWriteGuard<'m, Layout>>,
-    // Put after the lock is released: the last reference of an owner may break its layout.
-    _owner: Arc<dyn IomapOps>,
+    /// Put after the lock is released: the last reference of an owner may break its layout.
+    owner: Arc<dyn IomapOps>,
 }
 
 /// What stood in the way of a claim.
@@ -177,13 +178,12 @@ impl Mapping {
     /// Empties `range` of the file without waiting: what is pinned goes to limbo, and `sink` gets
     /// it, claimed, with the last put.
     ///
-    /// The owner has to give up the range when this succeeded, and the pins on it are not listed
-    /// as pins of the file any more.
+    /// An owner that has given up the range says so by [`LayoutBroken::give_up`]. One that could not
+    /// keeps its pages: no word is left on them then, and their pins are pins of the file as before.
     ///
     /// # Errors
     ///
-    /// [`BreakError`], never `Pinned`. If [`BreakError::Request`] is returned for a range of
-    /// several extents, pages of earlier ones may be in limbo.
+    /// [`BreakError`], never `Pinned`.
     pub fn break_layout_deferred(
         &self,
         range: Range<FileIndex>,
@@ -213,7 +213,6 @@ impl Mapping {
         }
         broken.deferred = Deferred::new(holders);
         self.index().remove(&broken.range);
-        self.pin_list().detach(&broken.range);
         Ok(broken)
     }
 
@@ -259,7 +258,7 @@ impl<'m> LayoutBroken<'m> {
         mapping.zap(&range);
         let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = Deferred::default();
-        LayoutBroken { mapping, range, idle, limbo, failed, deferred, layout, _owner: owner }
+        LayoutBroken { mapping, range, idle, limbo, deferred, failed, layout, owner }
     }
 
     /// Claims the pages of a span that starts at index `start` of the file, but for those that
@@ -305,6 +304,29 @@ impl<'m> LayoutBroken<'m> {
         self.mapping.zap_sparing(&self.range, Spare::Nothing);
     }
 
+    /// The owner has given up the range: what is in limbo goes to the sink, and the pins on it are no
+    /// pins of the file any more.
+    pub fn give_up(&mut self) {
+        self.limbo.clear();
+        self.mapping.pin_list().detach(&self.range);
+    }
+
+    /// Lets a file keep what is in limbo: its pages are not delivered, and those that devices store
+    /// to are dirty again.
+    fn keep_limbo(&mut self) -> Result<(), IomapError> {
+        for (pgmap, pages) in self.limbo.drain(..) {
+            pgmap.withdraw(pages);
+        }
+        let pins = self.mapping.pin_list().overlapping(&self.range);
+        for pin in pins.iter().filter(|pin| pin.info.kind == PinKind::Write) {
+            let part = pin.range.start.max(self.range.start)..pin.range.end.min(self.range.end);
+            for (start, span) in self.owner.spans(part)? {
+                self.mapping.index().insert_dirty(start, &span);
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the pins that a deferred break left. Their holders are to be told when the owner has
     /// given up the range and this proof is dropped.
     pub fn take_deferred(&mut self) -> Deferred {
@@ -326,6 +348,10 @@ impl<'m> LayoutBroken<'m> {
 impl Drop for LayoutBroken<'_> {
     fn drop(&mut self) {
         self.idle.clear();
+        if !self.limbo.is_empty() {
+            // An owner that cannot say where its pages lie has no device to flush, either.
+            let _ = self.keep_limbo();
+        }
         self.layout = None;
         // The folios that the range cuts were taken back as a whole.
         let block = Order::Pud.pages();

@@ -7,7 +7,7 @@ use crate::table::{Leaf, Sharing, Shown, Target};
 use crate::user::User;
 use std::ops::Range;
 use udax_dev::DaxSpan;
-use udax_mm::{Access, FileIndex, Order, Pages, PgmapOff};
+use udax_mm::{Access, FileIndex, Order, Pages, PgmapOff, PinKind};
 
 type Spans = Vec<(FileIndex, DaxSpan)>;
 
@@ -48,10 +48,17 @@ impl Mapping {
             });
             checked?;
         }
-        self.check_pins(&spans)
+        self.check_pins(&spans, &blocks)
     }
 
-    fn check_pins(&self, spans: &Spans) -> Result<(), String> {
+    fn check_pins(&self, spans: &Spans, blocks: &[Block]) -> Result<(), String> {
+        let is_dirty = |index: FileIndex| {
+            let after = blocks.partition_point(|block| block.head <= index);
+            let block = after.checked_sub(1).map(|at| &blocks[at]);
+            block.is_some_and(|block| {
+                block.range().contains(&index) && block.place().is_some_and(|place| place.is_dirty)
+            })
+        };
         for pin in self.pin_list().holding() {
             for index in (pin.range.start.0..pin.range.end.0).map(FileIndex) {
                 let Some((span, page)) = locate(spans, index) else {
@@ -59,6 +66,9 @@ impl Mapping {
                 };
                 let is_pinned = span.pgmap().first_pinned(page.span(Pages(1))).is_some();
                 ensure(is_pinned, || format!("I-58: page {index} is listed but not pinned"))?;
+                let has_failed = span.pgmap().first_poisoned(page.span(Pages(1))).is_some();
+                let is_known = pin.info.kind == PinKind::Read || has_failed || is_dirty(index);
+                ensure(is_known, || format!("I-41: a device stores to clean page {index}"))?;
             }
         }
         Ok(())

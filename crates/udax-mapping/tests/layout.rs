@@ -155,6 +155,24 @@ fn a_deferred_break_says_what_is_in_limbo() {
     assert_eq!(limbo, [PgmapOff(1)..PgmapOff(3)]);
 }
 
+/// I-41, I-51: the owner could not give the pages up.
+#[test]
+fn a_deferred_break_that_is_not_given_up_leaves_pins_and_dirty_pages() {
+    let file = TestFile::new(8, &data(0, 4));
+    let pin = file.mapping.pin(range(1, 3), info("test", PinKind::Write)).unwrap();
+
+    drop(file.mapping.break_layout_deferred(range(0, 2), &file.sink).unwrap());
+
+    assert_eq!(file.mapping.pins()[0].range, range(1, 3));
+    file.mapping.writeback(range(0, 4)).unwrap();
+    file.verify();
+    drop(pin);
+    assert_eq!(file.collect_limbo(), 0, "the word is withdrawn");
+    file.truncate(0, Wait::Never).unwrap();
+    assert_eq!(file.free_blocks(), 8);
+    file.verify();
+}
+
 #[test]
 fn a_pin_that_reaches_into_the_range_keeps_the_rest_listed() {
     let file = TestFile::new(8, &data(0, 4));

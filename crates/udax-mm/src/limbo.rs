@@ -95,6 +95,37 @@ impl PgmapRef {
     }
 }
 
+impl PgmapRef {
+    /// Takes the word back that was left on `pages`, or on parts of them: their owner keeps them after
+    /// all. Returns these parts; what else was left word on has reached its sink, or is about to.
+    ///
+    /// ```
+    /// # use udax_mm::{LimboSink, IdleSpan, Order, PgmapOff};
+    /// # use udax_mm::sync::Arc;
+    /// # struct Nobody;
+    /// # impl LimboSink for Nobody { fn returned(&self, _: IdleSpan) { unreachable!() } }
+    /// # let media = Arc::new(udax_mm::media::FileMedia::memfd("example", 8 << 12)?);
+    /// # let range = udax_mm::MediaRange { media, start: 0, pages: udax_mm::Pages(8) };
+    /// # let owner = udax_mm::Pgmap::new(vec![range], udax_mm::MemoryType::FsDax)?;
+    /// # let pgmap = owner.try_get_live().unwrap();
+    /// let user = pgmap.request_folio(PgmapOff(3), Order::Base)?;
+    /// let sink: Arc<dyn LimboSink> = Arc::new(Nobody);
+    /// let (_idle, limbo) = pgmap.claim_or_defer(PgmapOff(2)..PgmapOff(5), &sink)?;
+    /// assert_eq!(limbo, [PgmapOff(3)..PgmapOff(4)]);
+    ///
+    /// assert_eq!(pgmap.withdraw(PgmapOff(2)..PgmapOff(5)), limbo);
+    /// drop(user); // the page is idle, and nobody is told
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn withdraw(&self, pages: Range<PgmapOff>) -> Vec<Range<PgmapOff>> {
+        let mut limbo = self.pgmap().limbo().0.lock();
+        // The words claim themselves for nobody then.
+        let withdrawn: Vec<_> = limbo.extract_if(pages, |_, _| true).collect();
+        drop(limbo);
+        withdrawn.into_iter().map(|(start, (end, _))| start..end).collect()
+    }
+}
+
 impl Progress<'_> {
     fn take_all(
         &mut self,

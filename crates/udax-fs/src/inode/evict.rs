@@ -55,6 +55,7 @@ impl Inode {
         txn.commit()?;
         *state = next;
         drop(state);
+        broken.give_up();
         drop(broken);
         self.node.core.itable.release(self.node.ino);
         Ok(deferred)

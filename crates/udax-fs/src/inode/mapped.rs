@@ -92,7 +92,11 @@ impl Inode {
     ///
     /// Returns [`FsError::Fault`] for a range that reaches past the end, [`FsError::ReadOnlyLease`]
     /// and [`FsError::PinTableFull`] if it cannot be recorded, and what [`Inode::map`] returns.
-    pub fn pin(&self, range: Range<FileIndex>, info: PinInfo) -> Result<HeldPin, FsError> {
+    pub fn pin(
+        self: &Arc<Inode>,
+        range: Range<FileIndex>,
+        info: PinInfo,
+    ) -> Result<HeldPin, FsError> {
         self.pin_leased(range, info, Recall::default())
     }
 
@@ -103,7 +107,7 @@ impl Inode {
     ///
     /// As [`Inode::pin`].
     pub fn pin_leased(
-        &self,
+        self: &Arc<Inode>,
         range: Range<FileIndex>,
         info: PinInfo,
         recall: Recall,
@@ -117,7 +121,8 @@ impl Inode {
         if info.term == PinTerm::Long && core.mode() == MountMode::ReadOnly {
             return Err(FsError::ReadOnlyLease);
         }
-        HeldPin::grant(&core.store, self.mapping.pin_leased(range, info, recall)?)
+        let keeper = (access == Access::Write).then(|| self.keep());
+        HeldPin::grant(&core.store, self.mapping.pin_leased(range, info, recall)?, keeper)
     }
 
     /// The pins that cover pages of this file, oldest first.

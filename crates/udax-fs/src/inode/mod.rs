@@ -19,6 +19,7 @@ mod failed;
 mod fill;
 mod freeze;
 mod iomap;
+mod kept;
 mod mapped;
 mod pair;
 mod punch;
@@ -42,6 +43,7 @@ pub use mapped::{FileExtent, FileMapping};
 pub use truncate::FreePolicy;
 
 pub(crate) use iomap::spans;
+pub(crate) use kept::Keeper;
 pub(crate) use state::State;
 
 use crate::core::Core;
@@ -55,12 +57,14 @@ pub(crate) const END: FileIndex = FileIndex(MAX_FILE_BYTES / PAGE_BYTES);
 
 /// An open inode.
 ///
-/// There is one object for each inode; handles share it. The last handle of an inode without a
-/// name frees it: what is pinned goes to limbo.
+/// There is one object for each inode; handles share it, and a pin for writing keeps it for as long
+/// as it has a name. The last handle of an inode without a name frees it: what is pinned goes to
+/// limbo.
 pub struct Inode {
     node: Arc<Node>,
     mapping: Arc<Mapping>,
     writer: Mutex<Writer>,
+    kept: Mutex<kept::Kept>,
 }
 
 /// The state of an inode, without its mapping.
@@ -79,7 +83,7 @@ struct Writer;
 
 impl Inode {
     pub(crate) fn new(node: Arc<Node>, mapping: Arc<Mapping>) -> Inode {
-        Inode { node, mapping, writer: Mutex::default() }
+        Inode { node, mapping, writer: Mutex::default(), kept: Mutex::default() }
     }
 
     /// The number.

@@ -58,6 +58,7 @@ impl Inode {
             }
             if done? {
                 drop(state);
+                broken.give_up();
                 drop(broken);
                 return Ok(deferred.tell());
             }

@@ -122,6 +122,7 @@ impl Inode {
         // there. Growing zeros it again, so a crash before these stores are durable does no harm.
         self.node.zero_tail(&state, u64::MAX)?;
         drop(state);
+        broken.give_up();
         broken.discard_private();
         drop(broken);
         Ok(true)

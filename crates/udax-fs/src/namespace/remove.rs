@@ -85,6 +85,7 @@ impl Filesystem {
         state.add_links(-1)?;
         state.touch_attributes();
         batch.commit()?;
+        inode.let_go_unnamed();
         drop(names);
         drop(inode);
         Ok(Ok(()))

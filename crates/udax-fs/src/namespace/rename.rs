@@ -118,7 +118,9 @@ impl Filesystem {
             batch.state(target.inode.node()).add_links(-1)?;
         }
         batch.state(target.inode.node()).touch_attributes();
-        batch.commit()
+        batch.commit()?;
+        target.inode.let_go_unnamed();
+        Ok(())
     }
 
     /// Lets two names change places.

@@ -235,7 +235,8 @@ impl TestFile {
     /// The same, but leaves what is pinned to limbo.
     pub fn truncate_deferred(&self, pages: usize) -> Result<(), BreakError> {
         let range = range(count(pages), u64::MAX);
-        let broken = self.mapping.break_layout_deferred(range, &self.sink)?;
+        let mut broken = self.mapping.break_layout_deferred(range, &self.sink)?;
+        broken.give_up();
         self.cut(pages, broken);
         Ok(())
     }

@@ -19,6 +19,7 @@ const LOCKS: &[(&str, &str)] = &[
     ("recent directories", "VecDeque<alloc::sync::Arc<udax_fs::inode::Inode"),
     ("inode cache", "HashMap<udax_fs::inode"),
     ("inode cache", "Weak<udax_fs::inode::Inode"),
+    ("keepers", "udax_fs::inode::kept::Kept"),
     ("directory index", "Option<udax_fs::dir::index::Index"),
     ("inode table", "udax_fs::itable::Table"),
     ("deferral", "udax_fs::deferral::State"),
