@@ -67,6 +67,8 @@ impl Mapping {
             return Ok(());
         }
         let pages = FileIndex::of_byte(bytes.start)..FileIndex(Pages::holding(bytes.end).0);
+        // As in a writeback, which may have cleaned what it has not fenced (I-43).
+        let _turn = self.writeback_lock().lock();
         let mut pgmaps = Vec::new();
         let mut at = pages.start;
         while at < pages.end {

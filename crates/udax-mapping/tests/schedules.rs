@@ -17,6 +17,8 @@ use explore::explore;
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use udax_mapping::{FaultError, Iomap, Mapping, PinnedFolios};
+use udax_mm::image::Image;
+use udax_mm::recorder::{Event, Recorder};
 use udax_mm::sync::Arc;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::thread::{JoinHandle, spawn};
@@ -252,5 +254,31 @@ fn a_file_that_moves_away_meets_a_pin_or_nothing() {
         let pin = pinning.join().expect("a panic ends the execution");
         assert!(!file.left().contains(&Left::Counted), "{:?}", file.left());
         drop(pin);
+    });
+}
+
+/// I-43: what a writeback has flushed and not fenced yet is not durable, and who flushes beside it
+/// finds it clean.
+///
+/// Kills: a flush that does not wait for its turn.
+#[test]
+fn a_flush_beside_a_writeback_returns_when_its_bytes_are_fenced() {
+    on_all_schedulers(|| {
+        let medium = Arc::new(Recorder::new(Image::zeroed(4 * common::PAGE)));
+        let file = TestFile::on(medium.clone(), &data(0, 2), None);
+        let pin = pin(&file.mapping, 1).expect("nothing is in the way");
+        pin.write(0, &[7; 8]).expect("the device lives");
+        drop(pin);
+        let _ = medium.take_events();
+        let writeback =
+            with(&file, |file| file.mapping.writeback(range(0, 2)).expect("the device lives"));
+
+        file.mapping.flush(common::PAGE..common::PAGE + 8).expect("the device lives");
+
+        let events = medium.take_events();
+        let flushed = events.iter().position(|event| matches!(event, Event::Flush { .. }));
+        let fenced = events.iter().rposition(|event| matches!(event, Event::Fence { .. }));
+        assert!(flushed.is_some() && flushed < fenced, "flushed, and not fenced");
+        writeback.join().expect("a panic ends the execution");
     });
 }
