@@ -23,8 +23,8 @@ struct Run {
     count: u64,
 }
 
-/// The count of a page that one place has left of several, while a pin from before goes on: who
-/// holds that pin may belong to another file, so the page is not stored to (rule 27).
+/// The count of a page that one place has left of several, while a pin from before goes on, or the
+/// page is frozen: who holds that may belong to another file, so the page is not stored to (rule 27).
 const HELD: u64 = 1;
 
 impl Shares {
@@ -34,12 +34,12 @@ impl Shares {
     }
 
     /// One place less refers to each of `pages`. Returns those to which none does any more. Where
-    /// one place is left, `pinned` says which of the pages are pinned.
+    /// one place is left, `held_in` says which of the pages are pinned or frozen.
     #[must_use]
     pub(crate) fn give_up(
         &mut self,
         pages: Range<u64>,
-        mut pinned: impl FnMut(Range<u64>) -> Vec<Range<u64>>,
+        mut held_in: impl FnMut(Range<u64>) -> Vec<Range<u64>>,
     ) -> Vec<Range<u64>> {
         let (mut last, mut held) = (Vec::new(), Vec::new());
         self.change(pages, |part, count| match count {
@@ -48,7 +48,7 @@ impl Shares {
                 0
             }
             2 => {
-                held.extend(pinned(part));
+                held.extend(held_in(part));
                 0
             }
             more => more - 1,
@@ -59,17 +59,17 @@ impl Shares {
         last
     }
 
-    /// Takes the marks off that pins left on pages of `pages` which are not pinned any more.
+    /// Takes the marks off those of `pages` that are neither pinned nor frozen any more.
     pub(crate) fn let_go(
         &mut self,
         pages: Range<u64>,
-        mut pinned: impl FnMut(Range<u64>) -> Vec<Range<u64>>,
+        mut held_in: impl FnMut(Range<u64>) -> Vec<Range<u64>>,
     ) {
         let marked: Vec<Range<u64>> =
             self.parts(pages).filter(|(_, count)| *count == HELD).map(|(part, _)| part).collect();
         for part in marked {
             self.change(part.clone(), |_, _| 0);
-            for held in pinned(part) {
+            for held in held_in(part) {
                 self.change(held, |_, _| HELD);
             }
         }

@@ -24,7 +24,7 @@ impl Store {
         if !is_shared {
             return (false, Extent::of(part));
         }
-        shares.let_go(part.clone(), |pages| self.pinned(pages));
+        shares.let_go(part.clone(), |pages| self.held(pages));
         let (is_shared, part) = shares.around(page.0, &part);
         (is_shared, Extent::of(part))
     }
@@ -33,7 +33,7 @@ impl Store {
     pub(crate) fn first_shared(&self, extent: Extent) -> Option<Extent> {
         let mut shares = self.shares.lock();
         let first = shares.shared(extent.range()).next()?;
-        shares.let_go(first.start..extent.end().0, |pages| self.pinned(pages));
+        shares.let_go(first.start..extent.end().0, |pages| self.held(pages));
         let first = shares.shared(extent.range()).next()?;
         Some(Extent::of(first))
     }
@@ -88,7 +88,7 @@ impl Store {
         }
         for given_up in less {
             let give_up =
-                |extent: &Extent| shares.give_up(extent.range(), |pages| self.pinned(pages));
+                |extent: &Extent| shares.give_up(extent.range(), |pages| self.held(pages));
             *given_up = given_up.iter().flat_map(give_up).map(Extent::of).collect();
         }
     }
@@ -98,25 +98,25 @@ impl Store {
         Pages(self.shares.lock().pages())
     }
 
-    /// The pages of the range that are pinned. A device that is gone has no pins that matter.
-    fn pinned(&self, pages: Range<u64>) -> Vec<Range<u64>> {
-        let mut pinned: Vec<Range<u64>> = Vec::new();
+    /// The pages of the range that are pinned or frozen. A device that is gone has none that matter.
+    fn held(&self, pages: Range<u64>) -> Vec<Range<u64>> {
+        let mut held: Vec<Range<u64>> = Vec::new();
         let mut at = pages.start;
         while at < pages.end {
             let Ok(span) = self.span(Extent::of(at..pages.end)) else { break };
             let mut rest = span.range();
             while !rest.is_empty()
-                && let Some(page) = span.pgmap().first_pinned(rest.clone())
+                && let Some(page) = span.pgmap().first_held(rest.clone())
             {
                 rest.start = page + Pages(1);
                 let found = at + page.since(span.at()).0;
-                match pinned.last_mut() {
+                match held.last_mut() {
                     Some(run) if run.end == found => run.end += 1,
-                    _ => pinned.push(found..found + 1),
+                    _ => held.push(found..found + 1),
                 }
             }
             at += span.pages().0;
         }
-        pinned
+        held
     }
 }

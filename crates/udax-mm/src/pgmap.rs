@@ -384,6 +384,15 @@ impl PgmapRef {
         Some(leaf.head().max(pages.start))
     }
 
+    /// The first page of `pages` that is pinned, or frozen: also a frozen page that only a
+    /// translation is left of refuses every store.
+    pub fn first_held(&self, pages: Range<PgmapOff>) -> Option<PgmapOff> {
+        let pages = self.clipped(pages);
+        let mut leaves = self.pgmap().table().leaves(pages.clone());
+        let (leaf, _) = leaves.find(|(_, value)| value.pins() > 0 || value.is_frozen())?;
+        Some(leaf.head().max(pages.start))
+    }
+
     /// The pins that cover any page of `pages`, oldest first.
     pub fn pins_in(&self, pages: Range<PgmapOff>) -> Vec<PinRecord> {
         self.pgmap().registry().within(&pages)

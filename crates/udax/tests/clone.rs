@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 use common::{close_clean, error, in_memory, on_file};
-use udax::{Deduped, ErrorKind, FreePolicy, OpenOptions, PinKind, PinOptions, Pool, Wait};
+use udax::{
+    Access, Deduped, ErrorKind, FreePolicy, MapOptions, OpenOptions, PinKind, PinOptions, Pool,
+    Wait,
+};
 
 mod common;
 
@@ -119,4 +122,40 @@ fn a_pin_of_zeros_that_others_share_stays_with_them_and_one_of_a_hole_sees_every
     let punch = |page: u64| b.punch_hole_with(page * 4096..(page + 1) * 4096, FreePolicy::Fail);
     assert!(punch(5).unwrap().is_empty());
     assert_eq!(error(punch(25)).kind(), ErrorKind::Pinned);
+}
+
+/// A page stays frozen for as long as anybody counts it, and that may be who maps a clone. When the
+/// frozen file and its slices were gone, the clone had the page alone, took it for its own, and
+/// every store to it was refused: by a write, a pin and a mapping. Found by the stress test.
+#[test]
+fn what_a_clone_keeps_of_a_frozen_file_can_be_stored_to() {
+    let pool = in_memory();
+    pool.write("/frozen", bytes(1, 3 * 4096)).unwrap();
+    let frozen = pool.open_file("/frozen").unwrap();
+    frozen.freeze(Wait::Never).unwrap();
+    let slice = frozen.frozen().unwrap();
+    let mut options = OpenOptions::new();
+    let clone = options.read(true).write(true).create(true).open(&pool, "/clone").unwrap();
+    frozen.clone_range(0..3 * 4096, &clone, 0, Wait::Never).unwrap();
+    let shown = clone.map(0..3 * 4096, &MapOptions::new()).unwrap();
+    let mut found = vec![0; 3 * 4096];
+    shown.read(&mut found, 0).unwrap();
+    pool.remove_file("/frozen").unwrap();
+    drop((slice, frozen));
+
+    clone.write_at(b"written", 0).unwrap();
+    let pin = clone.pin(4096..8192, &PinOptions::new("nic").kind(PinKind::Write)).unwrap();
+    pin.write(b"pinned", 0).unwrap();
+    let stored = clone.map(0..3 * 4096, &MapOptions::new().access(Access::Write)).unwrap();
+    stored.write(b"stored", 8192).unwrap();
+
+    let mut expected = bytes(1, 3 * 4096);
+    expected[..7].copy_from_slice(b"written");
+    expected[4096..4102].copy_from_slice(b"pinned");
+    expected[8192..8198].copy_from_slice(b"stored");
+    shown.read(&mut found, 0).unwrap();
+    assert!(found == expected, "what is mapped");
+    assert!(pool.read("/clone").unwrap() == expected, "what is read");
+    drop((shown, stored, pin, clone));
+    assert_eq!(pool.verify(), Ok(()));
 }
