@@ -390,6 +390,14 @@ impl<'m> FaultGuard<'m> {
         }
     }
 
+    /// Makes what came into the file because it grew visible in every user mapping. See
+    /// [`Mapping::invalidate_end`]. Not to be called with an entry locked.
+    pub fn invalidate_end(&self, range: Range<FileIndex>) {
+        self.mapping.index().settle(&range);
+        // No entry goes: a fault since the growth may show a hole, and who fills that looks for it.
+        self.outdate_absent(&range);
+    }
+
     /// To be called before the owner may make data of holes: until this guard is dropped, zeros may be
     /// shown where others find the data. Faults look for the entries of the zeros; whoever takes no
     /// entry asks [`Mapping::may_show_zeros`].

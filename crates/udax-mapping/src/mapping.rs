@@ -160,13 +160,12 @@ impl Mapping {
         self.index.pages()
     }
 
-    /// Makes what became data in `range`, or came into the file because it grew, visible in every
-    /// user mapping: translations that show zeros or SIGBUS there are taken back or replaced.
+    /// Makes what became data in `range`, all of it, visible in every user mapping: translations
+    /// that show zeros or SIGBUS there are taken back or replaced.
     ///
-    /// To be called after an allocation or a growth outside of [`IomapOps::iomap`] is published,
-    /// and before it is reported done. Not needed where a
-    /// [`LayoutBroken`](crate::LayoutBroken) covers the range, because a break takes all
-    /// translations back.
+    /// To be called after an allocation outside of [`IomapOps::iomap`] is published, and before it
+    /// is reported done. Not needed where a [`LayoutBroken`](crate::LayoutBroken) covers the range,
+    /// because a break takes all translations back.
     ///
     /// # Blocking
     ///
@@ -174,6 +173,19 @@ impl Mapping {
     /// of this file, nor with a [`FaultGuard`], which has a method of the same name.
     pub fn invalidate_holes(&self, range: Range<FileIndex>) {
         self.faults().invalidate_holes(range);
+    }
+
+    /// Makes what came into the file because it grew visible in every user mapping: translations
+    /// that show SIGBUS in `range` are taken back or replaced. What holes it has stay known as such.
+    ///
+    /// To be called after a growth is published, and before it is reported done. What of it is data
+    /// is for [`Mapping::invalidate_holes`].
+    ///
+    /// # Blocking
+    ///
+    /// As [`Mapping::invalidate_holes`].
+    pub fn invalidate_end(&self, range: Range<FileIndex>) {
+        self.faults().invalidate_end(range);
     }
 
     /// Whether user mappings may show zeros where the owner has data, because a fault that filled a

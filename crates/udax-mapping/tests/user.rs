@@ -235,6 +235,23 @@ fn a_store_is_seen_by_every_mapping_while_another_fault_fills_the_hole() {
     });
 }
 
+/// A file has grown, and before every mapping knows that, a fault shows a hole of what came. Whoever
+/// fills the hole finds the zeros by their entry, so it has to stay. Found by the stress test, as
+/// zeros that were shown without one.
+#[test]
+fn a_growth_forgets_no_zeros_that_were_shown_since() {
+    lazy(8, &[None], |file| {
+        let mapped = map(file, 0, 4, Access::Read, Populate::Lazy);
+        file.publish_growth(4);
+        assert_eq!(load(mapped.vma(), 2).unwrap(), 0);
+
+        file.mapping.invalidate_end(range(1, 4));
+
+        assert_eq!(file.mapping.entry_pages(), Pages(1), "B-12: of the page that was shown");
+        file.verify();
+    });
+}
+
 #[test]
 fn an_aligned_extent_is_mapped_with_one_fault() {
     both(2048, &data(512, 1024), |file, how| {

@@ -125,7 +125,7 @@ impl Inode {
     pub(super) fn show(&self, filled: Range<FileIndex>, grown: Range<u64>) {
         self.mapping.invalidate_holes(filled);
         if !grown.is_empty() {
-            self.mapping.invalidate_holes(pages_holding(grown.start, grown.end));
+            self.mapping.invalidate_end(pages_holding(grown.start, grown.end));
         }
     }
 }

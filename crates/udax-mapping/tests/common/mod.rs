@@ -213,8 +213,13 @@ impl TestFile {
     /// Makes the file longer by holes.
     pub fn grow(&self, pages: usize) {
         let old = self.blocks().len();
+        self.publish_growth(pages);
+        self.mapping.invalidate_end(range(count(old), count(pages)));
+    }
+
+    /// Makes the file longer by holes that no mapping knows of yet.
+    pub fn publish_growth(&self, pages: usize) {
         self.blocks.lock().pages.resize(pages, None);
-        self.mapping.invalidate_holes(range(count(old), count(pages)));
     }
 
     /// Makes the file shorter, and frees its blocks when nobody pins them.
