@@ -1,47 +1,43 @@
 //! One thread: what it does, and what it knows of its bytes.
 
+use crate::failing::good_parts;
 use crate::held::Held;
-use crate::model::{CELL, Cells, NEAR, PAGE, PAGES, THREADS, Zone, count, us};
+use crate::known::{Known, Rules, up_to_page};
+use crate::model::{CELL, COLD, Cells, NEAR, PAGE, PAGES, Zone, count, us};
+use crate::private::{Private, is_open};
 use crate::rng::Rng;
 use crate::world::{Mapped, SLOTS, Shared, own_cell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::{Duration, Instant};
-use udax::{Error, ErrorKind, File, FreePolicy, PinKind, PinOptions, PinTerm, Wait};
-use udax_mm::sync::Arc;
+use udax::{Error, ErrorKind, File, FreePolicy, Frozen, PinKind, PinOptions, PinTerm, Wait};
 
 /// The most pins that one thread keeps.
 const MANY: usize = 3;
 
 pub(crate) struct Actor {
-    thread: u64,
-    rng: Rng,
-    files: [Cells; 2],
+    pub(crate) thread: u64,
+    pub(crate) rng: Rng,
+    pub(crate) known: Known,
     pins: Vec<Held>,
-    private: Private,
+    pub(crate) private: Private,
+    /// The bytes of the file that is frozen, once it is.
+    pub(crate) frozen: Option<Frozen>,
     number: u64,
     counts: BTreeMap<&'static str, u64>,
 }
 
-/// What this thread has stored to a private mapping.
-#[derive(Default)]
-struct Private {
-    /// Which one.
-    mapped: Option<Arc<Mapped>>,
-    /// Own bytes of pages that were stored to.
-    bytes: BTreeMap<u64, Option<u8>>,
-}
-
-type Done = Result<(), String>;
+pub(crate) type Done = Result<(), String>;
 
 impl Actor {
     pub(crate) fn new(thread: u64, rng: Rng) -> Actor {
         Actor {
             thread,
             rng,
-            files: [Cells::new(thread), Cells::new(thread)],
+            known: Known::new(thread),
             pins: Vec::new(),
             private: Private::default(),
+            frozen: None,
             number: 0,
             counts: BTreeMap::new(),
         }
@@ -49,11 +45,11 @@ impl Actor {
 
     pub(crate) fn begin(&mut self, shared: &Shared) {
         for held in &mut self.pins {
-            held.begin(&shared.zones[held.file]);
+            held.begin(&shared.rules.zones[held.file]);
         }
         if let Some(mapped) = &self.private.mapped {
-            let zone = &shared.zones[mapped.file];
-            self.private.forget(|page| is_open(zone, page));
+            let (rules, file) = (&shared.rules, mapped.file);
+            self.private.forget(|page| is_open(rules, file, page));
         }
     }
 
@@ -68,24 +64,36 @@ impl Actor {
     pub(crate) fn let_go(&mut self) {
         self.unpin_all();
         self.private = Private::default();
+        self.frozen = None;
     }
 
-    /// Compares the cells of this thread with the `good` parts of a file, when nobody runs.
+    /// The frozen file goes, and another comes.
+    pub(crate) fn let_cold_go(&mut self) {
+        self.frozen = None;
+        *self.known.file(COLD) = Cells::new(self.thread);
+    }
+
+    /// Compares the cells of this thread with a file of which some pages are `bad`, when nobody
+    /// runs.
     pub(crate) fn check(
         &mut self,
+        rules: &Rules,
         file: usize,
         bytes: &[u8],
-        good: &[Range<u64>],
-        zone: &Zone,
+        bad: &BTreeSet<u64>,
     ) -> Done {
-        for part in good {
+        for part in good_parts(count(bytes.len()), bad) {
             let found = &bytes[us(part.start)..us(part.end)];
-            self.files[file].check(part.start, found, zone)?;
+            self.known.check_at_rest(rules, file, part.start, found)?;
         }
-        let (len, of_pages) = (count(bytes.len()), count(bytes.len()).next_multiple_of(PAGE));
+        // What was cloned there is not seen before the page is written as a whole.
+        for &page in bad.iter().filter(|&&page| rules.flows.leads_to((file, page))) {
+            self.known.set_all_at_rest(rules, file, page * PAGE..(page + 1) * PAGE, None);
+        }
+        let (len, of_pages) = (count(bytes.len()), up_to_page(bytes.len()));
         // A mapping shows what was stored to the rest of the last page until the file grows.
-        self.files[file].forget(len..of_pages);
-        self.files[file].ended(of_pages..PAGES * PAGE);
+        self.known.set_all_at_rest(rules, file, len..of_pages, None);
+        self.known.set_all_at_rest(rules, file, of_pages..PAGES * PAGE, Some(0));
         Ok(())
     }
 
@@ -93,11 +101,11 @@ impl Actor {
     /// and nothing that is known of the others.
     pub(crate) fn shared(&mut self, file: usize, at: u64, bytes: &[u8], good: &[Range<u64>]) {
         let given = at..at + count(bytes.len());
-        let cells = &mut self.files[file];
+        let cells = self.known.file(file);
         cells.forget(given.clone());
-        for place in good.iter().flat_map(Range::clone) {
-            if cells.is_own(at + place) {
-                *cells.get(at + place) = Some(bytes[us(place)]);
+        for part in good {
+            for byte in cells.own(at + part.start..at + part.end) {
+                cells.replace(byte, Some(bytes[us(byte - at)]));
             }
         }
         if self.private.mapped.as_ref().is_some_and(|mapped| mapped.file == file) {
@@ -123,20 +131,24 @@ impl Actor {
         let (word, done) = self.act(shared);
         *self.counts.entry(word).or_default() += 1;
         if let Err(why) = done {
-            let (thread, zones) = (self.thread, &shared.zones);
-            panic!("round {round}, thread {thread}, step {step}: {word}: {why}; {zones:?}");
+            let (thread, rules) = (self.thread, &shared.rules);
+            panic!("round {round}, thread {thread}, step {step}: {word}: {why}; {rules:?}");
         }
     }
 
     fn act(&mut self, shared: &Shared) -> (&'static str, Done) {
         match self.rng.below(100) {
-            0..26 => ("map-store", self.map_store(shared)),
-            26..50 => ("map-load", self.map_load(shared)),
+            0..21 => ("map-store", self.map_store(shared)),
+            21..40 => ("map-load", self.map_load(shared)),
+            40..44 => self.clone_some(shared),
+            44 => self.dedupe(shared),
+            45 => ("unshare", self.unshare(shared)),
+            46..50 => self.use_cold(shared),
             50..58 => ("write", self.write(shared)),
             58..60 => ("heal", self.heal(shared)),
             60..70 => ("read", self.read(shared)),
             70..73 => ("flush", self.flush(shared)),
-            73 if shared.failing.fail_one(&mut self.rng) => ("fail", Ok(())),
+            73 if shared.failing.fail_one(&shared.files, &mut self.rng) => ("fail", Ok(())),
             73 => ("nothing", Ok(())),
             74..76 => ("sync", self.sync(shared)),
             76..78 => ("allocate", self.allocate(shared)),
@@ -158,6 +170,7 @@ impl Actor {
             return self.private_store(shared, &mapped, &range);
         }
         let bytes = self.rng.bytes(range.end - range.start);
+        let (rules, file, start) = (&shared.rules, mapped.file, shared.now());
         let in_map = range.start - mapped.start;
         let done = if bytes.len() == 8 && in_map.is_multiple_of(8) {
             mapped.map.store(in_map, u64::from_le_bytes(bytes[..].try_into().unwrap()))
@@ -165,12 +178,12 @@ impl Actor {
             mapped.map.write(&bytes, in_map)
         };
         match done {
-            Ok(()) => self.files[mapped.file].store(range.start, &bytes),
+            Ok(()) => self.known.store(rules, file, range.start, &bytes, start),
             Err(error) if !mapped.can_store => {
                 return ensure(error.kind() == ErrorKind::BadHandle, || error.to_string());
             }
             Err(error) => {
-                self.files[mapped.file].forget(range.clone());
+                self.known.forget(rules, file, range.clone(), start);
                 return may_fail(shared, &mapped, &range, &error);
             }
         }
@@ -187,37 +200,43 @@ impl Actor {
             range.end = (range.start + self.rng.below(3 * PAGE) + 1).min(mapped.range().end);
         }
         let mut bytes = vec![0; us(range.end - range.start)];
-        let zone = &shared.zones[mapped.file];
+        let (rules, start) = (&shared.rules, shared.now());
         match mapped.map.read(&mut bytes, range.start - mapped.start) {
-            Ok(()) => self.files[mapped.file].check(range.start, &bytes, zone),
+            Ok(()) => self.known.check(rules, mapped.file, range.start, &bytes, start),
             Err(error) => may_fail(shared, &mapped, &range, &error),
         }
     }
 
     fn write(&mut self, shared: &Shared) -> Done {
         let file = self.rng.index(2);
-        let (of, zone) = (&shared.files[file], &shared.zones[file]);
+        let (of, zone) = (&shared.files[file], &shared.rules.zones[file]);
         let range = own_cell(self.thread, &mut self.rng, PAGES * PAGE);
         // Outside of a zone a file does not grow.
         if range.end > of.metadata().len() && !zone.may_end_before(&range) {
             return Ok(());
         }
-        let bytes = self.rng.bytes(range.end - range.start);
+        let page = range.start / PAGE;
+        if zone.is_tail && zone.failing.contains(&page) {
+            // It may be all that the file has of the page.
+            shared.failing.will_overwrite((file, page));
+        }
+        let (bytes, start) = (self.rng.bytes(range.end - range.start), shared.now());
         let written = match of.write_at(&bytes, range.start) {
             // Of a lost page a part cannot be written, and nothing has changed.
             Err(error) => return may_be_lost(zone, &range, &error),
             Ok(written) => written,
         };
         let (there, rest) = bytes.split_at(written);
-        self.files[file].store(range.start, there);
-        self.files[file].forget(range.end - count(rest.len())..range.end);
+        self.known.store(&shared.rules, file, range.start, there, start);
+        let rest = range.end - count(rest.len())..range.end;
+        self.known.forget(&shared.rules, file, rest, start);
         Ok(())
     }
 
     /// Writes all bytes of a page that may be bad, those of other threads among them.
     fn heal(&mut self, shared: &Shared) -> Done {
         let file = self.rng.index(2);
-        let (of, zone) = (&shared.files[file], &shared.zones[file]);
+        let (of, zone) = (&shared.files[file], &shared.rules.zones[file]);
         if zone.failing.is_empty() {
             return Ok(());
         }
@@ -227,7 +246,7 @@ impl Actor {
         if range.end > of.metadata().len() && !zone.may_end_before(&range) {
             return Ok(());
         }
-        shared.failing.will_overwrite(of, page);
+        shared.failing.will_overwrite((file, page));
         match of.write_at(&vec![zone.fill; us(PAGE)], range.start) {
             Ok(written) => ensure(count(written) == PAGE, || format!("{written} bytes")),
             // A device has the page, and could go on using the memory that failed.
@@ -239,22 +258,22 @@ impl Actor {
 
     fn read(&mut self, shared: &Shared) -> Done {
         let file = self.rng.index(2);
-        let zone = &shared.zones[file];
+        let zone = &shared.rules.zones[file];
         let mut range = own_cell(self.thread, &mut self.rng, PAGES * PAGE);
         if self.rng.once_in(4) {
             range.end = range.start + 1 + self.rng.below(3 * PAGE);
         }
-        let mut bytes = vec![0; us(range.end - range.start)];
+        let (mut bytes, start) = (vec![0; us(range.end - range.start)], shared.now());
         let read = match shared.files[file].read_at(&mut bytes, range.start) {
             Err(error) => return may_be_lost(zone, &range, &error),
             Ok(read) => read,
         };
-        self.files[file].check(range.start, &bytes[..read], zone)?;
+        self.known.check(&shared.rules, file, range.start, &bytes[..read], start)?;
         let end = range.end.min(PAGES * PAGE);
         let missing = (range.start + count(read)).min(end)..end;
         // A read ends before a lost page, too.
         if !missing.is_empty() && zone.may_end_before(&missing) && !zone.may_fail(&missing) {
-            self.files[file].ended(missing);
+            self.known.ended(&shared.rules, file, missing, start);
         }
         Ok(())
     }
@@ -298,7 +317,7 @@ impl Actor {
         let term = if self.rng.once_in(4) { PinTerm::Long } else { PinTerm::Short };
         let label = format!("{} {}", self.thread, self.number);
         self.number += 1;
-        let zone = &shared.zones[file];
+        let zone = &shared.rules.zones[file];
         let is_there = range.end <= shared.files[file].metadata().len();
         match shared.files[file].pin(range.clone(), &PinOptions::new(&label).kind(kind).term(term))
         {
@@ -321,12 +340,12 @@ impl Actor {
         let range = self.pins[place].range();
         let Some(at) = self.own_in(range) else { return Ok(()) };
         let held = &mut self.pins[place];
-        let (cells, zone) = (&mut self.files[held.file], &shared.zones[held.file]);
+        let (rules, file, start) = (&shared.rules, held.file, shared.now());
         // What the file has left may have failed at any time.
         let is_firm = held.is_firm;
         let lost = |error: Error| {
             let is_left = !is_firm && error.kind() == ErrorKind::Media;
-            if is_left { Ok(()) } else { may_be_lost(zone, &at, &error) }
+            if is_left { Ok(()) } else { may_be_lost(&rules.zones[file], &at, &error) }
         };
         if held.can_store && self.rng.once_in(2) {
             let bytes = self.rng.bytes(at.end - at.start);
@@ -334,9 +353,9 @@ impl Actor {
                 return lost(error);
             }
             if is_firm {
-                cells.store(at.start, &bytes);
+                self.known.store(rules, file, at.start, &bytes, start);
             } else {
-                cells.forget(at);
+                self.known.forget(rules, file, at, start);
             }
             return Ok(());
         }
@@ -344,7 +363,7 @@ impl Actor {
         if let Err(error) = held.pin.read(&mut bytes, at.start - held.range().start) {
             return lost(error);
         }
-        if is_firm { cells.check(at.start, &bytes, zone) } else { Ok(()) }
+        if is_firm { self.known.check(rules, file, at.start, &bytes, start) } else { Ok(()) }
     }
 
     fn unpin(&mut self) {
@@ -357,7 +376,7 @@ impl Actor {
     /// Punches, cuts or lengthens a file in its zone.
     fn change_layout(&mut self, shared: &Shared) -> Done {
         let file = self.rng.index(2);
-        let (of, zone) = (&shared.files[file], &shared.zones[file]);
+        let (of, zone) = (&shared.files[file], &shared.rules.zones[file]);
         if zone.pages.is_empty() {
             return Ok(());
         }
@@ -390,72 +409,6 @@ impl Actor {
         let cell = range.start + cell.start..range.start + cell.end;
         (cell.end <= range.end).then_some(cell)
     }
-
-    fn private_store(&mut self, shared: &Shared, mapped: &Arc<Mapped>, at: &Range<u64>) -> Done {
-        if at.start / PAGE % THREADS != self.thread {
-            return Ok(());
-        }
-        let is_known = self.private.mapped.as_ref().is_some_and(|known| Arc::ptr_eq(known, mapped));
-        if !is_known {
-            self.private = Private { mapped: Some(Arc::clone(mapped)), bytes: BTreeMap::new() };
-        }
-        let bytes = self.rng.bytes(at.end - at.start);
-        let done = mapped.map.write(&bytes, at.start - mapped.start);
-        let page = at.start / PAGE;
-        let is_open = is_open(&shared.zones[mapped.file], page);
-        // The first store copies the page.
-        if !self.private.bytes.contains_key(&Cells::cell(self.thread, page * PAGE)) {
-            for place in
-                (page * PAGE..(page + 1) * PAGE).filter(|&place| Cells::owner(place) == self.thread)
-            {
-                self.private.bytes.insert(place, *self.files[mapped.file].get(place));
-            }
-        }
-        if is_open || done.is_err() {
-            self.private.forget(|other| other == page);
-            return done.or_else(|error| may_fail(shared, mapped, at, &error));
-        }
-        self.private.bytes.extend((at.start..).zip(bytes.into_iter().map(Some)));
-        Ok(())
-    }
-
-    fn private_load(&mut self, shared: &Shared, mapped: &Arc<Mapped>, at: &Range<u64>) -> Done {
-        if at.start / PAGE % THREADS != self.thread {
-            return Ok(());
-        }
-        let mut bytes = vec![0; us(at.end - at.start)];
-        if let Err(error) = mapped.map.read(&mut bytes, at.start - mapped.start) {
-            return may_fail(shared, mapped, at, &error);
-        }
-        let is_known = self.private.mapped.as_ref().is_some_and(|known| Arc::ptr_eq(known, mapped));
-        if !is_known || is_open(&shared.zones[mapped.file], at.start / PAGE) {
-            // Not copied, or not known whether.
-            return Ok(());
-        }
-        for (place, &byte) in (at.start..).zip(&bytes) {
-            let expected = self.private.bytes.get(&place).copied().flatten();
-            let is_right = expected.is_none_or(|expected| expected == byte);
-            ensure(is_right, || format!("private byte {place} is {byte}, not {expected:?}"))?;
-        }
-        Ok(())
-    }
-}
-
-impl Private {
-    /// Forgets what is known of some pages that were stored to. They may be copies still, or not any
-    /// more.
-    fn forget(&mut self, is_forgotten: impl Fn(u64) -> bool) {
-        for (place, byte) in &mut self.bytes {
-            if is_forgotten(place / PAGE) {
-                *byte = None;
-            }
-        }
-    }
-}
-
-/// Whether a page may become another one in this round, or get other bytes.
-fn is_open(zone: &Zone, page: u64) -> bool {
-    zone.pages.contains(&page) || zone.failing.contains(&page)
 }
 
 /// Whether a call may fail because memory has.
@@ -465,8 +418,13 @@ pub(crate) fn may_be_lost(zone: &Zone, range: &Range<u64>, error: &Error) -> Don
 }
 
 /// Whether an access of a mapping may fail.
-fn may_fail(shared: &Shared, mapped: &Mapped, range: &Range<u64>, error: &Error) -> Done {
-    let zone = &shared.zones[mapped.file];
+pub(crate) fn may_fail(
+    shared: &Shared,
+    mapped: &Mapped,
+    range: &Range<u64>,
+    error: &Error,
+) -> Done {
+    let zone = &shared.rules.zones[mapped.file];
     let len = shared.files[mapped.file].metadata().len();
     let is_past_end = range.end > len.next_multiple_of(PAGE);
     let may_fail = zone.may_end_before(range) || zone.may_fail(range);
@@ -480,6 +438,6 @@ fn may_fail(shared: &Shared, mapped: &Mapped, range: &Range<u64>, error: &Error)
     ensure(is_expected && is_told, why)
 }
 
-fn ensure(is_true: bool, why: impl FnOnce() -> String) -> Done {
+pub(crate) fn ensure(is_true: bool, why: impl FnOnce() -> String) -> Done {
     if is_true { Ok(()) } else { Err(why()) }
 }

@@ -1,16 +1,20 @@
 //! Memory that fails: which pages of the device may in a round, and what has to follow of it.
 //!
-//! A page that fails while threads run lies where no layout changes in that round, so that it stays
-//! what it is known to be. One that fails between rounds loses its bytes, too: nobody may ever see
-//! what is left of them.
+//! A page fails while threads run, and while others take it from its file, share it or give it back.
+//! Whoever lets it fail pins it meanwhile: so it is data of a file, or was a moment ago, and not a
+//! structure of the filesystem. Where it may be found is where the file had it, and whatever that is
+//! tied to: pages that share it when the round begins, and both sides of a flow. One that fails
+//! between rounds loses its bytes, too: nobody may ever see what is left of them.
 
-use crate::model::{PAGE, count, us};
+use crate::flow::{Flows, Place};
+use crate::model::{COLD, FILES, PAGE, count, us};
 use crate::rng::Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use udax::{File, Pool};
+use std::time::Instant;
+use udax::{File, PinKind, PinOwner, PinTerm, Pool};
 use udax_mm::sync::Mutex;
-use udax_mm::{MediaError, Pgmap, PgmapOff, PgmapRef};
+use udax_mm::{FileIndex, MediaError, Pgmap, PgmapOff, PgmapRef, PinInfo};
 
 /// The most pages of the device that are bad at a time.
 const MANY: usize = 24;
@@ -21,8 +25,10 @@ const REST: u8 = 0x5a;
 /// Which pages fail, and which are bad.
 pub(crate) struct Failing {
     pgmap: Pgmap,
-    /// Those that a thread may let fail in this round.
-    candidates: Vec<u64>,
+    /// Pages of files that a thread may let fail in this round, each with what it is tied to.
+    candidates: Vec<(Place, BTreeSet<Place>)>,
+    /// Where bad pages may be found in this round.
+    ties: BTreeMap<u64, BTreeSet<Place>>,
     /// Those that are bad when nobody runs.
     bad: BTreeSet<u64>,
     round: Mutex<Round>,
@@ -35,41 +41,53 @@ pub(crate) struct Failing {
 /// What the threads of a round have done.
 #[derive(Default)]
 struct Round {
-    failed: BTreeSet<u64>,
-    /// Where a file had a page of which all bytes were written.
-    overwritten: BTreeSet<u64>,
+    /// Each with where it may be found.
+    failed: BTreeMap<u64, BTreeSet<Place>>,
+    /// Pages of files of which all bytes were written.
+    overwritten: BTreeSet<Place>,
 }
 
 /// Where files have the pages of the device.
-pub(crate) type Places = BTreeMap<u64, BTreeSet<(usize, u64)>>;
+pub(crate) type Places = BTreeMap<u64, BTreeSet<Place>>;
 
 impl Failing {
     pub(crate) fn new(pool: &Pool) -> Failing {
         let pgmap = pool.filesystem().device().pgmaps().remove(0);
-        let (candidates, bad, round) = (Vec::new(), BTreeSet::new(), Mutex::default());
-        Failing { pgmap, candidates, bad, round, healed: 0, most_shared: 0 }
+        let (candidates, ties) = (Vec::new(), BTreeMap::new());
+        let (bad, round) = (BTreeSet::new(), Mutex::default());
+        Failing { pgmap, candidates, ties, bad, round, healed: 0, most_shared: 0 }
     }
 
     /// Lets the memory of a page fail, if one may. Returns whether one did.
-    pub(crate) fn fail_one(&self, rng: &mut Rng) -> bool {
+    pub(crate) fn fail_one(&self, files: &[File], rng: &mut Rng) -> bool {
         if self.candidates.is_empty() {
             return false;
         }
-        let page = self.candidates[rng.index(self.candidates.len())];
-        self.round.lock().failed.insert(page);
-        self.live().memory_failure(PgmapOff(page)..PgmapOff(page + 1));
+        let ((file, index), tied) = &self.candidates[rng.index(self.candidates.len())];
+        let owner =
+            PinOwner { process: std::process::id(), connection: 0, label: "failing".into() };
+        let (kind, term) = (PinKind::Read, PinTerm::Short);
+        let info = PinInfo { owner, since: Instant::now(), kind, term };
+        let pages = FileIndex(*index)..FileIndex(index + 1);
+        // The file may have no such page, and it may be bad.
+        let Ok(pin) = files[*file].inode().pin(pages, info) else { return false };
+        let (pgmap, pages) = pin.pages().next().unwrap();
+        self.round.lock().failed.insert(pages.start.0, tied.clone());
+        pgmap.memory_failure(pages);
         true
     }
 
-    /// All bytes of page `index` of a file are about to be written.
-    pub(crate) fn will_overwrite(&self, file: &File, index: u64) {
-        let Some(page) = place_of(file, index) else { return };
+    /// All bytes of a page of a file are about to be written.
+    pub(crate) fn will_overwrite(&self, page: Place) {
         self.round.lock().overwritten.insert(page);
     }
 
     /// Lets pages of files fail between two rounds, and destroys their bytes.
     pub(crate) fn fail_at_rest(&mut self, files: &[File], rng: &mut Rng) {
-        let places: Vec<u64> = places(files).into_keys().collect();
+        // Nobody gets a signal for a frozen slice.
+        let is_warm = |at: &BTreeSet<Place>| at.iter().all(|&(file, _)| file != COLD);
+        let places = places(files).into_iter().filter(|(_, at)| is_warm(at));
+        let places: Vec<u64> = places.map(|(page, _)| page).collect();
         if places.is_empty() || self.bad.len() >= MANY {
             return;
         }
@@ -84,32 +102,34 @@ impl Failing {
     }
 
     /// Draws what may fail in the next round, and returns for each file which of its pages may be
-    /// bad in it. `may_move` says which pages of a file may be given up.
+    /// bad in it.
     pub(crate) fn draw(
         &mut self,
         files: &[File],
-        may_move: impl Fn(usize, u64) -> bool,
+        flows: &Flows,
         rng: &mut Rng,
-    ) -> [BTreeSet<u64>; 2] {
+    ) -> [BTreeSet<u64>; FILES] {
         let places = places(files);
-        // From what is shared every file may move away, and then it is anybody's.
-        let stays = |at: &BTreeSet<(usize, u64)>| {
-            at.len() == 1 && !at.iter().any(|&(file, index)| may_move(file, index))
-        };
-        let firm: Vec<u64> =
-            places.iter().filter(|(_, at)| stays(at)).map(|(&page, _)| page).collect();
+        let all: Vec<Place> = places.values().flatten().copied().collect();
         self.candidates.clear();
-        if !firm.is_empty() && self.bad.len() < MANY && rng.once_in(2) {
-            let one = |_| firm[rng.index(firm.len())];
-            self.candidates = (0..4).map(one).collect();
+        if !all.is_empty() && self.bad.len() < MANY && rng.once_in(2) {
+            let one = |_| all[rng.index(all.len())];
+            let drawn: Vec<Place> = (0..6).map(one).collect();
+            let tied = drawn.into_iter().map(|page| (page, tied(page, &places, flows)));
+            let is_warm = |tied: &BTreeSet<Place>| tied.iter().all(|&(file, _)| file != COLD);
+            self.candidates = tied.filter(|(_, tied)| is_warm(tied)).collect();
         }
         let shared = |page: &&u64| places.get(page).is_some_and(|at| at.len() > 1);
         self.most_shared = self.most_shared.max(self.bad.iter().filter(shared).count());
-        let mut failing = [BTreeSet::new(), BTreeSet::new()];
-        for page in self.bad.iter().chain(&self.candidates) {
-            for &(file, index) in places.get(page).into_iter().flatten() {
-                failing[file].insert(index);
-            }
+        let found = |page: &u64| {
+            let at = places.get(page).into_iter().flatten();
+            at.flat_map(|&place| tied(place, &places, flows)).collect()
+        };
+        self.ties = self.bad.iter().map(|page| (*page, found(page))).collect();
+        let mut failing: [BTreeSet<u64>; FILES] = Default::default();
+        let tied = self.candidates.iter().map(|(_, tied)| tied).chain(self.ties.values());
+        for &(file, index) in tied.flatten().filter(|&&(file, _)| file != COLD) {
+            failing[file].insert(index);
         }
         failing
     }
@@ -119,13 +139,14 @@ impl Failing {
     pub(crate) fn settle(&mut self, round: u64) {
         let Round { failed, overwritten } = std::mem::take(&mut *self.round.lock());
         let marked = self.marked();
-        let known: BTreeSet<u64> = self.bad.union(&failed).copied().collect();
-        let strange: Vec<_> = marked.difference(&known).collect();
+        let mut known = std::mem::take(&mut self.ties);
+        known.extend(failed);
+        let strange: Vec<_> = marked.iter().filter(|page| !known.contains_key(page)).collect();
         assert!(strange.is_empty(), "round {round}: nobody let pages {strange:?} fail");
-        let healed: Vec<_> = known.difference(&marked).collect();
-        let strange: Vec<_> = healed.iter().filter(|page| !overwritten.contains(page)).collect();
+        let healed = || known.iter().filter(|(page, _)| !marked.contains(page));
+        let strange: Vec<_> = healed().filter(|(_, tied)| tied.is_disjoint(&overwritten)).collect();
         assert!(strange.is_empty(), "round {round}: nobody has healed pages {strange:?}");
-        self.healed += count(healed.len());
+        self.healed += count(healed().count());
         self.bad = marked;
     }
 
@@ -188,12 +209,17 @@ fn runs(file: &File) -> Vec<(u64, Range<u64>)> {
     extents.map(run).collect()
 }
 
-fn place_of(file: &File, index: u64) -> Option<u64> {
-    let place = |(first, device): (u64, Range<u64>)| {
-        let page = device.start + index.checked_sub(first)?;
-        device.contains(&page).then_some(page)
-    };
-    runs(file).into_iter().find_map(place)
+/// Pages of files that may come to be the same page of the device as `page` while threads run.
+fn tied(page: Place, places: &Places, flows: &Flows) -> BTreeSet<Place> {
+    let (mut tied, mut next) = (BTreeSet::new(), vec![page]);
+    while let Some(page) = next.pop() {
+        if tied.insert(page) {
+            let shared = places.values().filter(|at| at.contains(&page)).flatten().copied();
+            let from = flows.leading_to(page).map(|flow| flow.source(page.1));
+            next.extend(shared.chain(from).chain(flows.out_of(page)));
+        }
+    }
+    tied
 }
 
 fn places(files: &[File]) -> Places {

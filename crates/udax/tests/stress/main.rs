@@ -1,4 +1,4 @@
-//! Random operations of four threads on two files, with real mappings, against a model of bytes.
+//! Random operations of four threads on three files, with real mappings, against a model of bytes.
 //!
 //! **What is exact.** Bytes are dealt out in cells of 64: thread `t` stores to the cells whose
 //! number is `t` modulo 4, and to no other, through whatever way; so every page is shared by all
@@ -19,10 +19,24 @@
 //! which pages of a pin it still has: those must read as the file does, and the others as they did
 //! before, but for what was stored through the pin.
 //!
-//! **Memory that fails.** Pages fail while threads run, and between rounds with all their bytes. Until
-//! such a page is written as a whole, which any thread may do, each way to it is an error, in every
-//! file that has it; from then on a byte of it may be what the page was filled with. What is listed as
-//! bad is exactly what failed and was not healed.
+//! **Clones** run against everything else: each round draws flows, from a place of any file to one
+//! of the two, and any thread may clone a flow or a part of it at any moment. A cell that is cloned
+//! lands in a cell of the same thread, so its owner knows what it may find there: what was there,
+//! unless a clone was done since; what the source holds; or what the source held, unless a clone
+//! began and was done after that ([`known`]). Dedupe and unshare change no byte, and what dedupe
+//! calls equal has to be. Flows lie in zones, too, and there what is cloned may be zeros.
+//!
+//! **A third file** is stored to, pinned, mapped and cloned until a thread freezes it. From then on
+//! whatever would change it is refused, and its slice is what each thread stored last ([`cold`]).
+//!
+//! **Memory that fails.** Pages fail while threads run, also those that are shared, cloned, cut or
+//! given back at that moment, and between rounds with all their bytes. Until such a page is written
+//! as a whole, which any thread may do, each way to it is an error, in every file that has it; from
+//! then on a byte of it may be what the page was filled with. Where it may be found is known when
+//! the round begins ([`failing`]). What is listed as bad is exactly what failed and was not healed.
+//!
+//! **A floor** may be refused, with its reason, and a mapping that has one may show SIGBUS where it
+//! cannot be kept; never other bytes.
 //!
 //! Between two rounds nobody runs: everything is compared and verified, data is shared between the
 //! files, and memory, mappings and open files are counted. They must not grow.
@@ -33,12 +47,17 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 mod actor;
+mod cold;
 mod failing;
+mod flow;
 mod held;
+mod known;
 mod locks;
 mod model;
+mod private;
 #[path = "../random/rng.rs"]
 mod rng;
+mod sharing;
 mod watch;
 mod world;
 
@@ -55,7 +74,8 @@ fn threads_that_map_pin_and_change_files_agree_with_the_model() {
     let seed = variable("UDAX_SEED").unwrap_or(u64::from(now.subsec_nanos()));
     let minutes = variable("UDAX_MINUTES");
     let steps = variable("UDAX_STEPS").unwrap_or(STEPS);
-    println!("seed {seed}: run again with UDAX_SEED={seed} UDAX_STEPS={steps}");
+    let long = minutes.map_or(format!("UDAX_STEPS={steps}"), |n| format!("UDAX_MINUTES={n}"));
+    println!("seed {seed}: run again with UDAX_SEED={seed} {long}");
     let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
     let mut world = World::new(Rng::new(seed));
     let is_done = |done| end.map_or(done >= steps, |end| Instant::now() >= end);

@@ -15,6 +15,12 @@ pub(crate) const CELL: u64 = 64;
 /// The pages of a file at most: two large pages, and some.
 pub(crate) const PAGES: u64 = 1100;
 
+/// Two that are mapped and change their layout, and one that is frozen.
+pub(crate) const FILES: usize = 3;
+
+/// The one that is frozen.
+pub(crate) const COLD: usize = 2;
+
 /// Where most operations fall.
 pub(crate) const NEAR: u64 = 40;
 
@@ -29,7 +35,8 @@ pub(crate) struct Zone {
     pub(crate) failing: BTreeSet<u64>,
     /// What such a page is overwritten with.
     pub(crate) fill: u8,
-    /// Pages that the file shares when the round begins: it may move away from them.
+    /// Pages that the file shares when the round begins, or may come to share: it may move away
+    /// from them.
     pub(crate) shared: BTreeSet<u64>,
 }
 
@@ -63,7 +70,7 @@ impl Zone {
         !bytes.is_empty() && self.failing.range(pages_of(bytes)).next().is_some()
     }
 
-    /// Whether the file shares some of `bytes`, or did when the round began.
+    /// Whether the file may share some of `bytes` at some time in the round.
     pub(crate) fn may_share(&self, bytes: &Range<u64>) -> bool {
         !bytes.is_empty() && self.shared.range(pages_of(bytes)).next().is_some()
     }
@@ -93,60 +100,33 @@ impl Cells {
         byte / CELL % THREADS
     }
 
-    pub(crate) fn is_own(&self, byte: u64) -> bool {
-        Cells::owner(byte) == self.thread
+    pub(crate) fn get(&self, byte: u64) -> Option<u8> {
+        self.bytes[Cells::place(byte)]
     }
 
-    pub(crate) fn get(&mut self, byte: u64) -> &mut Option<u8> {
-        &mut self.bytes[us(byte / (CELL * THREADS) * CELL + byte % CELL)]
-    }
-
-    /// Notes what was stored from `at` on.
-    pub(crate) fn store(&mut self, at: u64, stored: &[u8]) {
-        for (place, &byte) in (at..).zip(stored) {
-            *self.get(place) = Some(byte);
-        }
+    /// Sets what a byte of this thread holds. Returns what it did before.
+    pub(crate) fn replace(&mut self, byte: u64, to: Option<u8>) -> Option<u8> {
+        std::mem::replace(&mut self.bytes[Cells::place(byte)], to)
     }
 
     /// Notes that these bytes may hold anything.
     pub(crate) fn forget(&mut self, range: Range<u64>) {
-        self.set(range, None);
-    }
-
-    /// The file ends, or ended for a moment, before these bytes.
-    pub(crate) fn ended(&mut self, range: Range<u64>) {
-        self.set(range, Some(0));
-    }
-
-    /// Sets those of the bytes that are this thread's.
-    fn set(&mut self, range: Range<u64>, to: Option<u8>) {
-        let thread = self.thread;
-        let own = range.filter(|&place| Cells::owner(place) == thread);
-        own.for_each(|place| *self.get(place) = to);
-    }
-
-    /// Compares what was found from `at` on with what is known, and learns from it. Says what is
-    /// wrong.
-    pub(crate) fn check(&mut self, at: u64, found: &[u8], zone: &Zone) -> Result<(), String> {
-        for (place, &byte) in (at..).zip(found) {
-            if !self.is_own(place) {
-                continue;
-            }
-            let is_lost = zone.contains(place) && byte == 0;
-            let is_healed = byte == zone.fill && zone.failing.contains(&(place / PAGE));
-            let known = self.get(place);
-            match *known {
-                Some(expected) if expected != byte && !is_lost && !is_healed => {
-                    let thread = self.thread;
-                    return Err(format!(
-                        "byte {place} (page {}) of thread {thread} is {byte} and should be \
-                         {expected}; zone {zone:?}",
-                        place / PAGE
-                    ));
-                }
-                _ => *known = Some(byte),
-            }
+        for byte in self.own(range) {
+            self.replace(byte, None);
         }
-        Ok(())
+    }
+
+    /// Those of the bytes that are this thread's.
+    pub(crate) fn own(&self, range: Range<u64>) -> impl Iterator<Item = u64> + use<> {
+        let (thread, group) = (self.thread, CELL * THREADS);
+        let groups = range.start / group..range.end.div_ceil(group);
+        groups.flat_map(move |number| {
+            let cell = number * group + thread * CELL;
+            cell.max(range.start)..(cell + CELL).min(range.end)
+        })
+    }
+
+    fn place(byte: u64) -> usize {
+        us(byte / (CELL * THREADS) * CELL + byte % CELL)
     }
 }

@@ -1,8 +1,11 @@
 //! The pool, its two files and three mappings, and what is done between rounds.
 
 use crate::actor::{Actor, may_be_lost};
+use crate::cold::{COLD_PAGES, Cold};
 use crate::failing::{Failing, good_parts, shared};
-use crate::model::{Cells, PAGE, PAGES, THREADS, Zone, count, us};
+use crate::flow::{Flows, Tick};
+use crate::known::Rules;
+use crate::model::{COLD, Cells, FILES, PAGE, PAGES, THREADS, Zone, count, us};
 use crate::rng::Rng;
 use crate::watch::Watch;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +19,9 @@ use udax_mm::sync::{Arc, RwLock};
 /// Bytes of the pool.
 const SIZE: u64 = 64 << 20;
 
+/// The files.
+const NAMES: [&str; FILES] = ["/a", "/b", "/c"];
+
 /// Operations of one thread in one round.
 const ROUND: u64 = 250;
 
@@ -24,9 +30,10 @@ pub(crate) const SLOTS: usize = 3;
 
 /// What every thread sees.
 pub(crate) struct Shared {
-    pub(crate) files: [File; 2],
-    /// Where the layout of each file may change in this round.
-    pub(crate) zones: [Zone; 2],
+    pub(crate) files: [File; FILES],
+    /// What may happen to them in this round.
+    pub(crate) rules: Rules,
+    pub(crate) cold: Cold,
     pub(crate) failing: Failing,
     slots: [RwLock<Arc<Mapped>>; SLOTS],
 }
@@ -39,6 +46,8 @@ pub(crate) struct Mapped {
     pub(crate) start: u64,
     pub(crate) can_store: bool,
     pub(crate) is_private: bool,
+    /// It is shown by 2 MiB or not at all.
+    pub(crate) has_floor: bool,
 }
 
 /// The file and the range that could not be mapped.
@@ -62,13 +71,19 @@ impl Shared {
         Arc::clone(&self.slots[slot].read())
     }
 
+    /// The moment at which something begins.
+    pub(crate) fn now(&self) -> Tick {
+        self.rules.flows.now()
+    }
+
     /// Maps something else in the place of a mapping, which ends with its last user.
     /// An eager one of memory that may have failed may be refused, and leaves the other.
     pub(crate) fn remap(&self, slot: usize, rng: &mut Rng) -> Result<(), String> {
         let mapped = match Mapped::new(&self.files, slot, rng) {
             Ok(mapped) => Arc::new(mapped),
+            Err((_, _, error)) if error.kind() == ErrorKind::TooFragmented => return Ok(()),
             Err((file, range, error)) => {
-                return may_be_lost(&self.zones[file], &range, &error);
+                return may_be_lost(&self.rules.zones[file], &range, &error);
             }
         };
         let before = std::mem::replace(&mut *self.slots[slot].write(), mapped);
@@ -78,12 +93,18 @@ impl Shared {
 }
 
 impl Mapped {
-    fn new(files: &[File; 2], slot: usize, rng: &mut Rng) -> Result<Mapped, Refused> {
+    fn new(files: &[File; FILES], slot: usize, rng: &mut Rng) -> Result<Mapped, Refused> {
         let file = rng.index(2);
         let start = if rng.once_in(2) { 0 } else { rng.below(20) * PAGE };
         let pages = if rng.once_in(2) { PAGES } else { 1 + rng.below(60) };
         let range = start..(start + pages * PAGE).min(PAGES * PAGE);
-        let options = MapOptions::new();
+        let has_floor = slot == 2 && rng.once_in(3);
+        let (range, options) = if has_floor {
+            let blocks = Order::Pmd.pages().bytes();
+            (0..blocks * (1 + rng.below(2)), MapOptions::new().floor(Order::Pmd))
+        } else {
+            (range, MapOptions::new())
+        };
         let is_drawn = rng.once_in(2);
         let (options, can_store, is_private) = match slot {
             0 => (options.access(Access::Write), true, false),
@@ -93,8 +114,8 @@ impl Mapped {
             _ => (options.populate(Populate::Eager), false, false),
         };
         let map = files[file].map(range.clone(), &options);
-        let map = map.map_err(|error| (file, range, error))?;
-        Ok(Mapped { map, file, start, can_store, is_private })
+        let map = map.map_err(|error| (file, range.clone(), error))?;
+        Ok(Mapped { map, file, start: range.start, can_store, is_private, has_floor })
     }
 
     pub(crate) fn is_eager(&self) -> bool {
@@ -111,23 +132,20 @@ impl World {
     pub(crate) fn new(mut rng: Rng) -> World {
         let pool = Pool::create_in_memory("stress", SIZE).unwrap();
         // The directory keeps the room for its names.
-        for name in ["/a", "/b"] {
+        for name in NAMES {
             pool.write(name, b"").unwrap();
         }
-        pool.remove_file("/a").unwrap();
-        pool.remove_file("/b").unwrap();
-        let free = pool.usage().free.0;
-        let files = ["/a", "/b"].map(|name| {
-            let mut options = OpenOptions::new();
-            options.read(true).write(true).create(true).open(&pool, name).unwrap()
-        });
-        for file in &files {
-            file.set_len(PAGES * PAGE / 2).unwrap();
+        for name in NAMES {
+            pool.remove_file(name).unwrap();
         }
-        let slots = std::array::from_fn(|slot| Mapped::new(&files, slot, &mut rng).unwrap());
-        let slots = slots.map(|mapped| RwLock::new(Arc::new(mapped)));
-        let (zones, failing) = ([Zone::default(), Zone::default()], Failing::new(&pool));
-        let shared = Shared { files, zones, failing, slots };
+        let free = pool.usage().free.0;
+        let files = [0, 1, COLD].map(|file| create(&pool, file));
+        // A floor may be refused.
+        let mut map = |slot| (0..).find_map(|_| Mapped::new(&files, slot, &mut rng).ok()).unwrap();
+        let slots = std::array::from_fn(|slot| RwLock::new(Arc::new(map(slot))));
+        let failing = Failing::new(&pool);
+        let shared =
+            Shared { files, rules: Rules::default(), cold: Cold::default(), failing, slots };
         if shared.mapped(0).is_eager() {
             crate::watch::skipped("lazy mappings: userfaultfd is not permitted, all are eager");
         }
@@ -150,7 +168,10 @@ impl World {
             self.verify();
             self.compare();
         }
-        self.draw_zones();
+        if self.shared.cold.is_frozen() && !self.rng.once_in(3) {
+            self.thaw();
+        }
+        self.draw_rules();
         let shared = &self.shared;
         for actor in &mut self.actors {
             actor.begin(shared);
@@ -165,6 +186,8 @@ impl World {
         self.rounds += 1;
         self.verify();
         self.compare();
+        self.shared.rules.flows = Flows::default();
+        self.actors.iter_mut().for_each(|actor| actor.known.settle());
         if self.rng.once_in(4) {
             self.shared.failing.mend(&self.shared.files);
         }
@@ -184,7 +207,7 @@ impl World {
         let World { actors, shared, pool, watch, rounds, clones, free, .. } = self;
         let Shared { files, mut failing, slots, .. } = shared;
         drop((actors, files, slots));
-        for name in ["/a", "/b"] {
+        for name in NAMES {
             pool.remove_file(name).unwrap();
         }
         failing.mend(&[]);
@@ -197,12 +220,20 @@ impl World {
         pool.close().unwrap();
         let grown = watch.check().unwrap_or_else(|grown| panic!("after {rounds} rounds: {grown}"));
         let counts: Vec<_> = counts.iter().map(|(word, times)| format!("{word} {times}")).collect();
-        format!("{rounds} rounds: {}, clone {clones}\n{told}\n{grown}", counts.join(", "))
+        format!("{rounds} rounds: {}, {clones} clones at rest\n{told}\n{grown}", counts.join(", "))
     }
 
     fn verify(&self) {
         let round = self.rounds;
-        assert_eq!(self.pool.verify(), Ok(()), "after round {round}: {:?}", self.shared.zones);
+        assert_eq!(self.pool.verify(), Ok(()), "after round {round}: {:?}", self.shared.rules);
+    }
+
+    /// Puts another file in the place of the frozen one.
+    fn thaw(&mut self) {
+        self.actors.iter_mut().for_each(Actor::let_cold_go);
+        self.pool.remove_file(NAMES[COLD]).unwrap();
+        self.shared.files[COLD] = create(&self.pool, COLD);
+        self.shared.cold = Cold::default();
     }
 
     /// Gives one file pages of the other, or of itself, which they share until somebody stores.
@@ -250,7 +281,7 @@ impl World {
     /// Compares every way to the bytes of each file with what the threads know.
     fn compare(&mut self) {
         for (at, file) in self.shared.files.iter().enumerate() {
-            let (len, zone) = (file.metadata().len(), &self.shared.zones[at]);
+            let (len, rules) = (file.metadata().len(), &self.shared.rules);
             let bad = self.shared.failing.bad_pages(file);
             let (mut bytes, good) = (vec![0xee; us(len)], good_parts(len, &bad));
             for part in &good {
@@ -263,7 +294,7 @@ impl World {
                 assert!(is_told, "round {}, file {at}: bad page {page}: {read:?}", self.rounds);
             }
             for actor in &mut self.actors {
-                let checked = actor.check(at, &bytes, &good, zone);
+                let checked = actor.check(rules, at, &bytes, &bad);
                 checked.unwrap_or_else(|why| panic!("round {}, file {at}: {why}", self.rounds));
                 actor.check_pins(at, file, &bytes, &bad, self.rounds);
             }
@@ -317,14 +348,29 @@ impl World {
         let mut shown = vec![0; us(part.end - part.start)];
         let read = mapped.map.read(&mut shown, part.start - mapped.start);
         let why = || mapped.map.last_fault_error();
+        if read.is_err() && mapped.has_floor && part.end - part.start > PAGE {
+            let pages = part.start / PAGE..part.end.div_ceil(PAGE);
+            let page = |page| page * PAGE..part.end.min((page + 1) * PAGE);
+            return pages.for_each(|at| self.compare_part(mapped, &page(at), bytes));
+        }
+        if read.is_err() && mapped.has_floor && why().is_some() {
+            // It cannot be shown by folios that large.
+            return;
+        }
         if read.is_err() {
             let touch = |page| mapped.map.read(&mut [0], page * PAGE - mapped.start);
             let pages = part.start / PAGE..part.end.div_ceil(PAGE);
             let lost: Vec<_> = pages.filter(|&page| touch(page).is_err()).collect();
             let (file, is_eager, why) = (mapped.file, mapped.is_eager(), why());
+            let touched = lost.first().map(|&page| touch(page));
             panic!(
-                "round {}, file {file}: pages {lost:?} show as {read:?} (eager: {is_eager}): {why:?}",
-                self.rounds
+                "round {}, file {file}: pages {lost:?} show as {read:?} (eager: {is_eager}, stores: \
+                 {}, floor: {}): {why:?}, again {touched:?}; {:?}; {:?}",
+                self.rounds,
+                mapped.can_store,
+                mapped.has_floor,
+                self.shared.rules,
+                self.shared.files[file].extents().unwrap(),
             );
         }
         let wanted = &bytes[us(part.start)..us(part.end)];
@@ -342,22 +388,23 @@ impl World {
     }
 
     /// What may happen to the files next.
-    fn draw_zones(&mut self) {
-        let mut zones = [self.draw_layout(0), self.draw_layout(1)];
+    fn draw_rules(&mut self) {
+        let mut zones = [self.draw_layout(0), self.draw_layout(1), Zone::default()];
+        let ends = [0, 1, COLD].map(|file| {
+            let len = self.shared.files[file].metadata().len() / PAGE;
+            if zones[file].is_tail { PAGES } else { len }
+        });
+        let flows = Flows::draw(&ends, &mut self.rng);
         // No thread stores it.
         let fill = 0x80 | u8::try_from(self.rng.below(0x40)).unwrap() << 1;
         let Shared { files, failing, .. } = &mut self.shared;
-        let may_move = |file: usize, page: u64| {
-            let zone: &Zone = &zones[file];
-            zone.pages.contains(&page)
-        };
-        let drawn = failing.draw(files, may_move, &mut self.rng);
-        for (at, pages) in drawn.into_iter().enumerate() {
-            zones[at].failing = pages;
-            zones[at].fill = fill;
-            zones[at].shared = shared(&files[at]);
+        let drawn = failing.draw(files, &flows, &mut self.rng);
+        for (at, failing) in drawn.into_iter().enumerate() {
+            let mut shared = shared(&files[at]);
+            shared.extend(flows.touch(at));
+            zones[at] = Zone { failing, fill, shared, ..zones[at].clone() };
         }
-        self.shared.zones = zones;
+        self.shared.rules = Rules { zones, flows };
     }
 
     /// Where the layout of a file may change next.
@@ -376,6 +423,15 @@ impl World {
         };
         Zone { pages, is_tail, ..Zone::default() }
     }
+}
+
+/// Creates a file, with holes only.
+fn create(pool: &Pool, file: usize) -> File {
+    let mut options = OpenOptions::new();
+    let made = options.read(true).write(true).create(true).open(pool, NAMES[file]).unwrap();
+    let pages = if file == COLD { COLD_PAGES } else { PAGES / 2 };
+    made.set_len(pages * PAGE).unwrap();
+    made
 }
 
 /// The bytes of all threads from `at` on, as one of them knows them.
