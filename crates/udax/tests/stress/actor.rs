@@ -86,15 +86,30 @@ impl Actor {
             let found = &bytes[us(part.start)..us(part.end)];
             self.known.check_at_rest(rules, file, part.start, found)?;
         }
+        let cells = self.known.file(file);
         // What was cloned there is not seen before the page is written as a whole.
         for &page in bad.iter().filter(|&&page| rules.flows.leads_to((file, page))) {
-            self.known.set_all_at_rest(rules, file, page * PAGE..(page + 1) * PAGE, None);
+            cells.set(page * PAGE..(page + 1) * PAGE, None);
         }
         let (len, of_pages) = (count(bytes.len()), up_to_page(bytes.len()));
         // A mapping shows what was stored to the rest of the last page until the file grows.
-        self.known.set_all_at_rest(rules, file, len..of_pages, None);
-        self.known.set_all_at_rest(rules, file, of_pages..PAGES * PAGE, Some(0));
+        cells.set(len..of_pages, None);
+        cells.set(of_pages..PAGES * PAGE, Some(0));
         Ok(())
+    }
+
+    /// Compares what was cloned to a file, before [`Actor::check`] of any.
+    pub(crate) fn check_targets(
+        &self,
+        rules: &Rules,
+        file: usize,
+        bytes: &[u8],
+        bad: &BTreeSet<u64>,
+    ) -> Done {
+        good_parts(count(bytes.len()), bad).into_iter().try_for_each(|part| {
+            let found = &bytes[us(part.start)..us(part.end)];
+            self.known.check_targets(rules, file, part.start, found)
+        })
     }
 
     /// Learns what a file was given, when nobody runs: what `good` parts hold, counted from `at` on,
@@ -102,7 +117,7 @@ impl Actor {
     pub(crate) fn shared(&mut self, file: usize, at: u64, bytes: &[u8], good: &[Range<u64>]) {
         let given = at..at + count(bytes.len());
         let cells = self.known.file(file);
-        cells.forget(given.clone());
+        cells.set(given.clone(), None);
         for part in good {
             for byte in cells.own(at + part.start..at + part.end) {
                 cells.replace(byte, Some(bytes[us(byte - at)]));

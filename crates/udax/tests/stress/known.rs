@@ -108,7 +108,8 @@ impl Known {
         Ok(())
     }
 
-    /// The same for all of a file that begins at `at`, when nobody runs.
+    /// The same for a part of a file, when nobody runs; but for what was cloned there, which
+    /// [`Known::check_targets`] has looked at before.
     ///
     /// # Errors
     ///
@@ -122,36 +123,38 @@ impl Known {
     ) -> Result<(), String> {
         let now = rules.flows.now();
         for byte in self.files[file].own(at..at + count(found.len())) {
-            let (value, is_target) =
-                (found[us(byte - at)], rules.flows.leads_to((file, byte / PAGE)));
-            if is_target || self.get(file, byte) != Some(value) {
-                self.judge(rules, file, byte, value, now)?;
-                self.set_at_rest(rules, file, byte, Some(value));
+            let value = found[us(byte - at)];
+            if self.get(file, byte) != Some(value) {
+                if !rules.flows.leads_to((file, byte / PAGE)) {
+                    self.judge(rules, file, byte, value, now)?;
+                }
+                self.files[file].replace(byte, Some(value));
             }
         }
         Ok(())
     }
 
-    /// Notes what bytes hold, when nobody runs.
-    pub(crate) fn set_all_at_rest(
-        &mut self,
+    /// Compares what was cloned to a part of a file, when nobody runs, and before anything is learned
+    /// of its sources.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong.
+    pub(crate) fn check_targets(
+        &self,
         rules: &Rules,
         file: usize,
-        range: Range<u64>,
-        value: Option<u8>,
-    ) {
-        for byte in self.files[file].own(range) {
-            self.set_at_rest(rules, file, byte, value);
+        at: u64,
+        found: &[u8],
+    ) -> Result<(), String> {
+        let (pages, now) = (at / PAGE..(at + count(found.len())).div_ceil(PAGE), rules.flows.now());
+        for page in pages.filter(|&page| rules.flows.leads_to((file, page))) {
+            let bytes = (page * PAGE).max(at)..((page + 1) * PAGE).min(at + count(found.len()));
+            for byte in self.files[file].own(bytes) {
+                self.judge(rules, file, byte, found[us(byte - at)], now)?;
+            }
         }
-    }
-
-    /// Nobody asks any more what may have come to a target before; of a source that may still be.
-    fn set_at_rest(&mut self, rules: &Rules, file: usize, byte: u64, value: Option<u8>) {
-        if rules.flows.leads_to((file, byte / PAGE)) {
-            self.files[file].replace(byte, value);
-        } else {
-            self.set(rules, file, byte, value, rules.flows.now());
-        }
+        Ok(())
     }
 
     fn judge(

@@ -109,10 +109,10 @@ impl Cells {
         std::mem::replace(&mut self.bytes[Cells::place(byte)], to)
     }
 
-    /// Notes that these bytes may hold anything.
-    pub(crate) fn forget(&mut self, range: Range<u64>) {
+    /// Sets those of the bytes that are this thread's; None if they may be anything.
+    pub(crate) fn set(&mut self, range: Range<u64>, to: Option<u8>) {
         for byte in self.own(range) {
-            self.replace(byte, None);
+            self.replace(byte, to);
         }
     }
 

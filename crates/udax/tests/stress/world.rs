@@ -280,30 +280,44 @@ impl World {
 
     /// Compares every way to the bytes of each file with what the threads know.
     fn compare(&mut self) {
-        for (at, file) in self.shared.files.iter().enumerate() {
-            let (len, rules) = (file.metadata().len(), &self.shared.rules);
-            let bad = self.shared.failing.bad_pages(file);
-            let (mut bytes, good) = (vec![0xee; us(len)], good_parts(len, &bad));
-            for part in &good {
-                let into = &mut bytes[us(part.start)..us(part.end)];
-                assert_eq!(file.read_at(into, part.start).unwrap(), us(part.end - part.start));
+        let (rules, round) = (&self.shared.rules, self.rounds);
+        let found = [0, 1, COLD].map(|file| self.read(file));
+        for (file, (bytes, bad)) in found.iter().enumerate() {
+            for actor in &self.actors {
+                let checked = actor.check_targets(rules, file, bytes, bad);
+                checked.unwrap_or_else(|why| panic!("round {round}, file {file}: {why}"));
             }
-            for page in &bad {
-                let read = file.read_at(&mut [0], page * PAGE);
-                let is_told = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Media);
-                assert!(is_told, "round {}, file {at}: bad page {page}: {read:?}", self.rounds);
-            }
+        }
+        for (at, (bytes, bad)) in found.iter().enumerate() {
             for actor in &mut self.actors {
-                let checked = actor.check(rules, at, &bytes, &bad);
-                checked.unwrap_or_else(|why| panic!("round {}, file {at}: {why}", self.rounds));
-                actor.check_pins(at, file, &bytes, &bad, self.rounds);
+                let checked = actor.check(rules, at, bytes, bad);
+                checked.unwrap_or_else(|why| panic!("round {round}, file {at}: {why}"));
+                actor.check_pins(at, &self.shared.files[at], bytes, bad, round);
             }
             for mapped in (0..SLOTS).map(|slot| self.shared.mapped(slot)) {
                 if mapped.file == at && !mapped.is_private {
-                    self.compare_mapped(&mapped, &bytes, &bad);
+                    self.compare_mapped(&mapped, bytes, bad);
                 }
             }
         }
+    }
+
+    /// What a file holds, and which of its pages are bad, as it says itself.
+    fn read(&self, at: usize) -> (Vec<u8>, BTreeSet<u64>) {
+        let file = &self.shared.files[at];
+        let len = file.metadata().len();
+        let bad = self.shared.failing.bad_pages(file);
+        let mut bytes = vec![0xee; us(len)];
+        for part in good_parts(len, &bad) {
+            let into = &mut bytes[us(part.start)..us(part.end)];
+            assert_eq!(file.read_at(into, part.start).unwrap(), us(part.end - part.start));
+        }
+        for page in &bad {
+            let read = file.read_at(&mut [0], page * PAGE);
+            let is_told = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Media);
+            assert!(is_told, "round {}, file {at}: bad page {page}: {read:?}", self.rounds);
+        }
+        (bytes, bad)
     }
 
     fn compare_mapped(&self, mapped: &Mapped, bytes: &[u8], bad: &BTreeSet<u64>) {
