@@ -114,7 +114,7 @@ pub(crate) fn load_hole(index: FileIndex, order: Order, pages: Pages) {
     );
 }
 
-/// A fault or a pin is served by a smaller folio than the one that was tried first.
+/// A fault or a pin is served by a smaller folio, of `order`, than there could be.
 pub(crate) fn fallback(index: FileIndex, order: Order, reason: Fallback) {
     trace!("dax_fallback", index = index.0, order = order.get(), reason = reason.code());
 }

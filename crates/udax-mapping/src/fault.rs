@@ -98,7 +98,7 @@ pub struct FaultGuard<'m> {
 pub(crate) struct Entered<'g, 'm> {
     pub(crate) entry: EntryGuard<'g, 'm>,
     pub(crate) found: Iomap,
-    /// Why the entry is not of a larger order, if it is known already.
+    /// Why the entry is not of the next larger order, if the user could have that.
     pub(crate) reason: Option<Fallback>,
 }
 
@@ -132,22 +132,29 @@ impl<'m> FaultGuard<'m> {
         EntryGuard::new(self, index, self.mapping.index().lock_page(index))
     }
 
-    /// Locks the block of `order` around `index` if `bounds` have it and no smaller entries exist;
-    /// else the entry that covers `index`. Says why a block was not locked.
+    /// Locks the block of 2 MiB around `index` if `bounds` have it and no smaller entries exist; else
+    /// the entry that covers `index`. Says why what was locked is not of the next larger order, if
+    /// the user could have one; whether there is data for it is for [`EntryGuard::fault_run`] to say.
     pub(crate) fn lock_block<'g>(
         &'g self,
         index: FileIndex,
-        order: Order,
         bounds: &dyn Bounds,
     ) -> (EntryGuard<'g, 'm>, Option<Fallback>) {
-        let reason = match bounds.block_around(index, order) {
-            Ok(_) => match self.mapping.index().lock(index, order) {
-                Ok(block) => return (EntryGuard::new(self, index, block), None),
+        let refused = |order| bounds.block_around(index, order).err();
+        let reason = match refused(Order::Pmd) {
+            Some(reason) => reason,
+            None => match self.mapping.index().lock(index, Order::Pmd) {
+                Ok(block) => {
+                    let reason = refused(Order::Pud).unwrap_or(Fallback::Conflict);
+                    return (EntryGuard::new(self, index, block), Some(reason));
+                }
                 Err(_conflict) => Fallback::Conflict,
             },
-            Err(reason) => reason,
         };
-        (self.lock_entry(index), Some(reason))
+        let entry = self.lock_entry(index);
+        // A larger entry serves more than the user could have.
+        let reason = (entry.order() < Order::Pmd).then_some(reason);
+        (entry, reason)
     }
 
     /// Locks the entry of `index` and asks the owner, in this order (rule 12). The block is of
@@ -158,7 +165,7 @@ impl<'m> FaultGuard<'m> {
         access: Access,
         bounds: &dyn Bounds,
     ) -> Result<Entered<'g, 'm>, FaultError> {
-        let (entry, reason) = self.lock_block(index, Order::Pmd, bounds);
+        let (entry, reason) = self.lock_block(index, bounds);
         let found = entry.iomap(access)?;
         let is_candidate = entry.block().entry.is_none()
             && found.may_fill(index, Order::Pud)
@@ -169,7 +176,7 @@ impl<'m> FaultGuard<'m> {
         drop(entry);
         let (entry, reason) = match self.mapping.index().lock(index, Order::Pud) {
             Ok(block) => (EntryGuard::new(self, index, block), None),
-            Err(_conflict) => self.lock_block(index, Order::Pmd, bounds),
+            Err(_conflict) => self.lock_block(index, bounds),
         };
         let found = entry.iomap(access)?;
         Ok(Entered { entry, found, reason })
@@ -303,7 +310,8 @@ impl<'m> FaultGuard<'m> {
         order: Order,
         run: &Run,
     ) -> Option<EntryGuard<'g, 'm>> {
-        let block = run.block(index, order, self.owner().ok()?.end()).ok()?;
+        let owner = self.owner().ok()?;
+        let block = run.block(index, order, || owner.end()).ok()?;
         let is_inside = order == Order::Base || user.block_around(index, order).is_ok();
         if !is_inside || user.shows(&index.span(order.pages())) {
             return None;

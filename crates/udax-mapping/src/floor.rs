@@ -48,7 +48,7 @@ impl FaultGuard<'_> {
                 if is_shared {
                     return Err((at, Fallback::Shared));
                 }
-                run.block(at, floor, owner.end()).map_err(|reason| (at, reason))?;
+                run.block(at, floor, || owner.end()).map_err(|reason| (at, reason))?;
                 Ok(next)
             }
             Ok(Iomap::Hole { pages }) if at + pages < next => Err((at, Fallback::ExtentTooShort)),

@@ -264,10 +264,10 @@ impl PinnedFolios {
             self.add(&mut counted, next);
             drop(entry);
             // Only `enter` locks blocks of 1 GiB.
-            if at >= end || run.fixed_order() == Some(Order::Pud) {
+            if at >= end || at.is_aligned(Order::Pud) {
                 break at;
             }
-            (entry, reason) = faults.lock_block(at, Order::Pmd, request);
+            (entry, reason) = faults.lock_block(at, request);
         };
         self.parts.extend(counted.map(|counted| self.to_part(counted)));
         Ok(at)

@@ -48,18 +48,23 @@ impl Run {
         self.span.slice(index.since(self.start), Pages(1))
     }
 
+    /// Whether it covers the block of `order` around `index`, aligned as that is.
+    fn fills(&self, index: FileIndex, order: Order) -> bool {
+        self.block(index, order, || index).is_ok()
+    }
+
     /// Where the block of `order` around `index` lies, if the run covers it and is aligned as it is
-    /// (I-37). `end` is that of the file.
+    /// (I-37). `end` is that of the file, and asked for where the run is too short.
     pub(crate) fn block(
         &self,
         index: FileIndex,
         order: Order,
-        end: FileIndex,
+        end: impl FnOnce() -> FileIndex,
     ) -> Result<DaxSpan, Fallback> {
         let head = index.align_down(order);
         let pages = order.pages();
         if head < self.start || head + pages > self.range().end {
-            let is_cut = head + pages > end;
+            let is_cut = head + pages > end();
             return Err(if is_cut { Fallback::Eof } else { Fallback::ExtentTooShort });
         }
         let block = self.span.slice(head.since(self.start), pages);
@@ -109,25 +114,28 @@ impl EntryGuard<'_, '_> {
         }
         let mut order = self.order();
         if self.block().place().is_some() {
-            self.check_floor(order, floor, Some(Fallback::Conflict))?;
+            if order < floor {
+                let reason = self.fell_back(run, reason)?.or(Some(Fallback::Conflict));
+                return self.check_floor(order, floor, reason);
+            }
             self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
-            self.count(None);
+            self.count(self.fell_back(run, reason)?);
             return Ok(());
         }
+        self.check_floor(order, floor, reason)?;
         while let Some(smaller) = order.smaller() {
             match self.fault_block(run, order)? {
                 Ok(()) => {
-                    self.count(None);
+                    self.count(self.fell_back(run, reason)?);
                     return Ok(());
                 }
-                Err(why) => reason = reason.or(Some(why)),
+                Err(why) => reason = Some(why),
             }
             order = smaller;
             self.check_floor(order, floor, reason)?;
         }
-        self.check_floor(Order::Base, floor, reason)?;
         self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
-        self.count(reason);
+        self.count(self.fell_back(run, reason)?);
         Ok(())
     }
 
@@ -140,6 +148,26 @@ impl EntryGuard<'_, '_> {
         Ok(())
     }
 
+    /// Why the folio of the entry is smaller than it could be: less than 2 MiB, or less than the data
+    /// fills. `reason` says what stood in the way before the data was looked at. What the data itself
+    /// does not allow counts before entries that lie in it: they are small for the same reason.
+    fn fell_back(
+        &self,
+        run: &Run,
+        reason: Option<Fallback>,
+    ) -> Result<Option<Fallback>, FaultError> {
+        let owner = self.faults().owner()?;
+        Ok(match (self.order(), reason) {
+            (Order::Pud, _) => None,
+            (Order::Pmd, reason) => reason.filter(|_| run.fills(self.asked(), Order::Pud)),
+            (Order::Base, None | Some(Fallback::Conflict)) => {
+                let limit = run.block(self.asked(), Order::Pmd, || owner.end()).err();
+                limit.or(Some(Fallback::Conflict))
+            }
+            (Order::Base, reason) => reason,
+        })
+    }
+
     /// Brings in the folio of the index out of a device that has folios of one order only. A larger
     /// one is not tried, and a smaller one is never right (I-68).
     fn fault_fixed(
@@ -150,9 +178,9 @@ impl EntryGuard<'_, '_> {
         floor: Order,
     ) -> Result<(), FaultError> {
         self.check_floor(fixed, floor, Some(Fallback::DeviceOrder))?;
-        let (index, end) = (self.asked(), self.faults().owner()?.end());
+        let (index, owner) = (self.asked(), self.faults().owner()?);
         let below = |reason| FaultError::BelowFloor { index, floor: fixed, reason };
-        let block = run.block(index, fixed, end).map_err(below)?;
+        let block = run.block(index, fixed, || owner.end()).map_err(below)?;
         self.check_floor(self.order(), fixed, reason)?;
         self.bring_in(&block, fixed, run.is_shared())?;
         self.count((fixed < Order::Pmd).then_some(Fallback::DeviceOrder));
@@ -161,7 +189,8 @@ impl EntryGuard<'_, '_> {
 
     /// Tries one order. On a fallback the block is locked as before.
     fn fault_block(&mut self, run: &Run, order: Order) -> Result<Result<(), Fallback>, FaultError> {
-        let block = match run.block(self.asked(), order, self.faults().owner()?.end()) {
+        let owner = self.faults().owner()?;
+        let block = match run.block(self.asked(), order, || owner.end()) {
             Ok(block) => block,
             Err(reason) => return Ok(Err(reason)),
         };

@@ -4,7 +4,14 @@ use std::fmt;
 use udax_mm::Order;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a fault was served by a smaller folio than the one that was tried first (rule 14).
+/// Why a fault or a pin was served by a smaller folio than there could be (rule 14): by less than
+/// 2 MiB, or by 2 MiB where the data of the file would fill 1 GiB.
+///
+/// The reason is what was in the way of the next larger size when the fault was served: first the
+/// user (colour, bounds), then the data (end of the file, extent, alignment; shared before all), then what is there
+/// already. It is counted once for a touch, whatever that brings along, and for each folio of a pin.
+/// A page of a large folio that serves a small mapping is none, nor are zeros of a hole or the
+/// protected copy of a shared page: they have no folio.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub enum Fallback {
     /// Addresses and file indices do not agree modulo the size: the colour of the mapping differs.
@@ -17,7 +24,8 @@ pub enum Fallback {
     ExtentTooShort,
     /// The extent covers the block, but does not start at a multiple of the size of its page map.
     Misaligned,
-    /// Smaller entries exist in the block. They are never evicted to make room (I-31).
+    /// Smaller entries exist in the block, where a larger one could be. They are never evicted to
+    /// make room (I-31).
     Conflict,
     /// Some of its pages are counted as folios of another size.
     Busy,
@@ -108,7 +116,7 @@ impl Stats {
         self.faults[level(order)]
     }
 
-    /// How often a fault fell back for `reason`.
+    /// How often a fault or a pin fell back for `reason`.
     pub fn fallbacks(&self, reason: Fallback) -> u64 {
         self.fallbacks[reason.slot()]
     }

@@ -4,7 +4,7 @@ mod common;
 
 use common::{PAGE, TestFile, both, data, folios, info, mode, range};
 use std::thread;
-use udax_mapping::{Fallback, FaultError, Mapping, Populate, UserMapping};
+use udax_mapping::{FaultError, Mapping, Populate, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::sync::mpsc;
 use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Vma, Wait};
@@ -307,73 +307,6 @@ fn a_store_makes_no_neighbour_dirty() {
         store(mapped.vma(), 3, 1).unwrap();
 
         assert_eq!(file.mapping.stats().faults(Order::Base), 1);
-    });
-}
-
-/// Touches page `at` of a mapping and expects a fault of order 0 for `reason`.
-#[track_caller]
-fn check_fallback(file: &TestFile, from: u64, pages: u64, at: u64, reason: Fallback) {
-    let mapped = map(file, from, pages, Access::Read, Populate::Eager);
-
-    load(mapped.vma(), at - from).expect("the page is in the file");
-
-    let fallbacks = file.mapping.stats();
-    assert!(fallbacks.fallbacks(reason) > 0, "{reason:?}: {fallbacks:?}");
-    // The first fault leaves an entry of order 0, which is the reason of the next.
-    let mut others = fallbacks.reasons().filter(|&(other, _)| other != reason);
-    assert!(others.all(|(other, _)| other == Fallback::Conflict), "{fallbacks:?}");
-    file.verify();
-}
-
-#[test]
-fn each_fallback_says_why() {
-    let whole = || TestFile::new(2048, &data(512, 512));
-    check_fallback(&whole(), 0, 511, 7, Fallback::Bounds);
-    check_fallback(&whole(), 1, 511, 7, Fallback::Bounds);
-    check_fallback(&TestFile::new(2048, &data(5, 512)), 0, 512, 7, Fallback::Misaligned);
-
-    let mut fragmented = data(512, 512);
-    fragmented[300] = Some(3);
-    check_fallback(&TestFile::new(2048, &fragmented), 0, 512, 7, Fallback::ExtentTooShort);
-    check_fallback(&TestFile::new(2048, &data(512, 511)), 0, 512, 7, Fallback::Eof);
-
-    let pinned = whole();
-    let _pin = pinned.mapping.pin(range(3, 4), info("small", PinKind::Read)).unwrap();
-    drop(map(&pinned, 0, 512, Access::Read, Populate::Eager));
-    let fallbacks = pinned.mapping.stats();
-    assert!(fallbacks.fallbacks(Fallback::Conflict) > 0, "I-31");
-    assert_eq!(fallbacks.faults(Order::Pmd), 0, "I-31");
-
-    let busy = whole();
-    let _folio = busy.pgmap().try_get_live().unwrap().request_folio(PgmapOff(600), Order::Base);
-    check_fallback(&busy, 0, 512, 7, Fallback::Busy);
-}
-
-#[test]
-fn addresses_that_are_not_congruent_fall_back() {
-    let mut pages = data(0, 512);
-    pages.extend(data(512, 512));
-    let file = TestFile::new(1024, &pages);
-
-    drop(map(&file, 1, 1023, Access::Read, Populate::Eager));
-
-    let fallbacks = file.mapping.stats();
-    let reasons: Vec<_> = fallbacks.reasons().collect();
-    assert_eq!(reasons, [(Fallback::Colour, 1), (Fallback::Bounds, 1)], "I-37");
-    assert_eq!(fallbacks.faults(Order::Base), 1023);
-}
-
-#[test]
-fn a_small_mapping_is_served_from_a_large_entry() {
-    both(1024, &data(512, 512), |file, how| {
-        file.fill_block(512 + 8, 8);
-        let whole = map(file, 0, 512, Access::Write, how);
-        store(whole.vma(), 9, 9).unwrap();
-
-        let part = map(file, 8, 2, Access::Read, how);
-
-        assert_eq!(loads(&part), [Some(8), Some(9)]);
-        file.verify();
     });
 }
 
