@@ -3,9 +3,13 @@
 
 mod common;
 
-use common::{KIB, MIB, Pool, contents, create, lookup, pattern};
-use udax_fs::{FreePolicy, FsError, Inode, MountMode};
-use udax_mm::{FileIndex, Order, Pages, Wait};
+use common::{KIB, MIB, Pool, contents, create, lookup, mkdir, name, pattern};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use udax_dev::DaxDevice;
+use udax_fs::{Filesystem, FreePolicy, FsError, Inode, MountMode, RenameMode};
+use udax_mapping::{MapMode, Populate};
+use udax_mm::sync::Arc;
+use udax_mm::{Access, FileIndex, Media, Order, Pages, PgmapOff, Wait};
 
 const WAIT: FreePolicy = FreePolicy::Wait(Wait::Never);
 
@@ -336,4 +340,92 @@ fn a_file_that_grows_in_small_steps_lies_in_2_mib_blocks() {
     drop((file, other));
     fs.unmount().unwrap();
     pool.check();
+}
+
+/// Byte 0 of a file on the medium, as another process sees it.
+fn on_medium(pool: &Pool, file: &Inode) -> (u64, u8) {
+    let at = file.extents().unwrap()[0].device.byte();
+    let mut byte = [0];
+    pool.media.read(at, &mut byte).unwrap();
+    (at, byte[0])
+}
+
+/// What is stored through a mapping is on the medium, and the other way round: there is no copy.
+#[track_caller]
+fn check_direct(pool: &Pool, file: &Arc<Inode>, what: &str) {
+    let populate = Populate::Eager;
+    let mode = MapMode { access: Access::Write, populate, ..MapMode::default() };
+    let map = file.map(FileIndex(0), Pages(1), mode).unwrap();
+    map.vma().write(0, b"A").unwrap();
+    assert_eq!(on_medium(pool, file).1, b'A', "{what}");
+    pool.media.write(on_medium(pool, file).0, b"B").unwrap();
+    let mut byte = [0];
+    map.vma().read(0, &mut byte).unwrap();
+    assert_eq!(byte[0], b'B', "{what}: mapped");
+    assert_eq!(contents(file)[0], b'B', "{what}: read");
+}
+
+/// I-67, B-44, F-53: there is no flag to set, to inherit or to change beside a mapping; whatever becomes
+/// of a file, it is direct access.
+#[test]
+fn every_file_of_a_pool_is_direct_access_and_stays_so() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let root = fs.root().unwrap();
+    let file = create(&fs, "a");
+    file.truncate(9000, WAIT).unwrap();
+    check_direct(&pool, &file, "a hole");
+    let populate = Populate::Eager;
+    let mode = MapMode { access: Access::Read, populate, ..MapMode::default() };
+    let live = file.map(FileIndex(0), Pages(1), mode).unwrap();
+    check_direct(&pool, &file, "mapped elsewhere");
+    let dir = mkdir(&fs, &root, "dir");
+    fs.rename(&root, &name("a"), &dir, &name("b"), RenameMode::NoReplace).unwrap();
+    check_direct(&pool, &file, "moved to another directory");
+    let clone = create(&fs, "clone");
+    file.clone_range(0..9000, &clone, 0, Wait::Never).unwrap();
+    check_direct(&pool, &file, "shared");
+    check_direct(&pool, &clone, "shared");
+    fs.unlink(&dir, &name("b")).unwrap();
+    check_direct(&pool, &file, "without a name");
+    let mut byte = [0];
+    live.vma().read(0, &mut byte).unwrap();
+    assert_eq!(byte[0], b'B', "the mapping from before");
+    drop((live, file, clone, dir, root));
+    fs.unmount().unwrap();
+    check_direct(&pool, &lookup(&pool.mount(), "clone"), "mounted again");
+
+    let (fs, _) = Filesystem::mount(pool.device(), MountMode::ReadOnly, None).unwrap();
+    let file = lookup(&fs, "clone");
+    let map = file.map(FileIndex(0), Pages(1), mode).unwrap();
+    pool.media.write(on_medium(&pool, &file).0, b"C").unwrap();
+    map.vma().read(0, &mut byte).unwrap();
+    assert_eq!(byte[0], b'C', "read-only");
+}
+
+/// F-40, I-50, rule 11: what the allocator gives out it claims, and a claim of a page that somebody
+/// counts fails.
+#[test]
+fn a_free_page_that_somebody_counts_is_never_given_out() {
+    let pool = Pool::new(4 * MIB);
+    let device = pool.device();
+    let (fs, _) = Filesystem::mount(device.clone(), MountMode::ReadWrite, None).unwrap();
+    let file = create(&fs, "a");
+    file.write_at(&[1; 4096], 0).unwrap();
+    let page = PgmapOff(file.extents().unwrap()[0].device.0);
+    file.truncate(0, WAIT).unwrap();
+    // Somebody who is no file, and did not ask the allocator.
+    let stranger = device.pgmaps()[0].try_get_live().unwrap();
+    let folio = stranger.request_folio(page, Order::Base).unwrap();
+
+    let all = vec![2; usize::try_from(fs.usage().free.bytes()).unwrap() / 2];
+    let given = catch_unwind(AssertUnwindSafe(|| while file.append(&all[..64 << 10]).is_ok() {}));
+
+    let why = given.expect_err("the allocator notices");
+    let why = why.downcast_ref::<String>().expect("a message");
+    assert!(why.starts_with("I-50: a free page is in use"), "{why}");
+    let mut bytes = [0];
+    stranger.read(page.byte(), &mut bytes).unwrap();
+    assert_ne!(bytes, [2], "nothing was written to it");
+    drop(folio);
 }

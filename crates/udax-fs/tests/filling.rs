@@ -1,25 +1,58 @@
-//! A fault that fills a hole makes more pages data than it shows. Until it is through, others find them.
+//! A fault that fills a hole, stopped on its way: others find the data before it is shown, and nobody
+//! moves it.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 mod common;
 
-use common::{MIB, Pool, create};
-use std::thread;
+use common::{MIB, Pool, contents, create};
+use std::thread::{self, yield_now};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Dispatch, Event, Metadata, Subscriber};
 use udax_fs::FreePolicy;
 use udax_mapping::{MapMode, Populate};
-use udax_mm::sync::{Mutex, mpsc};
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
+use udax_mm::sync::{Mutex, OnceLock, mpsc};
 use udax_mm::{Access, FileIndex, Order, Pages, Wait};
 
-/// Stops its thread when a folio is shown the first time, until it may go on.
+/// Stops its thread at the first span or event of a name, until it may go on.
 struct Pause {
+    at: &'static str,
     reached: Mutex<Option<mpsc::Sender<()>>>,
     go_on: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Subscriber for Pause {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "udax_mapping"
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.reach(span.metadata().name());
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, _values: &Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.reach(event.metadata().name());
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
+/// While there is one subscriber alone, `tracing` asks the thread that comes to a place first whether it
+/// listens, and believes that of all. So there is always another one.
+static OTHER: OnceLock<Dispatch> = OnceLock::new();
+
+/// Listens, and does nothing.
+struct Deaf;
+
+impl Subscriber for Deaf {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target() == "udax_mapping"
     }
@@ -32,19 +65,33 @@ impl Subscriber for Pause {
 
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
 
-    fn event(&self, event: &Event<'_>) {
-        if event.metadata().name() != "dax_insert_mapping" {
-            return;
-        }
-        if let Some(reached) = self.reached.lock().take() {
-            reached.send(()).unwrap();
-            self.go_on.lock().recv().unwrap();
-        }
-    }
+    fn event(&self, _event: &Event<'_>) {}
 
     fn enter(&self, _span: &Id) {}
 
     fn exit(&self, _span: &Id) {}
+}
+
+impl Pause {
+    /// With who hears that it was reached, and who lets it go on.
+    fn at(at: &'static str) -> (Pause, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        OTHER.get_or_init(|| Dispatch::new(Deaf));
+        let (reached, is_reached) = mpsc::channel();
+        let (go_on, may_go_on) = mpsc::channel();
+        let (reached, may_go_on) = (Mutex::new(Some(reached)), Mutex::new(may_go_on));
+        (Pause { at, reached, go_on: may_go_on }, is_reached, go_on)
+    }
+
+    fn reach(&self, name: &str) {
+        if name != self.at {
+            return;
+        }
+        let reached = self.reached.lock().take();
+        if let Some(reached) = reached {
+            reached.send(()).unwrap();
+            self.go_on.lock().recv().unwrap();
+        }
+    }
 }
 
 fn mode(access: Access) -> MapMode {
@@ -65,9 +112,7 @@ fn a_write_beside_a_fault_that_fills_a_hole_is_seen_by_every_mapping() {
         byte[0]
     };
     assert_eq!(page(16), 0);
-    let (reached, is_reached) = mpsc::channel();
-    let (go_on, may_go_on) = mpsc::channel();
-    let pause = Pause { reached: Mutex::new(Some(reached)), go_on: Mutex::new(may_go_on) };
+    let (pause, is_reached, go_on) = Pause::at("dax_insert_mapping");
 
     thread::scope(|scope| {
         // Dropped if an assertion fails, so that the other thread ends.
@@ -89,5 +134,53 @@ fn a_write_beside_a_fault_that_fills_a_hole_is_seen_by_every_mapping() {
         filler.join().unwrap();
     });
     assert_eq!(page(16), 133);
+    fs.verify().unwrap();
+}
+
+/// O-4: the kernel makes the block of a synchronous store durable, and then shows the page that it has
+/// noted down without a look at the entry. Here nobody moves the page in between.
+#[test]
+fn the_block_that_was_made_durable_is_the_one_that_is_shown() {
+    const AT: u64 = 3 * 4096;
+    let fs = Pool::new(8 * MIB).mount();
+    let (file, other) = (create(&fs, "a"), create(&fs, "b"));
+    file.truncate(16 * 4096, FreePolicy::Wait(Wait::Never)).unwrap();
+    // The durable answer is there, the page is not.
+    let (in_fault, is_answered, show) = Pause::at("dax_pte_fault");
+    let (in_punch, is_breaking, go_on) = Pause::at("dax_break_layout");
+    go_on.send(()).unwrap();
+    let is_moved = AtomicBool::new(false);
+
+    let mapped = thread::scope(|scope| {
+        let show = show;
+        let storer = scope.spawn(|| {
+            let map = || file.map(FileIndex(3), Pages(1), mode(Access::Write));
+            tracing::subscriber::with_default(in_fault, map).unwrap()
+        });
+        is_answered.recv().unwrap();
+        let mover = scope.spawn(|| {
+            let punch = || file.punch(AT..AT + 4096, FreePolicy::Wait(Wait::Never)).unwrap();
+            tracing::subscriber::with_default(in_punch, punch);
+            // The block goes to another file, and this one gets a new one.
+            other.write_at(&[2; 4096], 0).unwrap();
+            file.write_at(&[1; 4096], AT).unwrap();
+            is_moved.store(true, Ordering::Release);
+        });
+        is_breaking.recv().unwrap();
+        for _ in 0..1000 {
+            yield_now();
+            assert!(!is_moved.load(Ordering::Acquire), "O-4: the fault is not through");
+        }
+        show.send(()).unwrap();
+        mover.join().unwrap();
+        storer.join().unwrap()
+    });
+
+    let mut bytes = [0; 4096];
+    mapped.vma().read(0, &mut bytes).unwrap();
+    assert_eq!(bytes, [1; 4096], "the page of the entry is shown");
+    mapped.vma().write(0, &[3; 4096]).unwrap();
+    assert!(contents(&other) == [2; 4096], "O-4: a store reaches no other file");
+    assert_eq!(contents(&file)[3 * 4096], 3);
     fs.verify().unwrap();
 }

@@ -206,9 +206,9 @@ impl<'m> FaultGuard<'m> {
         access: Access,
     ) -> Result<Pages, FaultError> {
         let index = user.index(at);
-        if access == Access::Write && user.access() == Access::Read {
-            return Err(FaultError::ReadOnly(index));
-        }
+        // Who locks pages in memory touches them as if to store. A real store finds the page that is
+        // shown protected, as in any mapping for reading.
+        let access = if user.access() == Access::Read { Access::Read } else { access };
         let of_file = access_of_file(user, access);
         let entered = self.enter(index, of_file, user.as_ref());
         let order = entered.as_ref().map_or(Order::Base, |entered| entered.entry.order());

@@ -52,7 +52,7 @@ fn a_pin_is_named_when_nobody_may_wait() {
 }
 
 #[test]
-fn an_interrupted_break_leaves_the_file_as_it_was() {
+fn a_break_that_finds_a_pin_and_may_not_wait_leaves_the_file_as_it_was() {
     let file = TestFile::new(8, &data(0, 4));
     let pin = file.mapping.pin(range(2, 3), info("test", PinKind::Read)).unwrap();
 
