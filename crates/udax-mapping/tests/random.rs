@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{PAGE, TestFile, info, mode, range};
+use common::witness::Witness;
+use common::{PAGE, TestFile, fault_service, info, mode, range};
 use udax_mapping::{PinnedFolios, Populate, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
@@ -12,13 +13,18 @@ use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
 /// Pages that the file has at most. More than a block of 2 MiB, so that both orders occur.
 const MAX_PAGES: u64 = 1100;
 const STEPS: u32 = 400;
+/// Pages of the device.
+const BLOCKS: u64 = 4096;
 
 /// What the first byte of each page is: holes and fresh pages are zero.
 type Model = Vec<u8>;
 
 struct Run {
     file: Arc<TestFile>,
+    media: Arc<Witness>,
     model: Model,
+    /// The page that was stored to last.
+    stored: u64,
     how: Populate,
     mapped: Vec<UserMapping>,
     pins: Vec<Pinned>,
@@ -47,13 +53,17 @@ impl Random {
 
 fn check(seed: u64, how: Populate) {
     let pages = vec![None; 600];
-    let file = match how {
-        Populate::Lazy => TestFile::lazy(4096, &pages),
-        Populate::Eager => Some(TestFile::new(4096, &pages)),
+    let service = match how {
+        Populate::Lazy => match fault_service() {
+            None => return,
+            service => service,
+        },
+        Populate::Eager => None,
     };
-    let Some(file) = file else { return };
+    let media = Witness::new(BLOCKS);
+    let file = TestFile::on(media.clone(), &pages, service);
     let (mapped, pins, random) = (Vec::new(), Vec::new(), Random(seed));
-    let mut run = Run { file, model: vec![0; 600], how, mapped, pins, random };
+    let mut run = Run { file, media, model: vec![0; 600], stored: 0, how, mapped, pins, random };
     for step in 0..STEPS {
         let what = run.step();
         let checked = run.file.mapping.verify().and_then(|()| run.file.pgmap().verify());
@@ -65,7 +75,7 @@ fn check(seed: u64, how: Populate) {
 
 impl Run {
     fn step(&mut self) -> &'static str {
-        match self.random.below(12) {
+        match self.random.below(14) {
             0 => self.map(),
             1 => self.unmap(),
             2..=4 => self.store(),
@@ -75,6 +85,8 @@ impl Run {
             8 => self.truncate_deferred(),
             9 => self.punch(),
             10 => self.grow(),
+            11 => self.writeback(),
+            12 => self.flush(),
             _ => self.allocate_run(),
         }
     }
@@ -114,6 +126,7 @@ impl Run {
                 assert_eq!(stored.is_ok(), page.is_some(), "page {at}");
                 if let Some(page) = page {
                     *page = byte;
+                    self.stored = at;
                     note_store(&mut self.pins, &self.file, at, byte);
                 }
                 return "store";
@@ -202,6 +215,33 @@ impl Run {
         "allocate"
     }
 
+    fn writeback(&mut self) -> &'static str {
+        let from = self.random.below(MAX_PAGES);
+        let end = from + 1 + self.random.below(MAX_PAGES - from);
+        self.file.mapping.writeback(range(from, end)).expect("the medium works");
+        self.check_durable(from, end);
+        "writeback"
+    }
+
+    fn flush(&mut self) -> &'static str {
+        let page = self.stored;
+        self.file.mapping.flush(page * PAGE..page * PAGE + 1).expect("the medium works");
+        self.check_durable(page, page + 1);
+        "flush"
+    }
+
+    /// What was stored through mappings is durable (I-41). Zeros are the owner's.
+    fn check_durable(&self, from: u64, end: u64) {
+        let blocks = self.file.blocks();
+        for page in from..end.min(count(self.model.len())) {
+            if let (Some(block), stored @ 1..) =
+                (blocks[to_usize(page)], self.model[to_usize(page)])
+            {
+                assert_eq!(self.media.durable(block * PAGE), stored, "I-41: page {page}");
+            }
+        }
+    }
+
     /// Compares a few pages of every mapping, and all pinned bytes, with the model.
     fn compare(&mut self, when: &str) {
         for mapped in &self.mapped {
@@ -229,7 +269,7 @@ impl Run {
         self.pins.clear();
         self.file.collect_limbo();
         self.file.truncate(0, Wait::Never).expect("nobody is left");
-        assert_eq!(self.file.free_blocks(), 4096, "every block came back");
+        assert_eq!(count(self.file.free_blocks()), BLOCKS, "every block came back");
         self.file.verify();
     }
 }
@@ -246,6 +286,10 @@ fn note_store(pins: &mut [Pinned], file: &TestFile, at: u64, byte: u8) {
             }
         }
     }
+}
+
+fn count(len: usize) -> u64 {
+    u64::try_from(len).expect("short")
 }
 
 fn to_usize(index: u64) -> usize {

@@ -2,104 +2,14 @@
 
 mod common;
 
+use common::witness::{Seen, Witness};
 use common::{PAGE, TestFile, data, info, mode, range};
-use std::os::fd::BorrowedFd;
 use std::panic::Location;
+use std::thread::{self, yield_now};
 use udax_mapping::{Populate, UserMapping};
-use udax_mm::media::{FileMedia, Site};
-use udax_mm::sync::atomic::{AtomicBool, Ordering};
-use udax_mm::sync::{Arc, Mutex};
-use udax_mm::{Access, Active, FileIndex, Media, MediaError, MediaFacts, Pages, PinKind, Wait};
-
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Seen {
-    /// First byte and length.
-    Flush(u64, u64),
-    Fence,
-}
-
-/// Memory that remembers flushes and fences, and can fail them.
-#[derive(Debug)]
-struct Witness {
-    memory: FileMedia,
-    seen: Mutex<Vec<(Seen, Site)>>,
-    fails_flush: AtomicBool,
-    fails_fence: AtomicBool,
-}
-
-impl Witness {
-    fn new(pages: u64) -> Arc<Witness> {
-        let memory = FileMedia::memfd("witness", Pages(pages).bytes());
-        Arc::new(Witness {
-            memory: memory.expect("memory for a test"),
-            seen: Mutex::default(),
-            fails_flush: AtomicBool::new(false),
-            fails_fence: AtomicBool::new(false),
-        })
-    }
-
-    fn take(&self) -> Vec<Seen> {
-        self.take_sites().into_iter().map(|(seen, _)| seen).collect()
-    }
-
-    fn take_sites(&self) -> Vec<(Seen, Site)> {
-        std::mem::take(&mut *self.seen.lock())
-    }
-
-    fn answer(&self, seen: Seen, site: Site, fails: &AtomicBool) -> Result<(), MediaError> {
-        if fails.swap(false, Ordering::Relaxed) {
-            return Err(MediaError::Fault { at: 0 });
-        }
-        self.seen.lock().push((seen, site));
-        Ok(())
-    }
-}
-
-impl Media for Witness {
-    fn len(&self) -> u64 {
-        self.memory.len()
-    }
-
-    fn facts(&self) -> MediaFacts {
-        self.memory.facts()
-    }
-
-    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
-        self.memory.read(at, into)
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        self.memory.write(at, bytes)
-    }
-
-    fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
-        self.memory.zero(at, len)
-    }
-
-    fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
-        self.memory.load_u64(at)
-    }
-
-    fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
-        self.memory.store_u64(at, value)
-    }
-
-    fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError> {
-        self.answer(Seen::Flush(at, len), site, &self.fails_flush)
-    }
-
-    fn fence(&self, site: Site) -> Result<(), MediaError> {
-        self.answer(Seen::Fence, site, &self.fails_fence)
-    }
-
-    fn backing(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        self.memory.backing()
-    }
-
-    fn active(&self) -> &Active {
-        self.memory.active()
-    }
-}
+use udax_mm::sync::atomic::Ordering;
+use udax_mm::sync::{Arc, mpsc};
+use udax_mm::{Access, FileIndex, Order, Pages, PinKind, Wait};
 
 fn file(pages: &[Option<u64>]) -> (Arc<Witness>, Arc<TestFile>) {
     let witness = Witness::new(1024);
@@ -230,6 +140,94 @@ fn stores_beside_a_cut_in_a_large_page_are_still_flushed() {
 
     let flush = |block: u64| Seen::Flush(block * 4096, 4096);
     assert_eq!(witness.take(), [flush(512), flush(513), Seen::Fence]);
+    file.verify();
+}
+
+/// B-09, I-42: who has 2 MiB of the file, and who has two pages in the middle of it. A writeback of
+/// another part of the entry does not make anybody forget that the two can still be stored to.
+#[test]
+fn a_store_through_a_small_mapping_of_a_large_entry_is_flushed_after_any_writeback() {
+    let (witness, file) = file(&data(512, 512));
+    let _whole = map(&file, 0, 512, Access::Read);
+    let small = map(&file, 8, 2, Access::Write);
+    assert_eq!(file.mapping.stats().faults(Order::Base), 0, "one entry serves both");
+    let at = |page: u64| (512 + page) * PAGE;
+
+    small.vma().write(PAGE, &[1]).unwrap();
+    file.mapping.writeback(range(300, 301)).unwrap();
+    assert_eq!(witness.durable(at(9)), 1, "B-10: the entry is flushed as a whole");
+    small.vma().write(0, &[2]).unwrap();
+    small.vma().write(PAGE, &[3]).unwrap();
+    assert_eq!([witness.durable(at(8)), witness.durable(at(9))], [0, 1], "not flushed yet");
+    file.mapping.writeback(range(9, 10)).unwrap();
+    assert_eq!([witness.durable(at(8)), witness.durable(at(9))], [2, 3], "B-09");
+
+    // What is stored last, before the mapping goes, is flushed once more, and then no more.
+    small.vma().write(0, &[4]).unwrap();
+    drop(small);
+    file.mapping.writeback(range(400, 401)).unwrap();
+    assert_eq!(witness.durable(at(8)), 4);
+    witness.take();
+    file.mapping.writeback(all()).unwrap();
+    assert_eq!(witness.take(), []);
+    file.verify();
+}
+
+/// I-43: the second of two writebacks finds clean what the first has flushed and not fenced.
+#[test]
+fn two_writebacks_at_once_return_when_what_was_stored_before_is_durable() {
+    let (witness, file) = file(&data(0, 8));
+    let both = map(&file, 0, 8, Access::Write);
+    for page in 0..8 {
+        both.vma().write(page * PAGE, &[7]).unwrap();
+    }
+    drop(both);
+    let (is_reached, go_on) = witness.stop_fence();
+    let sync = |from: u64, to: u64| {
+        file.mapping.writeback(range(from, to)).unwrap();
+        (from..to).map(|page| witness.durable(page * PAGE)).collect::<Vec<u8>>()
+    };
+    thread::scope(|scope| {
+        // Dropped if an assertion fails, so that the other thread ends.
+        let go_on = go_on;
+        let first = scope.spawn(|| sync(0, 6));
+        is_reached.recv().unwrap();
+        let (started, is_started) = mpsc::channel();
+        let second = scope.spawn(move || {
+            started.send(()).unwrap();
+            sync(2, 8)
+        });
+        is_started.recv().unwrap();
+        // Whoever does not wait is through by now.
+        for _ in 0..2000 {
+            yield_now();
+        }
+        go_on.send(()).unwrap();
+        assert_eq!(first.join().unwrap(), [7; 6], "I-41");
+        assert_eq!(second.join().unwrap(), [7; 6], "I-43");
+    });
+    file.verify();
+}
+
+/// I-43: threads that store and sync pages of one another, in every order.
+#[test]
+fn what_a_thread_has_stored_is_durable_when_its_writeback_returns() {
+    let (witness, file) = file(&data(512, 512));
+    let mapped = map(&file, 0, 512, Access::Write);
+    thread::scope(|scope| {
+        for worker in 0..4_u64 {
+            let (file, witness, vma) = (&file, &witness, mapped.vma());
+            scope.spawn(move || {
+                for round in 1..=30_u8 {
+                    let page = worker * 7 + u64::from(round) % 3;
+                    vma.write(page * PAGE + worker, &[round]).expect("it is mapped");
+                    let overlap = page.saturating_sub(2)..page + 9;
+                    file.mapping.writeback(range(overlap.start, overlap.end)).expect("it works");
+                    assert_eq!(witness.durable((512 + page) * PAGE + worker), round, "I-43");
+                }
+            });
+        }
+    });
     file.verify();
 }
 

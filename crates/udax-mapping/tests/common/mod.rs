@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
 pub mod sharing;
+#[cfg(not(shuttle))]
+pub mod witness;
 
 use std::collections::HashSet;
 use std::io::Write as _;
@@ -70,10 +72,10 @@ impl TestFile {
 
     /// The same, with faults answered by userfaultfd; `None` where the host does not permit it.
     pub fn lazy(device_pages: u64, pages: &[Option<u64>]) -> Option<Arc<TestFile>> {
-        let service = FaultService::new().inspect_err(skipped).ok()?;
+        let service = fault_service()?;
         let media = FileMedia::memfd("test", Pages(device_pages).bytes());
         let media = Arc::new(media.expect("memory for a test"));
-        Some(TestFile::on(media, pages, Some(Arc::new(service))))
+        Some(TestFile::on(media, pages, Some(service)))
     }
 
     /// The same, on a given medium.
@@ -325,6 +327,11 @@ impl Blocks {
 /// Says that lazy mappings are not tested, past the capture of the test harness, so that it is seen.
 pub fn skipped(error: &std::io::Error) {
     let _ = writeln!(std::io::stderr(), "SKIPPED lazy mappings: {error}");
+}
+
+/// What answers faults by userfaultfd; `None` where the host does not permit it.
+pub fn fault_service() -> Option<Arc<FaultService>> {
+    FaultService::new().inspect_err(skipped).ok().map(Arc::new)
 }
 
 /// Runs `test` with lazy mappings where the host permits them, and with eager ones.
