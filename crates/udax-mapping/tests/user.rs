@@ -425,35 +425,6 @@ fn without_a_fault_service_a_lazy_mapping_is_eager_and_says_so() {
 }
 
 #[test]
-fn many_threads_can_fault_the_same_pages() {
-    let pages: Vec<Option<u64>> = data(512, 512).into_iter().chain([None; 32]).collect();
-    lazy(2048, &pages, |file| {
-        let mapped = map(file, 0, 544, Access::Write, Populate::Lazy);
-        thread::scope(|scope| {
-            for worker in 0..8 {
-                let vma = mapped.vma();
-                scope.spawn(move || {
-                    for page in (0..512).step_by(37).chain(512..544) {
-                        vma.write(page * PAGE + worker * 8, &[1; 8]).expect("the page is there");
-                    }
-                });
-            }
-        });
-
-        for page in 512..544 {
-            let mut bytes = [0; 64];
-            mapped.vma().read(page * PAGE, &mut bytes).unwrap();
-            assert_eq!(bytes, [1; 64], "page {page}: no store is lost");
-        }
-        assert_eq!(
-            file.mapping.stats().faults(Order::Pmd) % 512,
-            file.mapping.stats().faults(Order::Pmd)
-        );
-        file.verify();
-    });
-}
-
-#[test]
 fn stores_race_with_truncates_and_never_reach_a_freed_block() {
     lazy(64, &data(0, 16), |file| {
         let mapped = map(file, 0, 16, Access::Write, Populate::Lazy);
