@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 use udax_mapping::{MapMode, Populate};
-use udax_mm::sync::{Arc, Mutex};
+use udax_mm::sync::{Arc, Mutex, OnceLock};
 use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
 
 /// A span or an event with the texts of its fields.
@@ -90,8 +90,61 @@ impl Subscriber for Witness {
     }
 }
 
+/// Remembers how spans and events begin in threads that serve faults.
+#[derive(Clone, Default)]
+struct Handlers(Arc<Mutex<Vec<Seen>>>);
+
+/// The subscriber of every thread that has none of its own. It is always there: while a subscriber is
+/// alone, `tracing` asks the thread that comes to a place first whether it listens, and believes that
+/// of all.
+fn handlers() -> &'static Handlers {
+    static HANDLERS: OnceLock<Handlers> = OnceLock::new();
+    HANDLERS.get_or_init(|| {
+        let handlers = Handlers::default();
+        let set = tracing::subscriber::set_global_default(handlers.clone());
+        set.expect("it is the only one");
+        handlers
+    })
+}
+
+impl Handlers {
+    fn note(&self, name: &'static str, record: impl FnOnce(&mut Fields)) {
+        if std::thread::current().name() == Some("udax-fault") {
+            let mut fields = Fields::default();
+            record(&mut fields);
+            self.0.lock().push((name, fields.0));
+        }
+    }
+}
+
+impl Subscriber for Handlers {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "udax_mapping"
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.note(span.metadata().name(), |fields| span.record(fields));
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &Id, values: &Record<'_>) {
+        self.note("recorded", |fields| values.record(fields));
+    }
+
+    fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        self.note(event.metadata().name(), |fields| event.record(fields));
+    }
+
+    fn enter(&self, _span: &Id) {}
+
+    fn exit(&self, _span: &Id) {}
+}
+
 /// What is told of `run`. Faults of an eager mapping are served by the thread that maps.
 fn told_of(run: impl FnOnce()) -> Vec<Seen> {
+    handlers();
     let witness = Witness::default();
     tracing::subscriber::with_default(witness.clone(), run);
     let told = std::mem::take(&mut *witness.0.lock());
@@ -151,6 +204,77 @@ fn a_fault_of_2_mib_goes_by_the_name_of_its_order() {
     });
     assert_eq!(names(&seen), ["dax_pmd_fault", "dax_pmd_insert_mapping"]);
     assert_eq!(fields(&seen, "dax_pmd_fault", &["order", "pages"]), ["order=9", "pages=512"]);
+}
+
+/// Pages of 1 GiB.
+const GIB: u64 = 512 * 512;
+
+#[test]
+fn a_fault_of_1_gib_goes_by_the_name_of_its_order() {
+    let file = TestFile::new(2 * GIB, &data(GIB, GIB));
+    let seen = told_of(|| {
+        file.mapping.map(FileIndex(0), Pages(GIB), eager(Access::Read)).unwrap();
+    });
+    assert_eq!(names(&seen), ["dax_pud_fault", "dax_pud_insert_mapping"]);
+    assert_eq!(
+        fields(&seen, "dax_pud_fault", &["order", "pages", "result"]),
+        ["order=18", "pages=262144", "result=mapped"]
+    );
+    assert_eq!(
+        fields(&seen, "dax_pud_insert_mapping", &["index", "order", "pages", "access"]),
+        ["index=0", "order=18", "pages=262144", "access=read"]
+    );
+}
+
+#[test]
+fn a_large_hole_goes_by_the_name_of_its_order() {
+    for (pages, fault, hole, order) in [
+        (512, "dax_pmd_fault", "dax_pmd_load_hole", 9),
+        (GIB, "dax_pud_fault", "dax_pud_load_hole", 18),
+    ] {
+        let file = TestFile::new(8, &vec![None; usize::try_from(pages).unwrap()]);
+        let seen = told_of(|| {
+            file.mapping.map(FileIndex(0), Pages(pages), eager(Access::Read)).unwrap();
+        });
+        assert_eq!(names(&seen), [fault, hole]);
+        assert_eq!(
+            fields(&seen, hole, &["index", "order", "pages", "in"]),
+            [
+                "index=0".into(),
+                format!("order={order}"),
+                format!("pages={pages}"),
+                format!("in={fault}")
+            ]
+        );
+    }
+}
+
+#[test]
+fn a_store_to_what_is_shown_already_tells_that_it_becomes_writable() {
+    let file = TestFile::new(8, &data(2, 3));
+    let _reader = file.mapping.map(FileIndex(0), Pages(3), eager(Access::Read)).unwrap();
+    let seen = told_of(|| {
+        file.mapping.map(FileIndex(1), Pages(1), eager(Access::Write)).unwrap();
+    });
+    assert_eq!(
+        names(&seen),
+        ["dax_pte_fault", "dax_insert_pfn_mkwrite", "dax_fallback", "dax_insert_mapping"]
+    );
+    assert_eq!(
+        fields(&seen, "dax_insert_pfn_mkwrite", &["index", "order", "in"]),
+        ["index=1", "order=0", "in=dax_pte_fault"]
+    );
+
+    // A large one by its size.
+    let file = TestFile::new(1024, &data(512, 512));
+    let _reader = file.mapping.map(FileIndex(0), Pages(512), eager(Access::Read)).unwrap();
+    let seen = told_of(|| {
+        file.mapping.map(FileIndex(7), Pages(1), eager(Access::Write)).unwrap();
+    });
+    assert_eq!(
+        fields(&seen, "dax_insert_pfn_mkwrite", &["index", "order"]),
+        ["index=7", "order=9"]
+    );
 }
 
 #[test]
@@ -243,4 +367,30 @@ fn failed_memory_that_a_mapping_meets_is_told() {
     let why = &fields(&seen, "dax_pte_fault", &["result"])[0];
     assert_eq!(why, "result=the folio cannot be used: page 2 is poisoned");
     map.vma().load_u64(2 * 4096).unwrap_err();
+}
+
+/// The thread that serves the fault tells of it, to who listens in all threads.
+#[test]
+fn a_fault_of_a_lazy_mapping_is_told_by_who_serves_it() {
+    let told = handlers();
+    let Some(file) = TestFile::lazy(64, &data(5, 40)) else { return };
+    let map = file.mapping.map(FileIndex(0), Pages(40), mode(Access::Read, Populate::Lazy));
+    let map = map.unwrap();
+
+    map.vma().load_u64(3 * 4096).unwrap();
+
+    // Waits for the thread to be through.
+    drop(map);
+    let seen = std::mem::take(&mut *told.0.lock());
+    assert_eq!(
+        names(&seen),
+        ["dax_pte_fault", "dax_fallback", "dax_insert_mapping", "recorded", "recorded"]
+    );
+    assert_eq!(
+        fields(&seen, "dax_pte_fault", &["index", "order", "access"]),
+        ["index=3", "order=0", "access=read"]
+    );
+    assert_eq!(fields(&seen, "dax_fallback", &["reason"]), ["reason=bounds"]);
+    assert_eq!(fields(&seen, "dax_insert_mapping", &["index", "pages"]), ["index=3", "pages=13"]);
+    assert_eq!(fields(&seen, "recorded", &["result"]), ["result=mapped"]);
 }

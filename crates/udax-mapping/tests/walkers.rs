@@ -1,5 +1,6 @@
 //! B-46: the host walks the page tables of a mapping for purposes of its own: to lock pages in memory,
-//! to see which were touched, to show them in `/proc`. Nothing of that changes what a mapping shows.
+//! to see which were touched, to show them in `/proc`. Nothing of that changes what a mapping shows. It
+//! also stops threads in the middle of what they do.
 
 mod common;
 
@@ -152,5 +153,42 @@ fn a_lazy_mapping_is_filled_by_who_locks_it_in_memory() {
     assert!(mapped.vma().write(519 * PAGE, &[1]).is_err(), "it is for reading");
     file.truncate(0, Wait::Never).expect("nobody counts a page");
     drop(mapped);
+    file.verify();
+}
+
+/// F-32: a copy into or out of a mapping goes on where a signal stopped it, and a fault that a signal
+/// interrupts is asked for once more. The process is stopped and continued all the time.
+#[test]
+fn copies_that_signals_interrupt_go_on_where_they_were() {
+    let _alone = alone();
+    // Not aligned, so that a touch brings in little.
+    let pages: Vec<Option<u64>> = (1..1200).map(Some).chain([None; 48]).collect();
+    let Some(file) = TestFile::lazy(2048, &pages) else { return };
+    let signals = "for i in $(seq 300); do kill -STOP $0; kill -CONT $0; done";
+    let process = std::process::id().to_string();
+    let child = std::process::Command::new("sh").args(["-c", signals, &process]).spawn();
+    let mut child = match child {
+        Ok(child) => child,
+        Err(error) => return skipped("signals", &error),
+    };
+    let len = u64::try_from(pages.len()).expect("short");
+    let mut round = 0_u8;
+    while child.try_wait().expect("it is a child").is_none() {
+        round = round % 200 + 1;
+        let map = |access| {
+            let mapped = file.mapping.map(FileIndex(0), Pages(len), mode(access, Populate::Lazy));
+            mapped.expect("it can be mapped")
+        };
+        let (writer, reader) = (map(Access::Write), map(Access::Read));
+        let mut bytes = vec![round; usize::try_from(len * PAGE).expect("short")];
+        writer.vma().write(0, &bytes).expect("all of it is in the file");
+        bytes.fill(0);
+        reader.vma().read(0, &mut bytes).expect("all of it is in the file");
+        assert!(bytes.iter().all(|&found| found == round), "what was written");
+        drop((writer, reader));
+        let all = file.mapping.break_layout(range(0, len), Wait::Never);
+        drop(all.expect("nobody pins a page"));
+    }
+    assert!(round > 0 && file.mapping.stats().failures == 0);
     file.verify();
 }

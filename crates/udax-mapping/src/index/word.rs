@@ -188,6 +188,13 @@ mod tests {
                 assert!(marked.is_locked() && marked.is_dirty() && marked.is_to_write());
                 let bare = marked.with_lock(false).with_dirty(false).with_to_write(false);
                 assert_eq!(bare, word);
+
+                let shared = word.with_shared(true).with_lock(true).with_to_write(true);
+                assert!(shared.is_shared() && !marked.is_shared() && !shared.is_dirty(), "I-36");
+                assert_eq!((shared.order(), shared.kind()), (order, Kind::Real));
+                assert_eq!(shared.place(), Some((pgmap, first)));
+                let bare = shared.with_shared(false).with_lock(false).with_to_write(false);
+                assert_eq!(bare, word);
             }
             assert_eq!((Word::zero(order).order(), Word::zero(order).kind()), (order, Kind::Zero));
             let locked = Word::locked(order);
