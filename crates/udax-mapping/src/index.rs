@@ -364,6 +364,11 @@ impl Index {
         Pages(pages)
     }
 
+    /// The bytes of memory that the entries take.
+    pub(crate) fn bytes(&self) -> usize {
+        self.state.lock().slots.bytes()
+    }
+
     /// A copy of every block in the order of the file, for checks.
     pub(crate) fn blocks(&self) -> Vec<Block> {
         let state = self.state.lock();

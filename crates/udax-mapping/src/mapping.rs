@@ -160,6 +160,12 @@ impl Mapping {
         self.index.pages()
     }
 
+    /// The bytes of memory that its entries take. They go with what was touched, not with the size of
+    /// the file, and are given back with the entries.
+    pub fn entry_bytes(&self) -> usize {
+        self.index.bytes()
+    }
+
     /// Makes what became data in `range`, all of it, visible in every user mapping: translations
     /// that show zeros or SIGBUS there are taken back or replaced.
     ///

@@ -80,6 +80,12 @@ impl Slots {
         self.0.iter_mut().for_each(|level| level.update_range(range, &mut change));
     }
 
+    /// The bytes of its nodes.
+    pub(super) fn bytes(&self) -> usize {
+        let nodes: usize = self.0.iter().map(|level| level.nodes.len()).sum();
+        nodes * size_of::<Node>()
+    }
+
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
         *self = Slots::default();
