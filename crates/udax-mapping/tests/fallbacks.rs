@@ -141,15 +141,6 @@ fn a_gibibyte_of_data_that_is_shown_in_smaller_folios_says_why() {
     let stats = file.mapping.stats();
     assert_eq!(stats.faults(Order::Pud), 0, "I-31");
     assert_eq!(reasons(&stats), [(Fallback::Bounds, 1), (Fallback::Conflict, 1)]);
-
-    let file = gibibyte();
-    let live = file.pgmap().try_get_live().unwrap();
-    let _folio = live.request_folio(PgmapOff(GIB + 5), Order::Base).unwrap();
-    drop(map(&file, 0, GIB, Populate::Eager));
-    let stats = file.mapping.stats();
-    // The block with the folio, and what comes behind it: where small entries are.
-    assert_eq!(reasons(&stats), [(Fallback::Conflict, 1), (Fallback::Busy, 1)]);
-    assert_eq!(faults(&stats), [512, 511, 0]);
 }
 
 #[test]

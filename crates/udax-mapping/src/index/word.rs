@@ -188,13 +188,6 @@ mod tests {
                 assert!(marked.is_locked() && marked.is_dirty() && marked.is_to_write());
                 let bare = marked.with_lock(false).with_dirty(false).with_to_write(false);
                 assert_eq!(bare, word);
-
-                let shared = word.with_shared(true).with_lock(true).with_to_write(true);
-                assert!(shared.is_shared() && !marked.is_shared() && !shared.is_dirty(), "I-36");
-                assert_eq!((shared.order(), shared.kind()), (order, Kind::Real));
-                assert_eq!(shared.place(), Some((pgmap, first)));
-                let bare = shared.with_shared(false).with_lock(false).with_to_write(false);
-                assert_eq!(bare, word);
             }
             assert_eq!((Word::zero(order).order(), Word::zero(order).kind()), (order, Kind::Zero));
             let locked = Word::locked(order);
@@ -202,5 +195,19 @@ mod tests {
             assert!(locked.is_locked() && !locked.is_absent() && locked.place().is_none());
         }
         assert!(Word::default().is_absent());
+    }
+
+    #[test]
+    fn what_is_shared_survives_the_encoding_of_its_entry() {
+        for (pgmap, first) in [(0, PgmapOff(0)), (PGMAPS - 1, PgmapOff((1 << 44) - 1))] {
+            let word = Word::real(Order::Base, pgmap, first);
+            let shared = word.with_shared(true).with_lock(true).with_to_write(true);
+
+            assert!(shared.is_shared() && !word.is_shared() && !shared.is_dirty(), "I-36");
+            assert_eq!((shared.order(), shared.kind()), (Order::Base, Kind::Real));
+            assert_eq!(shared.place(), Some((pgmap, first)), "F-18");
+            let bare = shared.with_shared(false).with_lock(false).with_to_write(false);
+            assert_eq!(bare, word);
+        }
     }
 }
