@@ -16,7 +16,7 @@ use std::ptr::{self, NonNull};
 
 use rustix::fs::MemfdFlags;
 use rustix::io::Errno;
-use rustix::mm::{Advice, MapFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, MremapFlags, ProtFlags, UserfaultfdFlags};
 
 use crate::bytes::Window;
 use crate::media::{MediaError, MediaFacts, RangeMedia};
@@ -151,8 +151,7 @@ impl Reservation {
     ///
     /// Waits until somebody has read a message from `uffd`.
     pub(crate) fn map_missing(&self, at: Range<usize>, uffd: &Uffd) -> io::Result<()> {
-        let fresh = Fresh::new(at.len())?;
-        uffd.register(&fresh)?;
+        let fresh = Fresh::missing(at.len(), uffd)?;
         self.replace(&at, fresh)
     }
 
@@ -167,8 +166,7 @@ impl Reservation {
     ///
     /// Returns the host's error; one before Linux 6.6 cannot do it. Everything is as it was then.
     pub(crate) fn map_failed(&self, at: Range<usize>, uffd: &Uffd) -> io::Result<()> {
-        let fresh = Fresh::new(at.len())?;
-        uffd.register(&fresh)?;
+        let fresh = Fresh::missing(at.len(), uffd)?;
         uffd.poison(&fresh)?;
         self.replace(&at, fresh)
     }
@@ -384,15 +382,23 @@ pub(crate) struct Fresh {
 }
 
 impl Fresh {
-    fn new(len: usize) -> io::Result<Fresh> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
+    /// Memory that can be loaded from and stored to, none of which is there.
+    ///
+    /// It is forbidden until its faults are reported: in a process that locks its memory (`mlockall`
+    /// with `MCL_FUTURE`) the host fills what is permitted at once, and nobody would be asked.
+    fn missing(len: usize, uffd: &Uffd) -> io::Result<Fresh> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let forbidden = ProtFlags::empty();
         // SAFETY: without MAP_FIXED the kernel chooses addresses that nobody uses.
-        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, protection, flags) }?;
+        let start = unsafe { rustix::mm::mmap_anonymous(ptr::null_mut(), len, forbidden, flags) }?;
         // INVARIANT: 1 by the line above; from here on drop unmaps it.
         let fresh = Fresh { start, len };
         // SAFETY: the range is ours by invariant 1, and the advice changes no bytes.
         unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontFork) }?;
+        uffd.register(&fresh)?;
+        let permitted = MprotectFlags::READ | MprotectFlags::WRITE;
+        // SAFETY: the range is ours by invariant 1, and nobody knows its addresses.
+        unsafe { rustix::mm::mprotect(start, len, permitted) }?;
         Ok(fresh)
     }
 
