@@ -40,7 +40,7 @@ pub(crate) enum Absent<'a> {
     Own,
     /// SIGBUS.
     PastEnd,
-    /// SIGBUS.
+    /// SIGBUS for now.
     Failed,
     /// SIGBUS that says the memory failed.
     Poisoned,
@@ -149,7 +149,7 @@ impl Table {
             Absent::Snapshot(bytes) => self.vma.map_copy(at, bytes).map(|()| Target::Snapshot),
             Absent::Own => self.vma.map_private_hole(at, pages).map(|()| Target::Own),
             Absent::PastEnd => self.vma.map_void(at, pages).map(|()| Target::PastEnd),
-            Absent::Failed => self.vma.map_void(at, pages).map(|()| Target::Failed),
+            Absent::Failed => self.vma.refuse(at, pages).map(|()| Target::Failed),
             Absent::Poisoned => self.vma.map_poison(at, pages).map(|_| Target::Poisoned),
         }
     }
@@ -206,15 +206,21 @@ impl Table {
 
     /// Takes back what shows nothing of the file in `range`.
     pub(crate) fn zap_absent(&self, range: &Range<VmaOff>) {
-        self.zap_that(range, Leaf::is_absent);
+        let _ = self.zap_that(range, Leaf::is_absent);
     }
 
     /// Takes back what shows in `range` that memory failed.
     pub(crate) fn zap_failed(&self, range: &Range<VmaOff>) {
-        self.zap_that(range, |leaf| matches!(leaf.target, Target::Poisoned));
+        let _ = self.zap_that(range, |leaf| matches!(leaf.target, Target::Poisoned));
     }
 
-    fn zap_that(&self, range: &Range<VmaOff>, is_meant: impl Fn(&Leaf) -> bool) {
+    /// Takes back what is void in `range` because it could not be had. Returns whether there was any.
+    pub(crate) fn zap_refused(&self, range: &Range<VmaOff>) -> bool {
+        self.zap_that(range, |leaf| matches!(leaf.target, Target::Failed))
+    }
+
+    /// Returns whether there was any.
+    fn zap_that(&self, range: &Range<VmaOff>, is_meant: impl Fn(&Leaf) -> bool) -> bool {
         let mut leaves = self.leaves.lock();
         let mut at = range.start;
         while let Some(found) = leaves.first_that(&(at..range.end), &is_meant) {
@@ -222,6 +228,7 @@ impl Table {
             at = part.end;
             drop(self.unmap(&mut leaves, &part));
         }
+        at > range.start
     }
 
     /// The first page of `range` that an eager mapping would have to fill.

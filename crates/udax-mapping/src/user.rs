@@ -60,8 +60,9 @@ impl Default for MapMode {
 /// A range of a file, mapped at real addresses. Dropping it unmaps them.
 ///
 /// A touch past the end of the file, or of a page that cannot be had, is SIGBUS, as with any file;
-/// [`last_fault_error`](UserMapping::last_fault_error) tells why the latter could not. Copies
-/// through [`vma`](UserMapping::vma) return an error instead.
+/// [`last_fault_error`](UserMapping::last_fault_error) tells why the latter could not, and
+/// [`retry`](UserMapping::retry) lets it be asked for again. Copies through
+/// [`vma`](UserMapping::vma) return an error instead.
 ///
 /// An eager mapping cannot wait for a fault. Where a layout change takes pages back from it, and
 /// in the block around that is one folio, a touch may be SIGBUS until the change is done.
@@ -169,6 +170,20 @@ impl UserMapping {
     /// How it is filled, which may differ from what was asked for.
     pub fn populate(&self) -> Populate {
         if self.vma().is_lazy() { Populate::Lazy } else { Populate::Eager }
+    }
+
+    /// Lets the next touch of `pages` ask again, where one could not be served: what stood in the way
+    /// may be gone, such as a full pool. An eager mapping is filled at once. Returns whether there
+    /// was such a page.
+    ///
+    /// A lazy mapping does the same by itself, 10 ms after each such touch.
+    pub fn retry(&self, pages: Range<VmaOff>) -> bool {
+        let was_refused = self.user.table.zap_refused(&pages);
+        if was_refused && !self.user.is_lazy() {
+            let range = self.user.index(pages.start)..self.user.index(pages.end);
+            self.mapping.faults().refill(&range);
+        }
+        was_refused
     }
 
     /// Why the last touch that became SIGBUS could not be served.
@@ -303,6 +318,13 @@ impl FaultSink for Sink {
         let Some((mapping, user)) = target.as_ref() else { return };
         if let (Some(mapping), Some(user)) = (mapping.upgrade(), user.upgrade()) {
             mapping.fault_user(&user, at, access);
+        }
+    }
+
+    fn retry(&self, at: VmaOff) {
+        let target = self.target.read();
+        if let Some(user) = target.as_ref().and_then(|(_, user)| user.upgrade()) {
+            user.table.zap_refused(&at.span(Pages(1)));
         }
     }
 }

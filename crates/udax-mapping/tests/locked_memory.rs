@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{PAGE, TestFile, both, mode, range};
+use common::{PAGE, both, mode, range};
 use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use udax_mm::{Access, FileIndex, Pages, Wait};
 

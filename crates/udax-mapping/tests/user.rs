@@ -7,7 +7,7 @@ use std::thread;
 use udax_mapping::{FaultError, Mapping, Populate, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::sync::mpsc;
-use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Vma, Wait};
+use udax_mm::{Access, FileIndex, MediaError, Order, Pages, PgmapOff, PinKind, Vma, VmaOff, Wait};
 
 /// Runs `test` with lazy mappings, where the host permits them.
 fn lazy(device_pages: u64, pages: &[Option<u64>], test: impl Fn(&Arc<TestFile>)) {
@@ -466,4 +466,44 @@ fn mappings_can_be_shared_between_threads() {
     is_shared::<Mapping>();
     is_shared::<UserMapping>();
     is_shared::<udax_mapping::PinnedFolios>();
+}
+
+/// As with any file: each touch asks for the page, and what stood in the way of one may be gone.
+#[test]
+fn a_lazy_page_that_could_not_be_had_is_asked_for_again() {
+    let pages = [Some(0), None, Some(1), Some(2)];
+    for asks_at_once in [false, true] {
+        let Some(file) = TestFile::lazy(3, &pages) else { return };
+        let lazy = mode(Access::Write, Populate::Lazy);
+        let map = file.mapping.map(FileIndex(0), Pages(4), lazy).unwrap();
+        assert!(map.vma().store_u64(PAGE, 7).is_err(), "no block is free");
+        assert!(matches!(*map.last_fault_error().unwrap(), FaultError::Iomap(_)));
+        file.truncate(3, Wait::Never).unwrap();
+
+        if asks_at_once {
+            let _ = map.retry(VmaOff(0)..VmaOff(4));
+            map.vma().store_u64(PAGE, 7).unwrap();
+        }
+        while map.vma().store_u64(PAGE, 7).is_err() {
+            thread::yield_now();
+        }
+        assert!(!map.retry(VmaOff(0)..VmaOff(4)), "nothing is refused any more");
+        file.verify();
+    }
+}
+
+/// Its pages come with the mapping, so it finds out when it is told to.
+#[test]
+fn an_eager_page_that_could_not_be_had_is_filled_when_it_is_asked_for_again() {
+    let file = TestFile::new(3, &data(0, 3));
+    let eager = mode(Access::Write, Populate::Eager);
+    let map = file.mapping.map(FileIndex(0), Pages(3), eager).unwrap();
+    let other = file.take_block(1);
+    assert!(map.vma().store_u64(PAGE, 7).is_err(), "no block is free");
+    file.give_block(other);
+
+    assert!(map.retry(VmaOff(0)..VmaOff(3)));
+    map.vma().store_u64(PAGE, 7).unwrap();
+    assert!(!map.retry(VmaOff(0)..VmaOff(3)));
+    file.verify();
 }

@@ -9,10 +9,11 @@
 //! about it was read (see vma.rs), and a sink that holds a lock may be waiting for the one who
 //! zaps. So whoever takes no fault takes no lock that is held during a zap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::event::{EventfdFlags, Timespec, eventfd};
@@ -27,7 +28,10 @@ use crate::units::{PAGE_SIZE, VmaOff};
 use crate::vma::Access;
 
 /// How long a thread waits that is not needed.
-const IDLE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const IDLE: Duration = Duration::from_secs(2);
+/// How long a page stays void that could not be had. The host has signalled whoever waited for it by
+/// then; a thread that it has not asks again.
+const VOID: Duration = Duration::from_millis(10);
 
 /// Marks the event of a message.
 const MESSAGE: u64 = 0;
@@ -49,6 +53,13 @@ pub trait FaultSink: Send + Sync {
     /// thread is to [look again](crate::Vma::look_again); one that maps a hole for every read would
     /// undo the block that a store between has allocated.
     fn fault(&self, at: VmaOff, access: Access);
+
+    /// Lets the next touch of `at` ask again, if the page is still void since a fault was
+    /// [refused](crate::Vma::refuse). Called a moment after that, by a thread of the service: what
+    /// stood in the way may be gone, and nobody tells of it.
+    fn retry(&self, at: VmaOff) {
+        let _ = at;
+    }
 }
 
 /// The threads that answer faults; one pool needs one.
@@ -73,9 +84,26 @@ struct Crew {
     stop: OwnedFd,
     /// Tells one of the threads that wait of each message, and all of them of the end.
     events: OwnedFd,
-    hands: Mutex<Hands<Fault>>,
+    hands: Mutex<Hands<Task>>,
     /// By their first address.
     spaces: Mutex<BTreeMap<usize, Weak<Space>>>,
+    /// In the order in which they were refused.
+    refused: Mutex<VecDeque<Refused>>,
+}
+
+/// What a thread serves.
+#[derive(Debug)]
+enum Task {
+    Fault(Fault),
+    Retry(Refused),
+}
+
+/// A page that is void, because it could not be had.
+#[derive(Debug)]
+struct Refused {
+    space: Weak<Space>,
+    address: usize,
+    since: Instant,
 }
 
 /// A fault that was read, and where it belongs.
@@ -141,41 +169,64 @@ impl Crew {
         let events = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&events, uffd.as_fd(), EventData::new_u64(MESSAGE), ONE_MESSAGE)?;
         epoll::add(&events, &stop, EventData::new_u64(STOP), EventFlags::IN)?;
-        let (hands, spaces) = (Mutex::new(Hands::new()), Mutex::default());
-        Ok(Crew { uffd, stop, events, hands, spaces })
+        let (hands, spaces, refused) =
+            (Mutex::new(Hands::new()), Mutex::default(), Mutex::default());
+        Ok(Crew { uffd, stop, events, hands, spaces, refused })
     }
 
     /// Serves one fault after the other, until the service ends or this thread is not needed.
     fn run(self: &Arc<Crew>) {
-        while let Some(fault) = self.next_fault() {
-            let mut next = Some(fault);
-            while let Some(fault) = next {
-                let address = fault.page.address;
-                fault.answer();
+        while let Some(task) = self.next_task() {
+            let mut next = Some(task);
+            while let Some(task) = next {
+                let woken = self.serve(task);
                 next = self.hands.lock().done();
                 if next.is_none() {
                     // Often the thread that is woken faults again before this one runs on. Then this
                     // one is to read it, who is running, and not one that would have to be woken.
                     self.listen(NOBODY);
                 }
-                self.uffd.wake(address, PAGE_SIZE);
+                if let Some(address) = woken {
+                    self.uffd.wake(address, PAGE_SIZE);
+                }
             }
         }
     }
 
-    /// Waits for a fault that this thread serves. None if it has to end.
-    fn next_fault(self: &Arc<Crew>) -> Option<Fault> {
-        loop {
-            if let Some(fault) = self.read_message().and_then(|fault| self.take(fault)) {
-                return Some(fault);
+    /// Serves a task. Returns the page whose threads are to be woken.
+    fn serve(&self, task: Task) -> Option<usize> {
+        match task {
+            Task::Fault(fault) => {
+                let address = fault.page.address;
+                let refused = fault.answer();
+                self.refused.lock().extend(refused);
+                Some(address)
             }
-            let idle = self.hands.lock().has_surplus().then_some(&IDLE);
+            Task::Retry(Refused { space, address, .. }) => {
+                if let Some(space) = space.upgrade() {
+                    space.retry(address);
+                }
+                None
+            }
+        }
+    }
+
+    /// Waits for a task of this thread. None if it has to end.
+    fn next_task(self: &Arc<Crew>) -> Option<Task> {
+        loop {
+            let found = self.read_message().map(Task::Fault).or_else(|| self.next_retry());
+            if let Some(task) = found.and_then(|task| self.take(task)) {
+                return Some(task);
+            }
+            let idle = self.hands.lock().has_surplus().then_some(IDLE);
+            let retry = self.until_retry();
             let nothing = Event { flags: EventFlags::empty(), data: EventData::new_u64(STOP) };
             let mut event = [nothing];
-            match epoll::wait(&self.events, &mut event, idle) {
+            let patience = retry.or(idle).map(timespec);
+            match epoll::wait(&self.events, &mut event, patience.as_ref()) {
                 Ok(1) if event[0].data.u64() == MESSAGE => {}
                 Ok(1) => return None,
-                Ok(_) if self.hands.lock().leave() => return None,
+                Ok(_) if retry.is_none() && self.hands.lock().leave() => return None,
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => panic!("faults: cannot wait for faults: {error}"),
             }
@@ -200,6 +251,17 @@ impl Crew {
         fault
     }
 
+    /// A page that has been void for long enough.
+    fn next_retry(&self) -> Option<Task> {
+        let mut refused = self.refused.lock();
+        refused.pop_front_if(|first| first.since.elapsed() >= VOID).map(Task::Retry)
+    }
+
+    /// How long it is until the first page may be asked for again.
+    fn until_retry(&self) -> Option<Duration> {
+        self.refused.lock().front().map(|first| VOID.saturating_sub(first.since.elapsed()))
+    }
+
     /// Says which events of messages a thread that waits is told of.
     fn listen(&self, events: EventFlags) {
         let message = EventData::new_u64(MESSAGE);
@@ -207,15 +269,15 @@ impl Crew {
         changed.expect("faults: it was added when the service began");
     }
 
-    /// Decides who serves a fault. Returns it if this thread does.
-    fn take(self: &Arc<Crew>, fault: Fault) -> Option<Fault> {
+    /// Decides who serves a task. Returns it if this thread does.
+    fn take(self: &Arc<Crew>, task: Task) -> Option<Task> {
         // Not locked any more when a thread is started.
-        let take = self.hands.lock().take(fault);
+        let take = self.hands.lock().take(task);
         match take {
-            Take::Serve(fault) => Some(fault),
-            Take::ServeAfterStart(fault) if start(self).is_ok() => Some(fault),
-            Take::ServeAfterStart(fault) => {
-                self.hands.lock().not_started(fault);
+            Take::Serve(task) => Some(task),
+            Take::ServeAfterStart(task) if start(self).is_ok() => Some(task),
+            Take::ServeAfterStart(task) => {
+                self.hands.lock().not_started(task);
                 None
             }
             Take::Queued => None,
@@ -225,12 +287,14 @@ impl Crew {
 
 impl Fault {
     /// Has its page mapped. Who waits for it is to be woken then, also without a space: the mapping
-    /// was dropped, and the thread has to find out.
-    fn answer(self) {
+    /// was dropped, and the thread has to find out. Returns the page if it could not be had.
+    fn answer(self) -> Option<Refused> {
         let Fault { page: PageFault { address, is_write }, space } = self;
-        if let Some(space) = space {
-            space.answer(address, if is_write { Access::Write } else { Access::Read });
-        }
+        let space = space?;
+        let access = if is_write { Access::Write } else { Access::Read };
+        let is_refused = space.answer(address, access);
+        let since = Instant::now();
+        is_refused.then(|| Refused { space: Arc::downgrade(&space), address, since })
     }
 }
 
@@ -244,6 +308,12 @@ fn find(spaces: &BTreeMap<usize, Weak<Space>>, address: usize) -> Option<Arc<Spa
 const ONE_MESSAGE: EventFlags = EventFlags::IN.union(EventFlags::ONESHOT);
 /// No thread is told: one that runs is about to read.
 const NOBODY: EventFlags = EventFlags::empty();
+
+/// A timeout for the host.
+fn timespec(of: Duration) -> Timespec {
+    let seconds = i64::try_from(of.as_secs()).expect("a few seconds");
+    Timespec { tv_sec: seconds, tv_nsec: of.subsec_nanos().into() }
+}
 
 /// Starts a thread that waits for faults.
 fn start(crew: &Arc<Crew>) -> io::Result<()> {

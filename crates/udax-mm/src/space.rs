@@ -42,6 +42,7 @@ struct PendingFault {
     page: Range<usize>,
     access: Access,
     is_answered: bool,
+    is_refused: bool,
 }
 
 impl Space {
@@ -94,18 +95,28 @@ impl Space {
         address.checked_sub(self.first_address()).is_some_and(|at| self.whole().contains(&at))
     }
 
-    /// Has the sink map the page of a fault, and maps a void if it does not.
-    pub(crate) fn answer(&self, address: usize, access: Access) {
+    /// Has the sink map the page of a fault, and maps a void if it does not. Returns whether the sink
+    /// has refused it.
+    pub(crate) fn answer(&self, address: usize, access: Access) -> bool {
         let lazy = self.lazy.as_ref().expect("vma: only lazy spaces are registered");
         let at = VmaOff::of_byte(wide(address - self.first_address()));
         let page = self.bytes(at, Pages(1));
         let number = lazy.faults.lock().begin(page.clone(), access);
         // A sink that panics has said so; the threads that wait must not pay for it.
         let _ = catch_unwind(AssertUnwindSafe(|| lazy.sink.fault(at, access)));
-        if !lazy.faults.lock().end(number).is_answered {
+        let fault = lazy.faults.lock().end(number);
+        if !fault.is_answered {
             // If the host refuses this too, the thread faults again, and is answered again.
             let _ = self.reservation.map_void(page);
         }
+        fault.is_refused
+    }
+
+    /// Lets the next touch of a page ask the sink that has refused one.
+    pub(crate) fn retry(&self, address: usize) {
+        let lazy = self.lazy.as_ref().expect("vma: only lazy spaces are registered");
+        let at = VmaOff::of_byte(wide(address - self.first_address()));
+        let _ = catch_unwind(AssertUnwindSafe(|| lazy.sink.retry(at)));
     }
 
     /// Notes that faults in `bytes` that are being answered got what they wanted.
@@ -114,6 +125,16 @@ impl Space {
         for fault in &mut lazy.faults.lock().pending {
             if bytes.contains(&fault.page.start) && satisfies(fault.access) {
                 fault.is_answered = true;
+            }
+        }
+    }
+
+    /// Notes that faults in `bytes` that are being answered could not be served.
+    pub(crate) fn refused(&self, bytes: &Range<usize>) {
+        let Some(lazy) = &self.lazy else { return };
+        for fault in &mut lazy.faults.lock().pending {
+            if bytes.contains(&fault.page.start) {
+                (fault.is_answered, fault.is_refused) = (true, true);
             }
         }
     }
@@ -139,7 +160,8 @@ impl Faults {
     fn begin(&mut self, page: Range<usize>, access: Access) -> u64 {
         let number = self.next;
         self.next += 1;
-        self.pending.push(PendingFault { number, page, access, is_answered: false });
+        let (is_answered, is_refused) = (false, false);
+        self.pending.push(PendingFault { number, page, access, is_answered, is_refused });
         number
     }
 

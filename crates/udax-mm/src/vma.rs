@@ -167,6 +167,20 @@ impl Vma {
         Ok(())
     }
 
+    /// Makes a touch of pages SIGBUS for now, because they could not be had. A moment later the sink of
+    /// a lazy vma is told to let them be [asked for again](FaultSink::retry), if this was called in
+    /// answer to a fault.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn refuse(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space.bytes(at, pages);
+        self.space.reservation().map_void(bytes.clone())?;
+        self.space.refused(&bytes);
+        Ok(())
+    }
+
     /// Has threads that wait for these pages look again, whatever is mapped there. A sink whose
     /// fault is stale says so: mapping the page again would undo a private copy of it.
     pub fn look_again(&self, at: VmaOff, pages: Pages) {

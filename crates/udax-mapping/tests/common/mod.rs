@@ -259,6 +259,18 @@ impl TestFile {
         Ok(())
     }
 
+    /// Punches a page, and has its block before mappings are filled again.
+    pub fn take_block(&self, page: u64) -> u64 {
+        let broken = self.mapping.break_layout(range(page, page + 1), Wait::Never);
+        let _broken = broken.expect("nobody pins it");
+        self.blocks.lock().pages[to_usize(page)].take().expect("it has a block")
+    }
+
+    /// Lets files have a block.
+    pub fn give_block(&self, block: u64) {
+        self.blocks.lock().free.push(block);
+    }
+
     /// Frees what limbo has delivered, and says how many blocks that were.
     pub fn collect_limbo(&self) -> usize {
         let spans = std::mem::take(&mut *self.returned.0.lock());
