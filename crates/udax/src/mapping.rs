@@ -141,7 +141,10 @@ impl Mapping {
     /// A pointer to the first byte.
     ///
     /// The bytes may change at any time, and a touch may be a SIGBUS: use it for volatile or atomic
-    /// access, or give it to a device.
+    /// access, or in system calls such as read(2), which fail with EFAULT then. Before it is given to
+    /// a device, or to a call that pins pages and stores to them later (`O_DIRECT`,
+    /// `process_vm_writev`), the range is [pinned](crate::File::pin): the host tells nobody of its own
+    /// pins, and what the file loses meanwhile may be another file's.
     pub fn as_ptr(&self) -> *mut u8 {
         std::ptr::with_exposed_provenance_mut(self.addr())
     }
