@@ -13,6 +13,7 @@ use udax_mm::{MediaError, PgmapError, StillBusy};
 
 use crate::devdax::DevDaxError;
 use crate::kind::{ErrorKind, of_access, of_devdax, of_device, of_fault, of_host, of_media};
+use crate::synchronous::NotSynchronous;
 
 /// What every fallible call of this crate returns.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -92,11 +93,8 @@ pub(crate) enum Cause {
     #[error("there is a pool on the devices of the table already; `--force` would lose it")]
     HoldsPool,
 
-    #[error(
-        "stores to this memory are not durable without a call, so it cannot be mapped with sync; \
-         use a pool on persistent memory, or flush"
-    )]
-    NotSynchronous,
+    #[error(transparent)]
+    NotSynchronous(#[from] NotSynchronous),
 }
 
 /// Adds the path a call was about to its error.
@@ -156,7 +154,7 @@ impl Cause {
             Cause::BadHandle(_) => ErrorKind::BadHandle,
             Cause::OutOfRange { .. } => ErrorKind::OutOfRange,
             Cause::NotRegistrable => ErrorKind::NotRegistrable,
-            Cause::NotSynchronous => ErrorKind::NotSynchronous,
+            Cause::NotSynchronous(_) => ErrorKind::NotSynchronous,
             Cause::Table(_) => ErrorKind::BadTable,
         }
     }

@@ -44,6 +44,7 @@ mod pool;
 mod position;
 mod range;
 mod stack;
+mod synchronous;
 
 pub use udax_dev as dev;
 pub use udax_fs as fs;

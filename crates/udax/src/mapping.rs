@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 
 use udax_fs::{FileMapping, Inode};
 use udax_mapping::{MapMode, Populate, Sharing, Stats, UserMapping};
-use udax_mm::media::Persistence;
 use udax_mm::sync::Arc;
 use udax_mm::{Access, MediaFacts, Order};
 
@@ -16,6 +15,7 @@ use crate::devdax;
 use crate::error::{At, Cause, Result};
 use crate::pool::Inner;
 use crate::range::{byte_count, check, to_pages};
+use crate::synchronous::{self, NotSynchronous};
 
 /// How a range is mapped.
 ///
@@ -104,8 +104,9 @@ impl MapOptions {
     }
 
     /// Asks for a mapping whose stores are durable when the program has flushed its caches, without
-    /// a call (`MAP_SYNC`): refused where the medium cannot do that. A page appears in any mapping
-    /// only after its place in the file is durable.
+    /// a call (`MAP_SYNC`): refused where the medium cannot do that, of a table where one of its
+    /// devices cannot, with [`ErrorKind::NotSynchronous`](crate::ErrorKind) and the reason. A page
+    /// appears in any mapping only after its place in the file is durable.
     #[must_use]
     pub fn sync(mut self) -> MapOptions {
         self.is_sync = true;
@@ -118,6 +119,11 @@ impl MapOptions {
 
     pub(crate) fn access_to_map(&self) -> Access {
         self.mode.access
+    }
+
+    /// Refuses what was asked to be synchronous and cannot be.
+    fn check_sync(&self, facts: MediaFacts) -> Result<(), NotSynchronous> {
+        if self.is_sync { synchronous::check(facts) } else { Ok(()) }
     }
 
     pub(crate) fn is_write(&self) -> bool {
@@ -250,9 +256,7 @@ impl Mapping {
     ) -> Result<Mapping, Cause> {
         let (pages, skip) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
-        if options.is_sync && !is_synchronous(pool.facts()) {
-            return Err(Cause::NotSynchronous);
-        }
+        options.check_sync(pool.facts())?;
         let user = inode.map(pages.start, count, options.mode)?;
         let skip = usize::try_from(skip).expect("less than a page");
         let (len, path) = (range.end - range.start, path.to_owned());
@@ -267,9 +271,7 @@ impl Mapping {
         options: &MapOptions,
         path: &Path,
     ) -> Result<Mapping, Cause> {
-        if options.is_sync && !is_synchronous(device.core().device().facts()) {
-            return Err(Cause::NotSynchronous);
-        }
+        options.check_sync(device.core().device().facts())?;
         let (pages, _) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
         let user = device.core().mapping().map(pages.start, count, options.mode)?;
@@ -323,9 +325,4 @@ impl Mapped {
             Mapped::Device(_, device) => Ok(device.core().flush(range)?),
         }
     }
-}
-
-/// Whether flushing the caches makes a mapped store durable.
-fn is_synchronous(facts: MediaFacts) -> bool {
-    facts.is_dax && facts.persistence == Persistence::CacheLines
 }

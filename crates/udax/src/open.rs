@@ -252,7 +252,8 @@ fn give_to_caller(pool: &Pool) -> Result<()> {
     root.and_then(|root| root.set_attr(&own)).map(drop).at(pool.path())
 }
 
-fn mount(
+/// Mounts the filesystem on a device.
+pub(crate) fn mount(
     path: &Path,
     device: Arc<dyn DaxDevice>,
     locks: Vec<PoolLock>,

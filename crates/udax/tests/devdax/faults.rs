@@ -103,6 +103,7 @@ fn a_mapping_that_is_asked_to_be_synchronous_needs_memory_that_is() {
     let device = device(Order::Base, 2);
     let refused = error(device.map(0..4096, &for_stores().sync()));
     assert_eq!(refused.kind(), ErrorKind::NotSynchronous);
+    assert!(refused.to_string().contains("is gone with its last handle"), "{refused}");
 }
 
 /// B-13: faults of different pages of one folio, from several threads and mappings, lock one thing.
