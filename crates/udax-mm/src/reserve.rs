@@ -456,7 +456,10 @@ impl Uffd {
         // SAFETY: the descriptor is used by this type only.
         let opened = unsafe { rustix::mm::userfaultfd(flags) };
         let fd = match opened {
-            Err(Errno::PERM) => Uffd::open_by_device().map_err(|error| refused(&error))?,
+            // The device may not be there at all; what this process may not do is the reason.
+            Err(errno @ Errno::PERM) => {
+                Uffd::open_by_device().map_err(|_| refused(&errno.into()))?
+            }
             opened => opened.map_err(|errno| refused(&errno.into()))?,
         };
         let mut api = uffd::Api { version: uffd::UFFD_API, features, ioctls: 0 };
@@ -585,9 +588,17 @@ unsafe fn ioctl<T>(
 
 /// Says what a program needs that is refused a userfaultfd.
 fn refused(error: &io::Error) -> io::Error {
-    let cure = "run as root, set the sysctl vm.unprivileged_userfaultfd to 1, or permit \
-                /dev/userfaultfd";
-    io::Error::new(error.kind(), format!("no userfaultfd for lazy mappings: {error} ({cure})"))
+    let cure = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root or with CAP_SYS_PTRACE, set the sysctl vm.unprivileged_userfaultfd to 1, \
+             or permit /dev/userfaultfd"
+        }
+        io::ErrorKind::Unsupported => {
+            "; the kernel has none, or a filter of system calls keeps it from this process"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("no userfaultfd for lazy mappings: {error}{cure}"))
 }
 
 /// An address or a length in the type of the kernel's structures.

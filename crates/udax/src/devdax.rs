@@ -24,6 +24,7 @@ use udax_mm::units::PAGE_BYTES;
 use udax_mm::{Access, FileIndex, MediaError, MediaFacts, Order, Wait};
 
 use crate::error::{At, Cause, Error, Result};
+use crate::faulting::{WhyEager, service};
 use crate::lock::PoolLock;
 use crate::mapping::{MapOptions, Mapping};
 use crate::pin::{Pin, PinOptions, PinnedFile, PoolPin};
@@ -69,6 +70,7 @@ pub struct DevDax {
 pub(crate) struct Inner {
     path: PathBuf,
     core: Arc<Core>,
+    why_eager: Option<WhyEager>,
     _hold: Hold,
     _locks: Vec<PoolLock>,
 }
@@ -104,7 +106,12 @@ impl DevDax {
     /// with [`ErrorKind::InUse`](crate::ErrorKind) if somebody holds it, and with a [`DevDaxError`] if
     /// it is not made of folios of one size.
     pub fn on_device(name: &str, device: Arc<dyn DaxDevice>) -> Result<DevDax> {
-        open::on_device(Path::new(name), device, Vec::new(), open::service(false))
+        open::on_device(Path::new(name), device, Vec::new(), service(false))
+    }
+
+    /// Why no mapping of the device is lazy, if none is.
+    pub fn why_eager(&self) -> Option<&WhyEager> {
+        self.inner.why_eager()
     }
 
     /// Whether a pool is on the device, or on any below its table, which a store may destroy. What a
@@ -300,6 +307,10 @@ impl DevDax {
 impl Inner {
     pub(crate) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    pub(crate) fn why_eager(&self) -> Option<&WhyEager> {
+        self.why_eager.as_ref()
     }
 
     /// The whole folios that hold `range`, and where in the first of them it starts.

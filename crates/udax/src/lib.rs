@@ -29,6 +29,7 @@ mod clone;
 mod devdax;
 mod dir;
 mod error;
+mod faulting;
 mod file;
 mod frozen;
 mod kind;
@@ -62,6 +63,7 @@ pub use udax_mm::{
 pub use devdax::{DevDax, DevDaxError, OpenDevDax};
 pub use dir::{DirEntry, ReadDir};
 pub use error::{Error, Result};
+pub use faulting::WhyEager;
 pub use file::File;
 pub use frozen::Frozen;
 pub use kind::ErrorKind;

@@ -13,6 +13,7 @@ use udax_mm::{Access, MediaFacts, Order};
 
 use crate::devdax;
 use crate::error::{At, Cause, Result};
+use crate::faulting::WhyEager;
 use crate::pool::Inner;
 use crate::range::{byte_count, check, to_pages};
 use crate::synchronous::{self, NotSynchronous};
@@ -63,7 +64,7 @@ pub struct Mapping {
 /// What is mapped, and what it keeps: a mapping is taken back before its pool or device may close.
 #[derive(Debug)]
 enum Mapped {
-    File(FileMapping, #[expect(dead_code, reason = "kept open")] Arc<Inner>),
+    File(FileMapping, Arc<Inner>),
     Device(UserMapping, Arc<devdax::Inner>),
 }
 
@@ -156,9 +157,20 @@ impl Mapping {
     }
 
     /// How pages are mapped: at their first touch, or all of them when the mapping was made. It is
-    /// [`Populate::Eager`] also where the host permits no userfaultfd.
+    /// [`Populate::Eager`] also where the host permits no userfaultfd; [`Mapping::why_eager`] says
+    /// why it is.
     pub fn faulting(&self) -> Populate {
         self.user().populate()
+    }
+
+    /// Why the mapping is eager, if it is: it was asked to be, or lazy ones cannot be had, and what
+    /// would help.
+    pub fn why_eager(&self) -> Option<WhyEager> {
+        match (self.faulting(), self.user().mode().populate) {
+            (Populate::Lazy, _) => None,
+            (Populate::Eager, Populate::Eager) => Some(WhyEager::Asked),
+            (Populate::Eager, Populate::Lazy) => self.mapped.why_eager().cloned(),
+        }
     }
 
     /// What happened to the pages of the file since it was opened: faults by size, and for what
@@ -312,6 +324,14 @@ impl Mapping {
 }
 
 impl Mapped {
+    /// Why no mapping of what is mapped is lazy, if none is.
+    fn why_eager(&self) -> Option<&WhyEager> {
+        match self {
+            Mapped::File(_, pool) => pool.why_eager(),
+            Mapped::Device(_, device) => device.why_eager(),
+        }
+    }
+
     fn stats(&self) -> Stats {
         match self {
             Mapped::File(user, _) => user.inode().stats(),

@@ -11,9 +11,10 @@ use udax_fs::{
 };
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
-use udax_mm::{FaultService, MediaError, MemoryType, Pages};
+use udax_mm::{MediaError, MemoryType, Pages};
 
 use crate::error::{At, Cause, Error, Result};
+use crate::faulting;
 use crate::kind::ErrorKind;
 use crate::lock::{LockMode, PoolLock};
 use crate::paths::caller;
@@ -106,7 +107,8 @@ impl OpenPool {
         self
     }
 
-    /// Sets whether mappings are filled when they are made, even if they ask to be lazy.
+    /// Sets whether mappings are filled when they are made, even if they ask to be lazy;
+    /// [`Mapping::why_eager`](crate::Mapping::why_eager) then says so.
     #[must_use]
     pub fn eager_mappings(mut self, eager: bool) -> OpenPool {
         self.is_eager = eager;
@@ -260,11 +262,10 @@ pub(crate) fn mount(
     mode: MountMode,
     is_eager: bool,
 ) -> Result<Pool> {
-    // Not permitted is not an error: the mappings of this pool are then eager, and say so.
-    let service = if is_eager { None } else { FaultService::new().ok().map(Arc::new) };
-    let facts = device.facts();
+    let (service, facts) = (faulting::service(is_eager), device.facts());
+    let (service, why_eager) = (service.as_ref().ok().cloned(), service.err());
     let (filesystem, recovered) = Filesystem::mount(device, mode, service).at(path)?;
-    Ok(Pool::new(path, filesystem, recovered, facts, locks))
+    Ok(Pool::new(path, filesystem, recovered, facts, locks, why_eager))
 }
 
 /// Maps a file that should hold a pool, for writing if it is open for that.

@@ -13,6 +13,7 @@ use udax_mm::sync::Arc;
 use udax_mm::{MediaFacts, Wait};
 
 use crate::error::{At, Cause, Error, Result};
+use crate::faulting::WhyEager;
 use crate::lock::PoolLock;
 use crate::open::{self, CreateOptions, OpenPool};
 use crate::pin::{PinnedFile, PoolPin};
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     filesystem: Arc<Filesystem>,
     recovered: Recovered,
     facts: MediaFacts,
+    why_eager: Option<WhyEager>,
     _locks: Vec<PoolLock>,
 }
 
@@ -130,6 +132,11 @@ impl Pool {
     /// What the medium of the pool promises: what it survives, and whether the host registers it.
     pub fn facts(&self) -> MediaFacts {
         self.inner.facts
+    }
+
+    /// Why no mapping of the pool is lazy, if none is.
+    pub fn why_eager(&self) -> Option<&WhyEager> {
+        self.inner.why_eager()
     }
 
     /// The label given when the pool was created.
@@ -270,9 +277,11 @@ impl Pool {
         recovered: Recovered,
         facts: MediaFacts,
         locks: Vec<PoolLock>,
+        why_eager: Option<WhyEager>,
     ) -> Pool {
         let path = path.to_owned();
-        Pool { inner: Arc::new(Inner { path, filesystem, recovered, facts, _locks: locks }) }
+        let inner = Inner { path, filesystem, recovered, facts, why_eager, _locks: locks };
+        Pool { inner: Arc::new(inner) }
     }
 
     /// A handle for what belongs to the pool: keeps it open.
@@ -309,6 +318,10 @@ impl Inner {
 
     pub(crate) fn facts(&self) -> MediaFacts {
         self.facts
+    }
+
+    pub(crate) fn why_eager(&self) -> Option<&WhyEager> {
+        self.why_eager.as_ref()
     }
 }
 

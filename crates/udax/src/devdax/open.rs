@@ -6,12 +6,13 @@ use std::path::Path;
 use udax_dev::DaxDevice;
 use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::{Arc, Weak};
-use udax_mm::{FaultService, Media, MemoryType, Order};
+use udax_mm::{Media, MemoryType, Order};
 
 use super::core::Core;
 use super::refused::DevDaxError;
 use super::{DevDax, Inner};
 use crate::error::{At, Cause, Result};
+use crate::faulting::{Service, service};
 use crate::lock::{LockMode, PoolLock};
 use crate::stack::{self, How};
 
@@ -57,7 +58,8 @@ impl OpenDevDax {
         self
     }
 
-    /// Sets whether mappings are filled when they are made, even if they ask to be lazy.
+    /// Sets whether mappings are filled when they are made, even if they ask to be lazy;
+    /// [`Mapping::why_eager`](crate::Mapping::why_eager) then says so.
     #[must_use]
     pub fn eager_mappings(mut self, eager: bool) -> OpenDevDax {
         self.is_eager = eager;
@@ -96,20 +98,15 @@ pub(super) fn on_device(
     path: &Path,
     device: Arc<dyn DaxDevice>,
     locks: Vec<PoolLock>,
-    service: Option<Arc<FaultService>>,
+    service: Service,
 ) -> Result<DevDax> {
     device.dax().at(path)?;
+    let (service, why_eager) = (service.as_ref().ok().cloned(), service.err());
     let core = Core::new(device, service).at(path)?;
     let holder: Weak<Core> = Arc::downgrade(&core);
     let hold = core.device().hold(holder).at(path)?;
     let path = path.to_owned();
-    Ok(DevDax { inner: Arc::new(Inner { path, core, _hold: hold, _locks: locks }) })
-}
-
-/// What serves faults of lazy mappings. Not permitted is not an error: the mappings are then eager,
-/// and say so.
-pub(super) fn service(is_eager: bool) -> Option<Arc<FaultService>> {
-    if is_eager { None } else { FaultService::new().ok().map(Arc::new) }
+    Ok(DevDax { inner: Arc::new(Inner { path, core, why_eager, _hold: hold, _locks: locks }) })
 }
 
 fn device(media: FileMedia, alignment: Order) -> Result<Arc<dyn DaxDevice>, Cause> {

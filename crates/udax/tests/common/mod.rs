@@ -2,7 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -50,6 +51,11 @@ pub(crate) fn error<T>(result: Result<T, Error>) -> Error {
     }
 }
 
+/// Says that a test shows nothing on this host, past the capture of the test harness.
+pub(crate) fn skipped(why: impl std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "SKIPPED, nothing is shown: {why}");
+}
+
 /// A process that runs the test `name` of this binary as a child, on the pool at `path`.
 pub(crate) struct Helper {
     child: Child,
@@ -58,15 +64,33 @@ pub(crate) struct Helper {
 
 impl Helper {
     pub(crate) fn start(name: &str, path: &Path) -> Helper {
-        let mut child = Command::new(std::env::current_exe().expect("this binary"))
-            .args(["--exact", name, "--nocapture", "--test-threads=1"])
-            .env(CHILD, path)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a child");
+        Helper::spawn(Helper::command(name, path)).expect("a child")
+    }
+
+    /// Starts it as somebody without the rights of root; as ourselves if we have none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if nobody else may run this binary.
+    pub(crate) fn start_without_rights(name: &str, path: &Path) -> io::Result<Helper> {
+        let mut command = Helper::command(name, path);
+        if rustix::process::geteuid().is_root() {
+            command.uid(65534).gid(65534);
+        }
+        Helper::spawn(command)
+    }
+
+    fn command(name: &str, path: &Path) -> Command {
+        let mut command = Command::new(std::env::current_exe().expect("this binary"));
+        command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+        command.env(CHILD, path).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+    }
+
+    fn spawn(mut command: Command) -> io::Result<Helper> {
+        let mut child = command.spawn()?;
         let lines = BufReader::new(child.stdout.take().expect("a pipe"));
-        Helper { child, lines }
+        Ok(Helper { child, lines })
     }
 
     pub(crate) fn pid(&self) -> u32 {
