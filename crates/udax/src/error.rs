@@ -12,6 +12,7 @@ use udax_mapping::FaultError;
 use udax_mm::{MediaError, PgmapError, StillBusy};
 
 use crate::devdax::DevDaxError;
+use crate::floor::BelowFloor;
 use crate::kind::{ErrorKind, of_access, of_devdax, of_device, of_fault, of_host, of_media};
 use crate::synchronous::NotSynchronous;
 
@@ -94,6 +95,8 @@ pub(crate) enum Cause {
     HoldsPool,
 
     #[error(transparent)]
+    BelowFloor(#[from] BelowFloor),
+    #[error(transparent)]
     NotSynchronous(#[from] NotSynchronous),
 }
 
@@ -154,6 +157,7 @@ impl Cause {
             Cause::BadHandle(_) => ErrorKind::BadHandle,
             Cause::OutOfRange { .. } => ErrorKind::OutOfRange,
             Cause::NotRegistrable => ErrorKind::NotRegistrable,
+            Cause::BelowFloor(_) => ErrorKind::TooFragmented,
             Cause::NotSynchronous(_) => ErrorKind::NotSynchronous,
             Cause::Table(_) => ErrorKind::BadTable,
         }

@@ -31,6 +31,7 @@ mod dir;
 mod error;
 mod faulting;
 mod file;
+mod floor;
 mod frozen;
 mod kind;
 mod lock;

@@ -14,6 +14,7 @@ use udax_mm::{Access, MediaFacts, Order};
 use crate::devdax;
 use crate::error::{At, Cause, Result};
 use crate::faulting::WhyEager;
+use crate::floor;
 use crate::pool::Inner;
 use crate::range::{byte_count, check, to_pages};
 use crate::synchronous::{self, NotSynchronous};
@@ -97,7 +98,9 @@ impl MapOptions {
     }
 
     /// Sets the smallest folio that the range may be mapped by. With [`Order::Pmd`] it is mapped by
-    /// 2 MiB or not at all: mapping, or a touch of what is allocated later, fails with the reason.
+    /// 2 MiB or not at all: mapping fails with [`ErrorKind::TooFragmented`](crate::ErrorKind), the
+    /// reason and what would help, and so does a touch of what is allocated later (see
+    /// [`Mapping::last_fault_error`]).
     #[must_use]
     pub fn floor(mut self, order: Order) -> MapOptions {
         self.mode.floor = order;
@@ -269,7 +272,7 @@ impl Mapping {
         let (pages, skip) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
         options.check_sync(pool.facts())?;
-        let user = inode.map(pages.start, count, options.mode)?;
+        let user = inode.map(pages.start, count, options.mode).map_err(floor::of_file)?;
         let skip = usize::try_from(skip).expect("less than a page");
         let (len, path) = (range.end - range.start, path.to_owned());
         let mapped = Mapped::File(user, pool);
@@ -286,7 +289,8 @@ impl Mapping {
         options.check_sync(device.core().device().facts())?;
         let (pages, _) = to_pages(&range)?;
         let count = pages.end.since(pages.start);
-        let user = device.core().mapping().map(pages.start, count, options.mode)?;
+        let mapping = device.core().mapping();
+        let user = mapping.map(pages.start, count, options.mode).map_err(floor::of_device)?;
         let (len, access) = (range.end - range.start, options.mode.access);
         let mapped = Mapped::Device(user, device);
         Ok(Mapping { mapped, skip: 0, len, access, path: path.to_owned() })
