@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 use udax::{Order, Persistence, Pool};
 
+use super::map::Why;
 use super::pins::PinFacts;
 use crate::opening::Opener;
 use crate::output::{Human, Name, Output, hex};
@@ -57,6 +58,9 @@ pub(crate) struct PoolFacts {
     host_page: usize,
     survives: &'static str,
     registrable: bool,
+    /// Why no mapping of the pool is lazy here, if none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_eager: Option<Why>,
 }
 
 impl DfArgs {
@@ -95,6 +99,7 @@ impl PoolFacts {
             host_page: facts.host_page,
             survives: survives(facts.persistence),
             registrable: facts.is_registrable,
+            why_eager: pool.why_eager().map(Why::new),
         }
     }
 
@@ -150,7 +155,11 @@ impl Human for PoolFacts {
         writeln!(out, "  limbo     {:>12}", human(self.limbo))?;
         writeln!(out, "  shared    {:>12}  of what is used", human(self.shared))?;
         self.quarantine(out)?;
-        writeln!(out, "  {}; host pages of {} bytes", self.survives, self.host_page)
+        writeln!(out, "  {}; host pages of {} bytes", self.survives, self.host_page)?;
+        match &self.why_eager {
+            None => Ok(()),
+            Some(why) => writeln!(out, "  mappings are eager: {}", why.meaning()),
+        }
     }
 }
 

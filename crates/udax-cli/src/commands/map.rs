@@ -1,27 +1,35 @@
 //! `udax map`: where the bytes of a file lie, and by which folios they are mapped.
 
+mod layout;
+
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
-use udax::{Fallback, File, FileExtent, MapOptions, Order, PAGE_SIZE, Populate, Stats};
+use udax::{
+    Fallback, File, FileExtent, MapOptions, Mapping, Order, PAGE_SIZE, Pool, Populate, Stats,
+    WhyEager,
+};
 
 use crate::opening::{InPool, Opener};
 use crate::output::{Human, Name, Output};
 use crate::size::human;
 use crate::target::PoolPath;
+use layout::{Layout, Permitted};
 
 /// Show where the bytes of a file lie in its pool.
 ///
 /// Each line is a run that is contiguous in the file and in the pool. Its order says how it can be
-/// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. A run that is shared is
-/// one that other files have too; it is copied when one of them is written. What is missing between
+/// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. Why not by larger ones is
+/// in the last column, as far as the places of the bytes say. A run that is shared is one that other files have too; it is copied when one of them is written. What is missing between
 /// the lines is a hole, which reads as zeros and takes no room. Bytes that are lost, because memory
 /// under them is known to have failed, are listed at the end: write their whole pages anew to heal
 /// them.
 ///
 /// With --touch the file is really mapped and every page of it read, and what served the faults is
-/// counted: by which folios, and for what reasons they were not larger.
+/// counted: by which folios, and for what reasons they were not larger. These counters are those of
+/// one process; what another one has counted, it tells by `Mapping::stats`.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -58,12 +66,15 @@ struct FileMap {
     size: u64,
     data: u64,
     holes: u64,
-    /// Bytes that lie in entries of order 9 and above.
+    /// Bytes that can be mapped by folios of order 9 and above.
     huge: u64,
     /// Bytes that other files, or other places of this one, have too.
     shared: u64,
     extents: Vec<Extent>,
     bad: Vec<Bad>,
+    /// Why no mapping of this pool is lazy here, if none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_eager: Option<Why>,
     #[serde(skip_serializing_if = "Option::is_none")]
     touched: Option<Touched>,
 }
@@ -73,11 +84,21 @@ struct FileMap {
 struct Touched {
     /// `lazy` or `eager`; a host that permits no userfaultfd makes every mapping eager.
     faulting: &'static str,
+    /// Why it is eager, if it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why_eager: Option<Why>,
     folios: Vec<Folios>,
     /// Faults that showed a hole as zeros.
     holes: u64,
     /// Why folios were not larger, and how often.
     fallbacks: Vec<FellBack>,
+}
+
+/// Why a mapping is eager.
+#[derive(Debug, Serialize)]
+pub(crate) struct Why {
+    reason: &'static str,
+    meaning: String,
 }
 
 /// How many folios of one order were mapped.
@@ -88,7 +109,8 @@ struct Folios {
     count: u64,
 }
 
-/// How often a folio was smaller than the one tried first, for one reason.
+/// How often a folio was smaller than the one tried first, or how many blocks cannot be one, for one
+/// reason.
 #[derive(Debug, Serialize)]
 struct FellBack {
     reason: &'static str,
@@ -113,6 +135,8 @@ struct Extent {
     shared: bool,
     /// The largest power of two that divides the place in the pool, at most 1 GiB.
     alignment: u64,
+    /// Why its pages are no folios of the next order, and for how many blocks of that order.
+    not_larger: Vec<FellBack>,
 }
 
 impl MapArgs {
@@ -124,11 +148,7 @@ impl MapArgs {
     pub(crate) fn run(&self, pools: Opener, out: &mut Output) -> anyhow::Result<()> {
         let pool = pools.to_read(self.path.pool())?;
         let file = pool.open_file(self.path.path()).of(pool.path())?;
-        let extents = file.extents().of(pool.path())?;
-        let mut found = FileMap::new(&self.path, file.metadata().len(), &extents);
-        let bad = file.bad_ranges().of(pool.path())?.into_iter();
-        found.bad =
-            bad.map(|range| Bad { offset: range.start, len: range.end - range.start }).collect();
+        let mut found = FileMap::new(&self.path, &pool, &file).of(pool.path())?;
         if let Some(how) = self.touch {
             found.touched = Some(how.touch(&file).of(pool.path())?);
         }
@@ -145,36 +165,41 @@ impl Touch {
         };
         let len = file.metadata().len();
         if len == 0 {
-            return Ok(Touched::new(populate, &Stats::default()));
+            return Ok(Touched::nothing(populate));
         }
         let map = file.map(0..len, &MapOptions::new().populate(populate))?;
         for at in (0..len).step_by(PAGE_SIZE) {
             map.read(&mut [0], at)?;
         }
-        Ok(Touched::new(map.faulting(), &map.stats()))
+        Ok(Touched::new(&map))
     }
 }
 
 impl Touched {
-    fn new(populate: Populate, stats: &Stats) -> Touched {
+    fn new(map: &Mapping) -> Touched {
+        let why_eager = map.why_eager().as_ref().map(Why::new);
+        Touched { why_eager, ..Touched::of(map.faulting(), &map.stats()) }
+    }
+
+    fn nothing(populate: Populate) -> Touched {
+        Touched::of(populate, &Stats::default())
+    }
+
+    fn of(populate: Populate, stats: &Stats) -> Touched {
         let folios = |order: Order| Folios {
             order: order.get(),
             bytes: order.pages().bytes(),
             count: stats.faults(order),
-        };
-        let fell_back = |(reason, count): (Fallback, u64)| FellBack {
-            reason: reason.code(),
-            meaning: reason.to_string(),
-            count,
         };
         Touched {
             faulting: match populate {
                 Populate::Lazy => "lazy",
                 Populate::Eager => "eager",
             },
+            why_eager: None,
             folios: Order::ALL.into_iter().map(folios).filter(|found| found.count > 0).collect(),
             holes: stats.holes,
-            fallbacks: stats.reasons().map(fell_back).collect(),
+            fallbacks: stats.reasons().map(FellBack::new).collect(),
         }
     }
 
@@ -187,6 +212,9 @@ impl Touched {
         }
         let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
         writeln!(out, "touched ({}): {parts}", self.faulting)?;
+        if let Some(Why { meaning, .. }) = &self.why_eager {
+            writeln!(out, "  eager: {meaning}")?;
+        }
         for FellBack { reason, meaning, count } in &self.fallbacks {
             writeln!(out, "  {count} not larger, {reason}: {meaning}")?;
         }
@@ -195,35 +223,59 @@ impl Touched {
 }
 
 impl FileMap {
-    fn new(path: &PoolPath, size: u64, extents: &[FileExtent]) -> FileMap {
+    fn new(path: &PoolPath, pool: &Pool, file: &File) -> udax::Result<FileMap> {
+        let (size, extents, bad) = (file.metadata().len(), file.extents()?, file.bad_ranges()?);
+        let layout = Layout::new(&**pool.filesystem().device(), size, &extents, &bad);
         let bytes = |extent: &FileExtent| extent.pages.bytes();
-        let is_huge = |extent: &&FileExtent| extent.order > Order::Base;
+        let permitted: Vec<_> = extents.iter().map(|extent| layout.of(extent)).collect();
         let data = extents.iter().map(bytes).sum();
-        FileMap {
+        Ok(FileMap {
             path: Name::new(path.path().as_os_str()),
             size,
             data,
             holes: udax::Pages::holding(size).bytes().saturating_sub(data),
-            huge: extents.iter().filter(is_huge).map(bytes).sum(),
+            huge: permitted.iter().map(|permitted| permitted.huge.bytes()).sum(),
             shared: extents.iter().filter(|extent| extent.is_shared).map(bytes).sum(),
-            extents: extents.iter().map(Extent::new).collect(),
-            bad: Vec::new(),
+            extents: extents.iter().zip(permitted).map(Extent::new).collect(),
+            bad: bad
+                .iter()
+                .map(|bad| Bad { offset: bad.start, len: bad.end - bad.start })
+                .collect(),
+            why_eager: pool.why_eager().map(Why::new),
             touched: None,
-        }
+        })
     }
 }
 
 impl Extent {
-    fn new(extent: &FileExtent) -> Extent {
+    fn new((extent, permitted): (&FileExtent, Permitted)) -> Extent {
         let device = extent.device.byte();
         Extent {
             offset: extent.index.byte(),
             device,
             len: extent.pages.bytes(),
-            order: extent.order.get(),
+            order: permitted.order.get(),
             shared: extent.is_shared,
             alignment: 1 << device.trailing_zeros().min(30),
+            not_larger: permitted.not_larger.into_iter().map(FellBack::new).collect(),
         }
+    }
+}
+
+impl FellBack {
+    fn new((reason, count): (Fallback, u64)) -> FellBack {
+        FellBack { reason: reason.code(), meaning: reason.to_string(), count }
+    }
+}
+
+impl Why {
+    pub(crate) fn new(why: &WhyEager) -> Why {
+        Why { reason: why.code(), meaning: why.to_string() }
+    }
+
+    /// What it means, and what would help.
+    pub(crate) fn meaning(&self) -> &str {
+        &self.meaning
     }
 }
 
@@ -238,15 +290,26 @@ impl Human for FileMap {
         }
         writeln!(out)?;
         if !extents.is_empty() {
-            writeln!(out, "{:>16} {:>16} {:>12} order  aligned to", "offset", "in pool", "length")?;
+            write!(out, "{:>16} {:>16} {:>12} order", "offset", "in pool", "length")?;
+            writeln!(out, "  aligned to  not larger")?;
         }
-        for Extent { offset, device, len, order, shared, alignment } in extents {
+        let mut meanings = BTreeMap::new();
+        for Extent { offset, device, len, order, shared, alignment, not_larger } in extents {
             let (len, alignment) = (human(*len), human(*alignment));
-            write!(out, "{offset:>#16x} {device:>#16x} {len:>12} {order:>5}  {alignment}")?;
-            writeln!(out, "{}", if *shared { ", shared" } else { "" })?;
+            let codes: Vec<&str> = not_larger.iter().map(|why| why.reason).collect();
+            meanings.extend(not_larger.iter().map(|why| (why.reason, &why.meaning)));
+            write!(out, "{offset:>#16x} {device:>#16x} {len:>12} {order:>5}  {alignment:<10}")?;
+            write!(out, "  {}", codes.join(", "))?;
+            writeln!(out, "{}", if *shared { "  shared" } else { "" })?;
+        }
+        for (reason, meaning) in meanings {
+            writeln!(out, "not larger, {reason}: {meaning}")?;
         }
         for Bad { offset, len } in bad {
             writeln!(out, "{offset:>#16x} lost: memory of {len} bytes failed")?;
+        }
+        if let (Some(why), None) = (&self.why_eager, &self.touched) {
+            writeln!(out, "mappings are eager: {}", why.meaning())?;
         }
         self.touched.as_ref().map_or(Ok(()), |touched| touched.human(out))
     }
