@@ -2,10 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
 use udax::{CreateOptions, Error, Pool};
@@ -108,6 +108,15 @@ impl Helper {
                 return rest.trim_end().to_owned();
             }
         }
+    }
+
+    /// Waits for the child's end by itself.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        let mut said = String::new();
+        self.lines.read_to_string(&mut said).expect("text");
+        let ended = self.child.wait().expect("a child");
+        eprintln!("{said}");
+        ended
     }
 
     /// Kills the child with SIGKILL.

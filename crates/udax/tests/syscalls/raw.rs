@@ -1,15 +1,25 @@
-//! System calls that are told memory by its address, as a C program makes them.
+//! Loads, and system calls, that are told memory by its address, as a C program makes them.
 //!
 //! The safe wrappers of the world take slices, and nobody may have a slice of a mapping: its bytes
 //! change. So this is the one test file with `unsafe`; the addresses are those of a
 //! [`Mapping`](udax::Mapping), to whose bytes nobody has a reference.
 #![allow(unsafe_code)]
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::pipe;
+
+/// Loads the word at an address, as a program does. It may be SIGBUS.
+pub(crate) fn load(at: usize) -> u64 {
+    let word: *const u64 = std::ptr::with_exposed_provenance(at);
+    assert!(word.is_aligned());
+    // SAFETY: the bytes belong to a mapping and any of them are a number. They change while they are
+    // loaded, but not by this program's stores.
+    unsafe { word.read_volatile() }
+}
 
 /// A part of a mapping: an address and a number of bytes.
 pub(crate) type Part = (usize, usize);
