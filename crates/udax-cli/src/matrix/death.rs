@@ -51,7 +51,10 @@ fn in_a_file(cell: &CellArgs) -> anyhow::Result<Outcome> {
     let names: Vec<String> = (0..4).map(|number| format!("neighbour {number}")).collect();
     let made = names.iter().zip(10..).map(|(name, seed)| (HostFile::new(cell, name, seed), seed));
     let neighbours: Vec<_> = made.filter_map(|(file, seed)| Some((file.ok()?, seed))).collect();
-    let seen = late.land()?;
+    let seen = match late.land()? {
+        Ok(seen) => seen,
+        Err(why) => return Ok(refused("transfer", why)),
+    };
     let changed = neighbours.iter().find(|(file, seed)| !file.has_bytes_of(*seed));
     Ok(match changed {
         Some(_) => Outcome::new(Verdict::Lost, format!("{seen}, over the bytes of another file")),
@@ -74,7 +77,10 @@ fn in_a_pool(cell: &CellArgs) -> anyhow::Result<Outcome> {
     pool.remove_file(pooled::HELD)?;
     let fillers = pooled::fill(&pool)?;
     let given = given_again(&pool, fillers, &late.extents)?;
-    let seen = late.land()?;
+    let seen = match late.land()? {
+        Ok(seen) => seen,
+        Err(why) => return Ok(refused("transfer", why)),
+    };
     if let Err(wrong) = pooled::check_fillers(&pool, fillers)? {
         return Ok(wrong);
     }
@@ -150,14 +156,18 @@ fn end(mut holder: Child) -> anyhow::Result<()> {
 }
 
 impl Late {
-    /// Brings the bytes, and waits for the end of the transfer. Returns what was seen.
-    fn land(mut self) -> anyhow::Result<String> {
+    /// Brings the bytes, and waits for the end of the transfer. Returns what was seen; the inner error
+    /// is that not all of them came, so that nothing is shown.
+    fn land(mut self) -> anyhow::Result<Result<String, String>> {
         at("the bytes come");
         self.writer.write_all(&self.bytes)?;
         let done = self.buffers.wait()?.context("a transfer is under way")?;
         Ok(match done.result {
-            Ok(count) => format!("{count} bytes came after its death"),
-            Err(error) => format!("the transfer ended with the holder ({error})"),
+            Ok(count) if count == u64::try_from(self.bytes.len())? => {
+                Ok(format!("{count} bytes came after its death"))
+            }
+            Ok(count) => Err(format!("it ended with the holder, after {count} bytes")),
+            Err(error) => Err(format!("it ended with the holder ({error})")),
         })
     }
 }

@@ -90,6 +90,11 @@ pub(crate) struct Row {
 #[derive(Debug, Serialize)]
 struct Cell {
     action: Action,
+    /// What was done by that name: not the same to each kind of file.
+    done: &'static str,
+    /// The same, if it is not what is done to a file with a name.
+    #[serde(skip)]
+    note: Option<&'static str>,
     #[serde(flatten)]
     outcome: Outcome,
 }
@@ -102,6 +107,29 @@ impl Action {
             Action::Unlink => "unlink",
             Action::Shrink => "shrink",
             Action::Dies => "holder dies",
+        }
+    }
+
+    /// What is done to a file of that kind.
+    fn done(self, backing: Backing) -> &'static str {
+        match (self, backing) {
+            (Action::Truncate, _) => "the file is truncated to nothing, extended and written anew",
+            (Action::Punch, _) => "a hole is punched over all of the file",
+            (Action::Unlink, Backing::Memfd | Backing::Sealed | Backing::Huge) => {
+                "nothing: a memfd has no name"
+            }
+            (Action::Unlink, _) => "the name of the file is removed",
+            (Action::Shrink, Backing::Udax) => {
+                "the device of the pool is removed, and the file keeps its size"
+            }
+            (Action::Shrink, _) => "the file is truncated to nothing, and stays so",
+            (Action::Dies, Backing::Udax) => {
+                "the holder is killed, the pool opened again, the file removed, and every free block \
+                 used"
+            }
+            (Action::Dies, _) => {
+                "the holder is killed, a hole punched over all of the file, and other files written"
+            }
         }
     }
 
@@ -157,14 +185,18 @@ impl Row {
         buffer: usize,
         cells: impl IntoIterator<Item = (Action, Outcome)>,
     ) -> Row {
-        let cells = cells.into_iter().map(|(action, outcome)| Cell { action, outcome }).collect();
+        let cell = |(action, outcome): (Action, Outcome)| {
+            let (done, usual) = (action.done(backing), action.done(Backing::Tmpfs));
+            Cell { action, done, note: (done != usual).then_some(done), outcome }
+        };
+        let cells = cells.into_iter().map(cell).collect();
         Row { backing: title, is_udax: backing == Backing::Udax, buffer, cells }
     }
 
     /// The actions of each outcome that has to be explained.
     fn explained(&self) -> BTreeMap<(Verdict, &str), Vec<&'static str>> {
         let mut explained: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for Cell { action, outcome } in &self.cells {
+        for Cell { action, outcome, .. } in &self.cells {
             if outcome.verdict != Verdict::Safe {
                 let key = (outcome.verdict, outcome.why.as_str());
                 explained.entry(key).or_default().push(action.title());
@@ -195,6 +227,15 @@ impl Matrix {
     }
 }
 
+/// The number of a note, which is added if it is not there yet.
+fn number<T: PartialEq>(notes: &mut Vec<T>, note: T) -> usize {
+    let at = notes.iter().position(|other| *other == note);
+    at.unwrap_or_else(|| {
+        notes.push(note);
+        notes.len() - 1
+    }) + 1
+}
+
 /// Columns of the first word of a row.
 const TITLE: usize = 26;
 
@@ -208,16 +249,26 @@ impl Human for Matrix {
         if let Some(first) = self.rows.first() {
             write!(out, "\n{:TITLE$}", "")?;
             for cell in &first.cells {
-                write!(out, "{:<10}", cell.action.title())?;
+                write!(out, "{:<12}", cell.action.title())?;
             }
         }
+        let mut notes = Vec::new();
         for row in &self.rows {
             write!(out, "\n{:TITLE$}", row.backing)?;
             for cell in &row.cells {
-                write!(out, "{:<10}", cell.outcome.verdict.word())?;
+                let word = cell.outcome.verdict.word();
+                let mark = cell.note.map(|note| number(&mut notes, (cell.action, note)));
+                let word = mark.map_or(word.to_owned(), |mark| format!("{word} [{mark}]"));
+                write!(out, "{word:<12}")?;
             }
         }
         writeln!(out, "\n")?;
+        for ((action, note), mark) in notes.iter().zip(1..) {
+            writeln!(out, "[{mark}] {}: {note}", action.title())?;
+        }
+        if !notes.is_empty() {
+            writeln!(out)?;
+        }
         for (verdict, meaning) in Verdict::ALL {
             writeln!(out, "{:<8} {meaning}", verdict.word())?;
         }
@@ -260,6 +311,32 @@ mod tests {
         }
         let others = Matrix::new(String::new(), vec![row(Backing::Tmpfs, lost)]);
         assert_eq!(others.udax_is_safe, None);
+    }
+
+    #[test]
+    fn what_is_done_to_udax_is_told_where_it_is_something_else() {
+        let all = Action::value_variants();
+        let safe = || all.iter().map(|&action| (action, Outcome::new(Verdict::Safe, "seen")));
+        let row = |backing, title: &str| Row::new(backing, title.to_owned(), 4096, safe());
+        let rows = vec![row(Backing::Tmpfs, "file"), row(Backing::Memfd, "memfd")];
+        let rows = rows.into_iter().chain([row(Backing::Udax, "udax")]).collect();
+        let matrix = Matrix::new(String::new(), rows);
+        let json = serde_json::to_value(&matrix).unwrap();
+        let done = |row: usize| json["rows"][row]["cells"][3]["done"].as_str().unwrap().to_owned();
+        assert!(done(0).contains("truncated to nothing"), "{json}");
+        assert!(done(2).contains("device of the pool is removed"), "{json}");
+
+        let mut text = Vec::new();
+        matrix.human(&mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        let line = |start: &str| {
+            let line = text.lines().find(|line| line.starts_with(start)).unwrap();
+            line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(line("file"), ["safe", "safe", "safe", "safe", "safe"], "{text}");
+        assert_eq!(line("memfd"), ["safe", "safe", "safe", "[1]", "safe", "safe"], "{text}");
+        assert_eq!(line("udax"), ["safe", "safe", "safe", "safe", "[2]", "safe", "[3]"], "{text}");
+        assert!(text.contains("[2] shrink: the device of the pool is removed"), "{text}");
     }
 
     #[test]
