@@ -6,11 +6,13 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, unlink};
+use common::{
+    KIB, MIB, Pool, contents, create, fault_service, lookup, name, pattern, pin_info, unlink,
+};
 use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode};
 use udax_mapping::{BreakError, MapMode, Populate};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind, Wait};
+use udax_mm::{Access, FileIndex, Order, Pages, PinKind, Wait};
 
 const NEVER: FreePolicy = FreePolicy::Wait(Wait::Never);
 
@@ -249,13 +251,10 @@ fn mode(access: Access, populate: Populate) -> MapMode {
 fn with_and_without_service(test: impl Fn(Arc<Filesystem>, Populate)) {
     let pool = Pool::new(16 * MIB);
     test(pool.mount(), Populate::Eager);
-    if let Ok(service) = FaultService::new() {
+    if let Some(service) = fault_service() {
         let pool = Pool::new(16 * MIB);
-        let mounted = Filesystem::mount(
-            pool.device(),
-            udax_fs::MountMode::ReadWrite,
-            Some(Arc::new(service)),
-        );
+        let mounted =
+            Filesystem::mount(pool.device(), udax_fs::MountMode::ReadWrite, Some(service));
         test(mounted.unwrap().0, Populate::Lazy);
     }
 }

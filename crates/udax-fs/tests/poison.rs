@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::os::fd::BorrowedFd;
 
-use common::{MIB, contents, create, lookup, mkdir, pattern, pin_info, unlink};
+use common::{MIB, contents, create, fault_service, lookup, mkdir, pattern, pin_info, unlink};
 use udax_dev::{DaxDevice, PgmapDevice};
 use udax_fs::{Filesystem, FormatOptions, FreePolicy, FsError, Inode, MountMode};
 use udax_mapping::{MapMode, Populate};
@@ -147,8 +147,8 @@ fn page_of(file: &Inode, index: u64) -> u64 {
 
 /// One world with lazy mappings where the host permits them, and one with eager ones.
 fn both(test: impl Fn(&World, Populate)) {
-    if let Ok(service) = FaultService::new() {
-        test(&World::new(Some(Arc::new(service))), Populate::Lazy);
+    if let Some(service) = fault_service() {
+        test(&World::new(Some(service)), Populate::Lazy);
     }
     test(&World::new(None), Populate::Eager);
 }

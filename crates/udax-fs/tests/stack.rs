@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{MIB, contents, create, pattern, pin_info};
+use common::{MIB, contents, create, fault_service, pattern, pin_info};
 use std::time::Duration;
 use udax_dev::{
     AccessError, DaxBytes, DaxDevice, Delay, IoError, Line, Linear, Mapped, Member, PgmapDevice,
@@ -85,8 +85,8 @@ impl Stack {
 
 /// Lazy mappings where the host permits them, and eager ones.
 fn both(test: impl Fn(&Stack, &Arc<Filesystem>, Populate)) {
-    let services = [FaultService::new().ok().map(Arc::new), None];
-    for service in services {
+    let lazy = fault_service().map(Some);
+    for service in lazy.into_iter().chain([None]) {
         let populate = if service.is_some() { Populate::Lazy } else { Populate::Eager };
         let stack = Stack::new();
         let fs = stack.mount(service);
