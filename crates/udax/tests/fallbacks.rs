@@ -60,7 +60,6 @@ fn check(make: impl Fn(&Pool) -> File, range: Range<u64>, reason: Fallback) {
     for populate in [Populate::Lazy, Populate::Eager] {
         let pool = in_memory();
         let (file, other) = (make(&pool), self::file(&pool, "/other", 2 * MIB));
-        let before = file.map(0..PAGE, &MapOptions::new()).unwrap().stats().fallbacks(reason);
         let options = MapOptions::new().populate(populate);
         let map = match file.map(range.clone(), &options) {
             // What is lost cannot be mapped in advance.
@@ -82,7 +81,7 @@ fn check(make: impl Fn(&Pool) -> File, range: Range<u64>, reason: Fallback) {
         other.read(&mut [0], 0).unwrap();
 
         let stats = map.stats();
-        assert!(stats.fallbacks(reason) > before, "{reason:?}, {populate:?}: {stats:?}");
+        assert!(stats.fallbacks(reason) > 0, "{reason:?}, {populate:?}: {stats:?}");
         assert!(stats.reasons().any(|found| found == (reason, stats.fallbacks(reason))));
         assert!(stats.faults(Order::Base) > 0, "{reason:?}, {populate:?}");
         assert_eq!(other.stats().reasons().count(), 0, "{reason:?}: of the other file");

@@ -35,8 +35,8 @@ fn check_refused(file: &File, range: std::ops::Range<u64>, texts: [&str; 3]) {
         for part in texts.iter().chain(&["folio of 2 MiB"]) {
             assert!(text.contains(part), "{part:?} in {text:?}");
         }
-        file.map(range.clone(), &MapOptions::new().populate(populate)).unwrap();
     }
+    file.map(range, &MapOptions::new()).unwrap();
 }
 
 #[test]
