@@ -457,15 +457,15 @@ impl Uffd {
         let opened = unsafe { rustix::mm::userfaultfd(flags) };
         let fd = match opened {
             // The device may not be there at all; what this process may not do is the reason.
-            Err(errno @ Errno::PERM) => {
-                Uffd::open_by_device().map_err(|_| refused(&errno.into()))?
+            Err(no @ Errno::PERM) => {
+                Uffd::open_by_device().map_err(|_| uffd::refused(&no.into()))?
             }
-            opened => opened.map_err(|errno| refused(&errno.into()))?,
+            opened => opened.map_err(|errno| uffd::refused(&errno.into()))?,
         };
         let mut api = uffd::Api { version: uffd::UFFD_API, features, ioctls: 0 };
         // SAFETY: UFFDIO_API takes this structure.
         unsafe { ioctl(fd.as_fd(), uffd::UFFDIO_API, &raw mut api) }
-            .map_err(|errno| refused(&errno.into()))?;
+            .map_err(|errno| uffd::refused(&errno.into()))?;
         // INVARIANT: 1 by the handshake above.
         Ok(Uffd { fd })
     }
@@ -584,21 +584,6 @@ unsafe fn ioctl<T>(
     }
     let error = io::Error::last_os_error();
     Err(Errno::from_io_error(&error).expect("the error of a system call has a number"))
-}
-
-/// Says what a program needs that is refused a userfaultfd.
-fn refused(error: &io::Error) -> io::Error {
-    let cure = match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            "; run as root or with CAP_SYS_PTRACE, set the sysctl vm.unprivileged_userfaultfd to 1, \
-             or permit /dev/userfaultfd"
-        }
-        io::ErrorKind::Unsupported => {
-            "; the kernel has none, or a filter of system calls keeps it from this process"
-        }
-        _ => "",
-    };
-    io::Error::new(error.kind(), format!("no userfaultfd for lazy mappings: {error}{cure}"))
 }
 
 /// An address or a length in the type of the kernel's structures.

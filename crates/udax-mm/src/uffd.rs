@@ -1,8 +1,10 @@
 //! What the kernel and a userfaultfd say to each other.
 //!
 //! This file owns the numbers and structures of `linux/userfaultfd.h` (of which the names are
-//! kept) and the decoding of messages. It makes no call: [`reserve`](crate::reserve) and
+//! kept), the decoding of messages, and what is told of a refusal. It makes no call: [`reserve`](crate::reserve) and
 //! [`faults`](crate::faults) do.
+
+use std::io;
 
 /// The version of the interface.
 pub(crate) const UFFD_API: u64 = 0xaa;
@@ -133,6 +135,21 @@ impl PageFault {
         let address = usize::try_from(word(16)).expect("an address fits usize");
         Some(PageFault { address, is_write: word(8) & UFFD_PAGEFAULT_FLAG_WRITE != 0 })
     }
+}
+
+/// Says what a program needs that is refused a userfaultfd.
+pub(crate) fn refused(error: &io::Error) -> io::Error {
+    let cure = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "; run as root or with CAP_SYS_PTRACE, set the sysctl vm.unprivileged_userfaultfd to 1, \
+             or permit /dev/userfaultfd"
+        }
+        io::ErrorKind::Unsupported => {
+            "; the kernel has none, or a filter of system calls keeps it from this process"
+        }
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("no userfaultfd for lazy mappings: {error}{cure}"))
 }
 
 #[cfg(test)]
