@@ -157,7 +157,12 @@ impl Known {
         Ok(())
     }
 
-    fn judge(
+    /// Compares a byte that a look which began at `start` found with what may be there.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong.
+    pub(crate) fn judge(
         &self,
         rules: &Rules,
         file: usize,

@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 use udax::fs::Deduped;
 use udax::{Error, ErrorKind, Wait};
 
+/// How much of what was found to be the same a thread keeps in mind: each byte takes room.
+const LEARNT: u64 = 16 * PAGE;
+
 impl Actor {
     /// Clones what a flow says, or a part of it.
     pub(crate) fn clone_some(&mut self, shared: &Shared) -> (&'static str, Done) {
@@ -80,7 +83,12 @@ impl Actor {
         for byte in self.known.file(from).own(range.clone()) {
             let is_certain = !zone.contains(byte) && !zone.failing.contains(&(byte / PAGE));
             if is_certain && let Some(value) = self.known.get(from, byte) {
-                self.known.check(rules, flow.to.0, at + byte - range.start, &[value], start)?;
+                let place = at + byte - range.start;
+                if byte < range.start + LEARNT {
+                    self.known.check(rules, flow.to.0, place, &[value], start)?;
+                } else {
+                    self.known.judge(rules, flow.to.0, place, value, start)?;
+                }
             }
         }
         Ok(())

@@ -64,6 +64,9 @@ pub(crate) struct World {
     clones: u64,
     /// What an empty pool has.
     free: u64,
+    /// What the files hold, and what a mapping shows: kept, as they are large and needed often.
+    buffers: [Vec<u8>; FILES],
+    shown: Vec<u8>,
 }
 
 impl Shared {
@@ -150,7 +153,9 @@ impl World {
             crate::watch::skipped("lazy mappings: userfaultfd is not permitted, all are eager");
         }
         let actors = (0..THREADS).map(|thread| Actor::new(thread, Rng::new(rng.next()))).collect();
-        World { actors, shared, pool, rng, watch: Watch::default(), rounds: 0, clones: 0, free }
+        let buffer = || Vec::with_capacity(us(PAGES * PAGE));
+        let (watch, buffers, shown) = (Watch::default(), [(); FILES].map(|()| buffer()), buffer());
+        World { actors, shared, pool, rng, watch, rounds: 0, clones: 0, free, buffers, shown }
     }
 
     /// How many operations were done.
@@ -280,15 +285,18 @@ impl World {
 
     /// Compares every way to the bytes of each file with what the threads know.
     fn compare(&mut self) {
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let mut shown = std::mem::take(&mut self.shown);
+        let bad = [0, 1, COLD].map(|file| self.read(file, &mut buffers[file]));
+        let found = buffers.iter().zip(&bad);
         let (rules, round) = (&self.shared.rules, self.rounds);
-        let found = [0, 1, COLD].map(|file| self.read(file));
-        for (file, (bytes, bad)) in found.iter().enumerate() {
+        for (file, (bytes, bad)) in found.clone().enumerate() {
             for actor in &self.actors {
                 let checked = actor.check_targets(rules, file, bytes, bad);
                 checked.unwrap_or_else(|why| panic!("round {round}, file {file}: {why}"));
             }
         }
-        for (at, (bytes, bad)) in found.iter().enumerate() {
+        for (at, (bytes, bad)) in found.enumerate() {
             for actor in &mut self.actors {
                 let checked = actor.check(rules, at, bytes, bad);
                 checked.unwrap_or_else(|why| panic!("round {round}, file {at}: {why}"));
@@ -296,18 +304,20 @@ impl World {
             }
             for mapped in (0..SLOTS).map(|slot| self.shared.mapped(slot)) {
                 if mapped.file == at && !mapped.is_private {
-                    self.compare_mapped(&mapped, bytes, bad);
+                    self.compare_mapped(&mapped, bytes, bad, &mut shown);
                 }
             }
         }
+        (self.buffers, self.shown) = (buffers, shown);
     }
 
-    /// What a file holds, and which of its pages are bad, as it says itself.
-    fn read(&self, at: usize) -> (Vec<u8>, BTreeSet<u64>) {
+    /// Reads what a file holds. Returns which of its pages are bad, as it says itself.
+    fn read(&self, at: usize, bytes: &mut Vec<u8>) -> BTreeSet<u64> {
         let file = &self.shared.files[at];
         let len = file.metadata().len();
         let bad = self.shared.failing.bad_pages(file);
-        let mut bytes = vec![0xee; us(len)];
+        bytes.clear();
+        bytes.resize(us(len), 0xee);
         for part in good_parts(len, &bad) {
             let into = &mut bytes[us(part.start)..us(part.end)];
             assert_eq!(file.read_at(into, part.start).unwrap(), us(part.end - part.start));
@@ -317,10 +327,16 @@ impl World {
             let is_told = read.as_ref().is_err_and(|error| error.kind() == ErrorKind::Media);
             assert!(is_told, "round {}, file {at}: bad page {page}: {read:?}", self.rounds);
         }
-        (bytes, bad)
+        bad
     }
 
-    fn compare_mapped(&self, mapped: &Mapped, bytes: &[u8], bad: &BTreeSet<u64>) {
+    fn compare_mapped(
+        &self,
+        mapped: &Mapped,
+        bytes: &[u8],
+        bad: &BTreeSet<u64>,
+        shown: &mut Vec<u8>,
+    ) {
         let range = mapped.range();
         let end = range.end.min(count(bytes.len())).max(range.start);
         let pages = range.start / PAGE..end.div_ceil(PAGE);
@@ -336,7 +352,7 @@ impl World {
         for part in good_parts(end, bad) {
             let part = part.start.max(range.start)..part.end;
             if part.start < part.end {
-                self.compare_part(mapped, &part, bytes);
+                self.compare_part(mapped, &part, bytes, shown);
             }
         }
         if end < range.end {
@@ -358,14 +374,15 @@ impl World {
         }
     }
 
-    fn compare_part(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8]) {
-        let mut shown = vec![0; us(part.end - part.start)];
-        let read = mapped.map.read(&mut shown, part.start - mapped.start);
+    fn compare_part(&self, mapped: &Mapped, part: &Range<u64>, bytes: &[u8], shown: &mut Vec<u8>) {
+        shown.clear();
+        shown.resize(us(part.end - part.start), 0);
+        let read = mapped.map.read(&mut shown[..], part.start - mapped.start);
         let why = || mapped.map.last_fault_error();
         if read.is_err() && mapped.has_floor && part.end - part.start > PAGE {
             let pages = part.start / PAGE..part.end.div_ceil(PAGE);
             let page = |page| page * PAGE..part.end.min((page + 1) * PAGE);
-            return pages.for_each(|at| self.compare_part(mapped, &page(at), bytes));
+            return pages.for_each(|at| self.compare_part(mapped, &page(at), bytes, shown));
         }
         if read.is_err() && mapped.has_floor && why().is_some() {
             // It cannot be shown by folios that large.
