@@ -1,5 +1,6 @@
 //! One thread: what it does, and what it knows of its bytes.
 
+use crate::cold::Hold;
 use crate::failing::good_parts;
 use crate::held::Held;
 use crate::known::{Known, Rules, up_to_page};
@@ -23,6 +24,8 @@ pub(crate) struct Actor {
     pub(crate) private: Private,
     /// The bytes of the file that is frozen, once it is.
     pub(crate) frozen: Option<Frozen>,
+    /// A way to store to that file, while it is not.
+    pub(crate) hold: Option<Hold>,
     number: u64,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -38,6 +41,7 @@ impl Actor {
             pins: Vec::new(),
             private: Private::default(),
             frozen: None,
+            hold: None,
             number: 0,
             counts: BTreeMap::new(),
         }
@@ -65,10 +69,12 @@ impl Actor {
         self.unpin_all();
         self.private = Private::default();
         self.frozen = None;
+        self.hold = None;
     }
 
     /// The frozen file goes, and another comes.
     pub(crate) fn let_cold_go(&mut self) {
+        assert!(self.hold.is_none(), "a frozen file can be stored to");
         self.frozen = None;
         *self.known.file(COLD) = Cells::new(self.thread);
     }

@@ -2,13 +2,16 @@
 //!
 //! Exactly one thing changes: until it is frozen its bytes are what each thread stored last, and
 //! from then on every attempt is refused, by whatever way, and they are that for ever. A store that
-//! is refused has changed nothing.
+//! is refused has changed nothing. While a thread keeps a way to store to it, it cannot be frozen,
+//! and that way cannot be refused.
 
 use crate::actor::{Actor, Done, ensure};
 use crate::model::{COLD, PAGE, us};
 use crate::world::{Shared, own_cell};
 use std::ops::Range;
-use udax::{Access, Error, ErrorKind, MapOptions, PinKind, PinOptions};
+use udax::{
+    Access, Error, ErrorKind, File, MapOptions, Mapping, Pin, PinKind, PinOptions, Populate,
+};
 use udax_mm::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 /// The pages of the file.
@@ -18,6 +21,12 @@ pub(crate) const COLD_PAGES: u64 = 24;
 #[derive(Debug, Default)]
 pub(crate) struct Cold {
     is_frozen: AtomicBool,
+}
+
+/// A way to store to the file that a thread keeps.
+pub(crate) enum Hold {
+    Map(Mapping),
+    Pin(Pin),
 }
 
 impl Cold {
@@ -31,7 +40,9 @@ impl Actor {
         match self.rng.below(20) {
             0 => self.freeze(shared),
             1 => ("cold-punch", self.punch_cold(shared)),
-            2..10 => self.store_cold(shared),
+            2..10 if self.hold.is_some() => ("cold-held", self.use_hold(shared)),
+            2..4 => self.hold_cold(shared),
+            4..10 => self.store_cold(shared),
             10..15 => ("cold-read", self.read_cold(shared)),
             _ => ("frozen", self.look_at_frozen(shared)),
         }
@@ -43,7 +54,8 @@ impl Actor {
         let error = match shared.files[COLD].freeze(patience) {
             Ok(()) => {
                 shared.cold.is_frozen.store(true, SeqCst);
-                return ("freeze", Ok(()));
+                let is_held = self.hold.is_some();
+                return ("freeze", ensure(!is_held, || "this thread can store to it".into()));
             }
             Err(error) => error,
         };
@@ -91,6 +103,62 @@ impl Actor {
         }
     }
 
+    /// Begins to keep a way to store to it, if it is not frozen.
+    fn hold_cold(&mut self, shared: &Shared) -> (&'static str, Done) {
+        let (was_frozen, file) = (shared.cold.is_frozen(), &shared.files[COLD]);
+        let hold = if self.rng.once_in(2) {
+            map_for_stores(file).map(Hold::Map)
+        } else {
+            let page = self.rng.below(COLD_PAGES - 3);
+            let range = page * PAGE..(page + 1 + self.rng.below(3)) * PAGE;
+            file.pin(range, &PinOptions::new("held").kind(PinKind::Write)).map(Hold::Pin)
+        };
+        match hold {
+            Ok(_) if was_frozen => ("cold-hold", Err("a frozen file can be stored to".into())),
+            Ok(hold) => {
+                self.hold = Some(hold);
+                ("cold-hold", Ok(()))
+            }
+            Err(error) => {
+                let is_expected = error.kind() == ErrorKind::Frozen;
+                ("cold-hold-refused", ensure(is_expected, || error.to_string()))
+            }
+        }
+    }
+
+    /// Stores by the way that this thread keeps, looks there, or lets go of it.
+    fn use_hold(&mut self, shared: &Shared) -> Done {
+        let Some(hold) = self.hold.take() else { return Ok(()) };
+        if self.rng.once_in(3) {
+            return Ok(());
+        }
+        let (rules, hold) = (&shared.rules, self.hold.insert(hold));
+        let range = hold.range();
+        let len = range.end - range.start;
+        let cell = own_cell(self.thread, &mut self.rng, len);
+        let at = range.start + cell.start..range.start + cell.end;
+        if cell.end > len {
+            return Ok(());
+        }
+        let (mut bytes, start) = (self.rng.bytes(cell.end - cell.start), shared.now());
+        let is_store = self.rng.once_in(2);
+        let done = match hold {
+            Hold::Map(map) if is_store => map.write(&bytes, cell.start),
+            Hold::Map(map) => map.read(&mut bytes, cell.start),
+            Hold::Pin(pin) if is_store => pin.write(&bytes, cell.start),
+            Hold::Pin(pin) => pin.read(&mut bytes, cell.start),
+        };
+        match done {
+            Ok(()) if is_store => self.known.store(rules, COLD, at.start, &bytes, start),
+            Ok(()) => self.known.check(rules, COLD, at.start, &bytes, start)?,
+            Err(error) => {
+                ensure(hold.is_eager() && error.kind() == ErrorKind::Media, || error.to_string())?;
+                self.known.forget(rules, COLD, at, start);
+            }
+        }
+        Ok(())
+    }
+
     fn read_cold(&mut self, shared: &Shared) -> Done {
         let at = own_cell(self.thread, &mut self.rng, COLD_PAGES * PAGE);
         let (mut bytes, start) = (vec![0; us(at.end - at.start)], shared.now());
@@ -123,10 +191,26 @@ impl Actor {
     }
 }
 
+impl Hold {
+    /// The bytes of the file that can be stored to.
+    fn range(&self) -> Range<u64> {
+        match self {
+            Hold::Map(map) => 0..map.len(),
+            Hold::Pin(pin) => pin.range(),
+        }
+    }
+
+    fn is_eager(&self) -> bool {
+        matches!(self, Hold::Map(map) if map.faulting() == Populate::Eager)
+    }
+}
+
+fn map_for_stores(file: &File) -> Result<Mapping, Error> {
+    file.map(0..COLD_PAGES * PAGE, &MapOptions::new().access(Access::Write))
+}
+
 fn store_mapped(shared: &Shared, at: &Range<u64>, bytes: &[u8]) -> Result<(), Error> {
-    let options = MapOptions::new().access(Access::Write);
-    let map = shared.files[COLD].map(0..COLD_PAGES * PAGE, &options)?;
-    map.write(bytes, at.start)
+    map_for_stores(&shared.files[COLD])?.write(bytes, at.start)
 }
 
 fn store_pinned(shared: &Shared, at: &Range<u64>, bytes: &[u8]) -> Result<(), Error> {
