@@ -16,8 +16,11 @@ static HEAP: Cap<System> = Cap::new(System, usize::MAX);
 /// Fewer samples say nothing.
 const ENOUGH: usize = 200;
 
+/// Room for the samples of an hour, so that they are no growth themselves.
+const MANY: usize = 16_384;
+
 /// The samples of one run, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Watch {
     samples: Vec<[f64; 4]>,
 }
@@ -27,6 +30,10 @@ const COUNTED: [(&str, f64); 4] =
     [("KiB of the heap", 256.0), ("KiB of memory", 16_384.0), ("mappings", 150.0), ("files", 4.0)];
 
 impl Watch {
+    pub(crate) fn new() -> Watch {
+        Watch { samples: Vec::with_capacity(MANY) }
+    }
+
     pub(crate) fn sample(&mut self) {
         let count = |number: usize| f64::from(u32::try_from(number).unwrap());
         let heap = count(HEAP.allocated()) / 1024.0;

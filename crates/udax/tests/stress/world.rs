@@ -154,7 +154,7 @@ impl World {
         }
         let actors = (0..THREADS).map(|thread| Actor::new(thread, Rng::new(rng.next()))).collect();
         let buffer = || Vec::with_capacity(us(PAGES * PAGE));
-        let (watch, buffers, shown) = (Watch::default(), [(); FILES].map(|()| buffer()), buffer());
+        let (watch, buffers, shown) = (Watch::new(), [(); FILES].map(|()| buffer()), buffer());
         World { actors, shared, pool, rng, watch, rounds: 0, clones: 0, free, buffers, shown }
     }
 
