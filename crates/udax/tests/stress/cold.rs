@@ -9,8 +9,9 @@ use crate::actor::{Actor, Done, ensure};
 use crate::model::{COLD, PAGE, us};
 use crate::world::{Shared, own_cell};
 use std::ops::Range;
+use std::time::{Duration, Instant};
 use udax::{
-    Access, Error, ErrorKind, File, MapOptions, Mapping, Pin, PinKind, PinOptions, Populate,
+    Access, Error, ErrorKind, File, MapOptions, Mapping, Pin, PinKind, PinOptions, Populate, Wait,
 };
 use udax_mm::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -50,8 +51,10 @@ impl Actor {
 
     /// Freezes it, unless somebody can store to it.
     fn freeze(&mut self, shared: &Shared) -> (&'static str, Done) {
-        let patience = self.patience();
-        let error = match shared.files[COLD].freeze(patience) {
+        // Long enough for others to let go of it, and to come.
+        let until = Instant::now() + Duration::from_millis(30);
+        let wait = if self.rng.once_in(3) { Wait::Never } else { Wait::Until(until) };
+        let error = match shared.files[COLD].freeze(wait) {
             Ok(()) => {
                 shared.cold.is_frozen.store(true, SeqCst);
                 let is_held = self.hold.is_some();

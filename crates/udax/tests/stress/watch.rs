@@ -27,7 +27,7 @@ pub(crate) struct Watch {
 
 /// What is counted, and how much of it a whole run may add: less than one of it per round.
 const COUNTED: [(&str, f64); 4] =
-    [("KiB of the heap", 256.0), ("KiB of memory", 16_384.0), ("mappings", 150.0), ("files", 4.0)];
+    [("KiB of the heap", 512.0), ("KiB of memory", 16_384.0), ("mappings", 150.0), ("files", 4.0)];
 
 impl Watch {
     pub(crate) fn new() -> Watch {
