@@ -28,10 +28,6 @@ pub enum FaultError {
     #[error("page {0} lies past the end of the file")]
     PastEnd(FileIndex),
 
-    /// A store through a mapping that is only for reading.
-    #[error("page {0} is mapped for reading only; map it for writing to store")]
-    ReadOnly(FileIndex),
-
     /// A pin for stores, of a file whose owner permits none.
     #[error("page {0} belongs to a file that permits no stores")]
     Forbidden(FileIndex),

@@ -405,6 +405,19 @@ fn a_store_to_a_hole_that_is_mapped_for_reading_fails() {
     });
 }
 
+/// The host asks for a page that is missing before it looks at what is done to it, also in a system
+/// call.
+#[test]
+fn a_store_to_a_missing_page_of_a_mapping_for_reading_fails_and_leaves_the_page() {
+    lazy(8, &data(0, 2), |file| {
+        file.fill_block(1, 9);
+        let mapped = map(file, 0, 2, Access::Read, Populate::Lazy);
+        assert!(store(mapped.vma(), 1, 1).is_err());
+        assert_eq!(load(mapped.vma(), 1).unwrap(), 9);
+        assert_eq!(file.mapping.stats().failures, 0);
+    });
+}
+
 #[test]
 fn a_mapping_without_pages_is_refused() {
     let file = TestFile::new(8, &data(0, 1));

@@ -162,7 +162,6 @@ fn of_break(error: &BreakError) -> ErrorKind {
 pub(crate) fn of_fault(error: &FaultError) -> ErrorKind {
     match error {
         FaultError::PastEnd(_) => ErrorKind::OutOfRange,
-        FaultError::ReadOnly(_) => ErrorKind::BadHandle,
         FaultError::Forbidden(_) => ErrorKind::Frozen,
         FaultError::Empty => ErrorKind::InvalidInput,
         FaultError::Removed => ErrorKind::DeviceGone,

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use udax_fs::{FileMapping, Inode};
 use udax_mapping::{MapMode, Populate, Sharing, Stats, UserMapping};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, MediaFacts, Order};
+use udax_mm::{Access, MediaError, MediaFacts, Order, Pages, Vma, VmaOff};
 
 use crate::devdax;
 use crate::error::{At, Cause, Result};
@@ -197,7 +197,7 @@ impl Mapping {
     /// Fails if the range is not inside the mapping, or cannot be touched.
     pub fn read(&self, into: &mut [u8], from: u64) -> Result<()> {
         let from = self.locate(from, byte_count(into.len()))?;
-        self.user().vma().read(from, into).at(&self.path)
+        self.touch(from, byte_count(into.len()), |vma| vma.read(from, into))
     }
 
     /// Copies bytes in, from byte `at` of the mapping on.
@@ -210,7 +210,7 @@ impl Mapping {
     pub fn write(&self, bytes: &[u8], at: u64) -> Result<()> {
         self.require_write()?;
         let at = self.locate(at, byte_count(bytes.len()))?;
-        self.user().vma().write(at, bytes).at(&self.path)
+        self.touch(at, byte_count(bytes.len()), |vma| vma.write(at, bytes))
     }
 
     /// Loads the eight bytes at `at` as one little-endian number, atomically.
@@ -220,7 +220,7 @@ impl Mapping {
     /// Fails if they are not aligned or not inside the mapping, or cannot be touched.
     pub fn load(&self, at: u64) -> Result<u64> {
         let at = self.locate_word(at)?;
-        self.user().vma().load_u64(at).at(&self.path)
+        self.touch(at, 8, |vma| vma.load_u64(at))
     }
 
     /// Stores a number into the eight bytes at `at`, atomically.
@@ -231,7 +231,7 @@ impl Mapping {
     pub fn store(&self, at: u64, value: u64) -> Result<()> {
         self.require_write()?;
         let at = self.locate_word(at)?;
-        self.user().vma().store_u64(at, value).at(&self.path)
+        self.touch(at, 8, |vma| vma.store_u64(at, value))
     }
 
     /// Replaces `current` by `new` in the eight bytes at `at`, atomically; the inner result is that
@@ -248,7 +248,7 @@ impl Mapping {
     ) -> Result<std::result::Result<u64, u64>> {
         self.require_write()?;
         let at = self.locate_word(at)?;
-        self.user().vma().compare_exchange_u64(at, current, new).at(&self.path)
+        self.touch(at, 8, |vma| vma.compare_exchange_u64(at, current, new))
     }
 
     /// Waits until what was stored into a range is durable.
@@ -257,9 +257,9 @@ impl Mapping {
     ///
     /// Fails if the range is not inside the mapping, or the medium fails.
     pub fn flush(&self, range: Range<u64>) -> Result<()> {
-        let from = self.locate(range.start, range.end.saturating_sub(range.start))?;
-        let start = self.user().range().start.byte() + from;
-        self.mapped.flush(start..start + (range.end - range.start)).at(&self.path)
+        let len = range.end.saturating_sub(range.start);
+        let start = self.user().range().start.byte() + self.locate(range.start, len)?;
+        self.mapped.flush(start..start + len).at(&self.path)
     }
 
     pub(crate) fn new(
@@ -301,6 +301,22 @@ impl Mapping {
             Mapped::File(user, _) => user,
             Mapped::Device(user, _) => user,
         }
+    }
+
+    /// Touches `len` bytes from `at` on. Where a touch before could not be served, this one asks again:
+    /// what stood in the way may be gone, such as a full pool.
+    fn touch<T>(
+        &self,
+        at: u64,
+        len: u64,
+        mut touch: impl FnMut(&Vma) -> std::result::Result<T, MediaError>,
+    ) -> Result<T> {
+        let user = self.user();
+        let touched = touch(user.vma()).or_else(|error| {
+            let pages = VmaOff::of_byte(at)..VmaOff(Pages::holding(at + len).0);
+            if user.retry(pages) { touch(user.vma()) } else { Err(error) }
+        });
+        touched.at(&self.path)
     }
 
     fn require_write(&self) -> Result<()> {
