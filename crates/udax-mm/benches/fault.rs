@@ -69,7 +69,7 @@ fn faults() {
     assert!(sink.vma.set(Arc::downgrade(&vma)).is_ok(), "it is set once");
     let touch_bare = || {
         bare.make_missing().expect("the host unmaps it");
-        (0..FAULTS).map(|page| timed(|| bare.touch(page))).collect()
+        (0..FAULTS).map(|page| timed(|| bare.touch(page, Access::Read))).collect()
     };
     let touch = || {
         vma.zap(VmaOff(0), Pages(FAULTS)).expect("the host unmaps it");

@@ -59,14 +59,18 @@ impl BareFaults {
         self.range.reservation.map_missing(whole, &self.range.uffd)
     }
 
-    /// Touches a page.
+    /// Loads from a page, or stores to it.
     ///
     /// # Panics
     ///
-    /// Panics if the page cannot be loaded.
-    pub fn touch(&self, page: u64) {
-        let loaded = self.range.reservation.window().load_u64(Pages(page).bytes());
-        loaded.expect("the handler maps it");
+    /// Panics if the page cannot be touched.
+    pub fn touch(&self, page: u64, access: Access) {
+        let (window, at) = (self.range.reservation.window(), Pages(page).bytes());
+        let touched = match access {
+            Access::Read => window.load_u64(at).map(drop),
+            Access::Write => window.store_u64(at, 1),
+        };
+        touched.expect("the handler maps it");
     }
 }
 

@@ -2,7 +2,8 @@
 //! event of userfaultfd, an `mmap`, a wake.
 //!
 //! `cargo bench -p udax --bench fault`. Every other page of the file is a hole, so that a fault maps
-//! one page, as the bare handler does; where data goes on a fault maps more.
+//! one page, as the bare handler does, which is asked for every other page, too: the host joins
+//! neighbours. Where data goes on a fault maps more.
 
 #[path = "../../udax-mm/benches/turns/mod.rs"]
 mod turns;
@@ -33,11 +34,11 @@ fn main() {
         return;
     }
     let bare = BareFaults::new(memfd()).expect("a userfaultfd");
-    let touch_bare = || {
-        bare.make_missing().expect("the host unmaps it");
-        (0..FAULTS).map(|page| timed(|| bare.touch(page))).collect()
-    };
     for (what, access) in [("load", Access::Read), ("store", Access::Write)] {
+        let touch_bare = || {
+            bare.make_missing().expect("the host unmaps it");
+            (0..FAULTS).map(|page| timed(|| bare.touch(2 * page, access))).collect()
+        };
         let touch = || {
             let map = file.map(0..bytes, &writable).expect("a mapping");
             let touch = |page| match access {
@@ -54,7 +55,7 @@ fn main() {
 fn memfd() -> File {
     let file = rustix::fs::memfd_create("floor", rustix::fs::MemfdFlags::CLOEXEC);
     let file = File::from(file.expect("a memfd"));
-    file.set_len(FAULTS * PAGE).expect("memory");
+    file.set_len(2 * FAULTS * PAGE).expect("memory");
     let map = memmap2::MmapRaw::map_raw(&file).expect("a mapping");
     map.advise(memmap2::Advice::PopulateWrite).expect("memory");
     file
