@@ -205,9 +205,17 @@ impl Session {
     ///
     /// Fails if the kernel ends the connection in any other way.
     pub fn run(self) -> Result<(), MountError> {
-        let dir = self.unmounter.dir;
-        self.session.run().map_err(|source| host(&dir, source))
+        let unmounter = self.unmounter;
+        match self.session.run() {
+            // Said of an unmount that the kernel carries out while it hands a message over.
+            Err(error) if is_aborted(&error) && unmounter.is_unmounted() => Ok(()),
+            ended => ended.map_err(|source| host(&unmounter.dir, source)),
+        }
     }
+}
+
+fn is_aborted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionAborted
 }
 
 impl Unmounter {
@@ -218,7 +226,7 @@ impl Unmounter {
     ///
     /// Fails if the host does not permit it.
     pub fn unmount(&self) -> Result<Unmounted, MountError> {
-        if self.device.is_some() && device(&self.dir) != self.device {
+        if self.is_unmounted() {
             // Somebody took it off before; what is open in it keeps the session.
             return Ok(Unmounted::InUse);
         }
@@ -228,6 +236,11 @@ impl Unmounter {
             Err(Errno::PERM) => self.ask_helper().map(|()| Unmounted::InUse),
             Err(error) => Err(host(&self.dir, error.into())),
         }
+    }
+
+    /// Whether something else is at the directory now.
+    fn is_unmounted(&self) -> bool {
+        self.device.is_some() && device(&self.dir) != self.device
     }
 
     fn detach(&self) -> Result<(), MountError> {
