@@ -333,9 +333,6 @@ impl Mapping {
     /// Serves a touch of a lazy mapping. What fails is SIGBUS, and remembered there.
     fn fault_user(&self, user: &Arc<User>, at: VmaOff, access: Access) {
         let faults = self.faults();
-        // A store through a mapping for reading is shown what a load is: the host refuses the store,
-        // and the page is there for loads.
-        let access = if user.access() == Access::Read { Access::Read } else { access };
         if let Err(why) = faults.fault_in(user, at, access) {
             self.counters().event(Event::Failure);
             user.fail(at, Pages(1), why);
