@@ -34,6 +34,8 @@ impl Inode {
         match self.freeze_thawed(wait.into()) {
             // By somebody else meanwhile, or before.
             Err(FsError::Frozen) => Ok(()),
+            // What is in the way are the slices of a file that somebody else froze meanwhile.
+            Err(FsError::Layout(_)) if self.node.read().record.is_frozen() => Ok(()),
             other => other,
         }
     }
