@@ -319,3 +319,24 @@ fn a_mapping_for_stores_and_a_freeze_that_race_exclude_each_other() {
         assert_eq!(file.attr().is_frozen, frozen.is_ok());
     }
 }
+
+/// Whoever is second finds the file frozen, or the slices of the first in the way of nothing.
+#[test]
+fn two_threads_that_freeze_a_file_and_borrow_its_bytes_both_can() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    for round in 0..200 {
+        let file = create(&fs, &format!("{round}"));
+        file.write_at(&pattern(1, 40 * KIB), 0).unwrap();
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    file.freeze(Wait::Never).unwrap();
+                    file.frozen_bytes(&pin_info("frozen", PinKind::Read)).unwrap();
+                });
+            }
+        });
+        fs.unlink(&fs.root().unwrap(), &name(&format!("{round}"))).unwrap();
+    }
+    fs.verify().unwrap();
+}
