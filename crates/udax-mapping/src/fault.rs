@@ -314,7 +314,7 @@ impl<'m> FaultGuard<'m> {
         }
         let locked = self.mapping.index().try_lock(index, order)?;
         let mut next = EntryGuard::tried(self, index, locked);
-        next.bring_in(&block, order, run.is_shared()).ok()?;
+        next.bring_in(&block, order, false).ok()?;
         self.mapping.counters().fault(order);
         Some(next)
     }

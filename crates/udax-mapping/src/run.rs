@@ -118,7 +118,7 @@ impl EntryGuard<'_, '_> {
                 let reason = self.fell_back(run, reason)?.or(Some(Fallback::Conflict));
                 return self.check_floor(order, floor, reason);
             }
-            self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
+            self.bring_in(&run.page(self.asked()), Order::Base, false)?;
             self.count(self.fell_back(run, reason)?);
             return Ok(());
         }
@@ -134,7 +134,7 @@ impl EntryGuard<'_, '_> {
             order = smaller;
             self.check_floor(order, floor, reason)?;
         }
-        self.bring_in(&run.page(self.asked()), Order::Base, run.is_shared())?;
+        self.bring_in(&run.page(self.asked()), Order::Base, false)?;
         self.count(self.fell_back(run, reason)?);
         Ok(())
     }
@@ -187,14 +187,14 @@ impl EntryGuard<'_, '_> {
         Ok(())
     }
 
-    /// Tries one order. On a fallback the block is locked as before.
+    /// Tries one order of data that is not shared. On a fallback the block is locked as before.
     fn fault_block(&mut self, run: &Run, order: Order) -> Result<Result<(), Fallback>, FaultError> {
         let owner = self.faults().owner()?;
         let block = match run.block(self.asked(), order, || owner.end()) {
             Ok(block) => block,
             Err(reason) => return Ok(Err(reason)),
         };
-        match self.bring_in(&block, order, run.is_shared()) {
+        match self.bring_in(&block, order, false) {
             Ok(()) => Ok(Ok(())),
             Err(FaultError::Request(RequestError::Busy(_))) => Ok(Err(Fallback::Busy)),
             Err(FaultError::Request(RequestError::Poisoned(_))) => Ok(Err(Fallback::Media)),

@@ -1,7 +1,7 @@
 //! The fault service: the threads that answer the faults of lazy user mappings.
 //!
-//! This file owns the threads and the list of mappings they answer for. It does not decide what a
-//! fault maps: a [`FaultSink`] does. How many threads there are is up to [`hands`](crate::hands).
+//! This file owns the threads, the list of mappings they answer for, and when a page that was refused
+//! may be asked for again. It does not decide what a fault maps: a [`FaultSink`] does. How many threads there are is up to [`hands`](crate::hands).
 //!
 //! Every thread waits for a message, reads one, and serves it if it is a fault. There is no thread
 //! that only reads, because handing each fault to another thread would cost a switch of threads

@@ -6,22 +6,11 @@ mod common;
 
 use std::ops::Range;
 
-use common::in_memory;
-use udax::{ErrorKind, Fallback, File, MapOptions, OpenOptions, Order, Pool, Populate, Wait};
+use common::{file, in_memory, open};
+use udax::{ErrorKind, Fallback, File, MapOptions, Order, Pool, Populate, Wait};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
-
-fn open(pool: &Pool, path: &str) -> File {
-    OpenOptions::new().read(true).write(true).create(true).open(pool, path).unwrap()
-}
-
-/// A file of `len` bytes that are not zero.
-fn file(pool: &Pool, path: &str, len: u64) -> File {
-    let file = open(pool, path);
-    file.write_all_at(&vec![7; usize::try_from(len).unwrap()], 0).unwrap();
-    file
-}
 
 /// A file of whole blocks whose pages lie one further in theirs.
 fn shifted(pool: &Pool) -> File {

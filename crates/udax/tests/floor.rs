@@ -4,22 +4,11 @@
 
 mod common;
 
-use common::{error, in_memory, skipped};
-use udax::{Access, ErrorKind, File, MapOptions, OpenOptions, Order, Pool, Populate};
+use common::{error, file, in_memory, open, skipped};
+use udax::{Access, ErrorKind, File, MapOptions, Order, Populate};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
-
-fn open(pool: &Pool, path: &str) -> File {
-    OpenOptions::new().read(true).write(true).create(true).open(pool, path).unwrap()
-}
-
-/// A file of `len` bytes that are not zero.
-fn file(pool: &Pool, path: &str, len: u64) -> File {
-    let file = open(pool, path);
-    file.write_all_at(&vec![7; usize::try_from(len).unwrap()], 0).unwrap();
-    file
-}
 
 fn of_2_mib(populate: Populate) -> MapOptions {
     MapOptions::new().populate(populate).floor(Order::Pmd)

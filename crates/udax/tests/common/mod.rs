@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use tempfile::TempDir;
-use udax::{CreateOptions, Error, Pool};
+use udax::{CreateOptions, Error, File, OpenOptions, Pool};
 
 /// 16 MiB.
 pub(crate) const SIZE: u64 = 16 << 20;
@@ -19,6 +19,19 @@ const CHILD: &str = "UDAX_TEST_CHILD_POOL";
 /// A pool in memory.
 pub(crate) fn in_memory() -> Pool {
     Pool::create_in_memory("test", SIZE).expect("memory for a pool")
+}
+
+/// A file for reading and writing, made if it does not exist.
+pub(crate) fn open(pool: &Pool, path: &str) -> File {
+    OpenOptions::new().read(true).write(true).create(true).open(pool, path).expect("a file")
+}
+
+/// A file of `len` bytes that are not zero.
+pub(crate) fn file(pool: &Pool, path: &str, len: u64) -> File {
+    let file = open(pool, path);
+    let bytes = vec![7; usize::try_from(len).expect("it fits in memory")];
+    file.write_all_at(&bytes, 0).expect("space");
+    file
 }
 
 /// A directory, and the path of a pool in it that does not exist.
