@@ -76,12 +76,12 @@ impl Place {
     }
 
     fn crc(&self, facts: u64) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&self.ino.0.to_le_bytes());
-        hasher.update(&self.first.0.to_le_bytes());
-        hasher.update(&self.level.to_le_bytes());
-        hasher.update(&facts.to_le_bytes());
-        hasher.finalize()
+        let mut checked = [0; 28];
+        checked[..8].copy_from_slice(&self.ino.0.to_le_bytes());
+        checked[8..16].copy_from_slice(&self.first.0.to_le_bytes());
+        checked[16..20].copy_from_slice(&self.level.to_le_bytes());
+        checked[20..].copy_from_slice(&facts.to_le_bytes());
+        crc32fast::hash(&checked)
     }
 
     fn corrupt(&self, found: impl Into<String>) -> FsError {

@@ -176,16 +176,8 @@ impl Tree {
         within: &Range<u64>,
     ) -> Result<Same, FsError> {
         let mut same = Same::one(self.root(store)?, self.root_place());
-        while let Entry::Node(device) = same.entry {
-            let (above, number) = (same.place, same.place.child_of(index.0));
-            let place = above.child(number);
-            let raw = store.load_u64(entry_byte(device, number))?;
-            same = match Entry::decode(raw, &place, store.geometry())? {
-                Entry::Node(node) => Same::one(Entry::Node(node), place),
-                _ => {
-                    Node::load(store, device, above)?.same_around(number, above.children(within))?
-                }
-            };
+        while let Entry::Node(node) = same.entry {
+            same = Node::find_around(store, node, same.place, index.0, within)?;
         }
         Ok(same)
     }
@@ -230,8 +222,17 @@ pub(crate) fn entry_byte(node: DeviceOff, number: u64) -> u64 {
 
 /// The 512 entries of `node`, as on the medium.
 pub(crate) fn load_node(store: &Store, node: DeviceOff) -> Result<Vec<u64>, FsError> {
-    let mut entries = vec![0; to_usize(FANOUT)];
-    store.read(node.byte(), entries.as_mut_bytes())?;
+    load_entries(store, node, &(0..FANOUT))
+}
+
+/// Some of them, by their numbers.
+pub(crate) fn load_entries(
+    store: &Store,
+    node: DeviceOff,
+    numbers: &Range<u64>,
+) -> Result<Vec<u64>, FsError> {
+    let mut entries = vec![0; to_usize(numbers.end - numbers.start)];
+    store.read(entry_byte(node, numbers.start), entries.as_mut_bytes())?;
     for entry in &mut entries {
         *entry = u64::from_le(*entry);
     }

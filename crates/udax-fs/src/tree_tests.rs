@@ -178,6 +178,28 @@ fn a_lookup_stays_inside_the_range_asked_for() {
     assert_eq!(lookup(1 << 40, index_end()), Lookup::Hole(Pages(5)));
 }
 
+/// A lookup reads the cache line of an entry first, eight of them.
+#[test]
+fn what_a_lookup_finds_does_not_end_with_a_cache_line() {
+    let store = testing::store(Pages(8 * 512));
+    let mut tree = testing::tree(INO);
+    for data in [3..30, 40..48, 56..57, 63..64] {
+        tree = testing::insert(&store, &tree, data);
+    }
+    tree = testing::clear(&store, &tree, 20..21);
+    let found = |at| match tree.lookup(&store, FileIndex(at), index(0..100)).unwrap() {
+        Lookup::Run(run) => (run.index.0, run.pages.0),
+        Lookup::Hole(pages) => (at, pages.0),
+    };
+    for data in [3..20, 21..30, 40..48, 56..57, 63..64] {
+        let all = (data.start, data.end - data.start);
+        data.for_each(|at| assert_eq!(found(at), all, "page {at}"));
+    }
+    for hole in [0..3, 20..21, 30..40, 48..56, 57..63, 64..100] {
+        hole.clone().for_each(|at| assert_eq!(found(at), (at, hole.end - at), "page {at}"));
+    }
+}
+
 #[test]
 fn a_bad_entry_is_met_and_named_and_the_rest_is_walked() {
     let store = testing::store(Pages(8 * 512));

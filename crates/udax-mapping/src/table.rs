@@ -408,6 +408,10 @@ impl Leaves {
 
     /// Takes `range` out of every leaf.
     fn carve(&mut self, range: &Range<VmaOff>) -> Vec<Leaf> {
+        let last = self.by_start.range(..range.end).next_back();
+        if last.is_none_or(|(_, leaf)| leaf.range().end <= range.start) {
+            return Vec::new();
+        }
         self.cut(range.start);
         self.cut(range.end);
         self.by_start.extract_if(range.clone(), |_, _| true).map(|(_, leaf)| leaf).collect()

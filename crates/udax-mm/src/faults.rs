@@ -293,8 +293,11 @@ impl Fault {
         let space = space?;
         let access = if is_write { Access::Write } else { Access::Read };
         let is_refused = space.answer(address, access);
-        let since = Instant::now();
-        is_refused.then(|| Refused { space: Arc::downgrade(&space), address, since })
+        is_refused.then(|| Refused {
+            space: Arc::downgrade(&space),
+            address,
+            since: Instant::now(),
+        })
     }
 }
 
