@@ -53,6 +53,8 @@ pub(crate) struct TestName {
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Target {
     Lib,
+    /// The program of a package.
+    Bins,
     Test(String),
     /// The library under `--cfg loom`.
     LoomLib,
@@ -161,7 +163,7 @@ impl TestName {
     pub(crate) fn place(&self) -> String {
         let package = &self.package;
         match &self.target {
-            Target::Lib | Target::LoomLib => format!("crates/{package}/src"),
+            Target::Lib | Target::Bins | Target::LoomLib => format!("crates/{package}/src"),
             Target::Test(name) | Target::Loom(name) => format!("crates/{package}/tests/{name}"),
             Target::Shuttle => format!("crates/{package}/tests/schedules"),
         }
@@ -172,6 +174,7 @@ impl Target {
     fn named(name: &str) -> Target {
         match name {
             "lib" => Target::Lib,
+            "bins" => Target::Bins,
             "loom-lib" => Target::LoomLib,
             "schedules" => Target::Shuttle,
             loom if loom.starts_with("loom") => Target::Loom(loom.to_owned()),
@@ -184,6 +187,7 @@ impl fmt::Display for TestName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = match &self.target {
             Target::Lib => "lib",
+            Target::Bins => "bins",
             Target::LoomLib => "loom-lib",
             Target::Shuttle => "schedules",
             Target::Test(name) | Target::Loom(name) => name,
@@ -217,6 +221,8 @@ mod tests {
         let place = |rest| format!("crates/udax-mm/{rest}");
         let lib = (Target::Lib, "word::tests::x".into(), place("src"));
         assert_eq!(test("lib::word::tests::x"), lib);
+        let bins = (Target::Bins, "word::tests::x".into(), place("src"));
+        assert_eq!(test("bins::word::tests::x"), bins);
         let pages = (Target::Test("pages".into()), "claim::x".into(), place("tests/pages"));
         assert_eq!(test("pages::claim::x"), pages);
         let loom = (Target::Loom("loom_live".into()), "x".into(), place("tests/loom_live"));

@@ -38,11 +38,12 @@ pub(super) fn build(scratch: &Scratch, test: &TestName) -> Result<Result<PathBuf
     cargo.args(["-p", &test.package]);
     match &test.target {
         Target::Lib | Target::LoomLib => cargo.arg("--lib"),
+        Target::Bins => cargo.arg("--bins"),
         Target::Test(name) | Target::Loom(name) => cargo.args(["--test", name]),
         Target::Shuttle => cargo.args(["--test", "schedules"]),
     };
     let target = match &test.target {
-        Target::Lib | Target::Test(_) => "build",
+        Target::Lib | Target::Bins | Target::Test(_) => "build",
         Target::LoomLib | Target::Loom(_) => {
             // Without --release: a model takes longer, its build much less.
             flags += " --cfg loom";
