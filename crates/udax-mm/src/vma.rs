@@ -56,7 +56,8 @@ pub enum Prefault {
 ///
 /// It begins at a multiple of 2 MiB (1 GiB) if it is that long, so that huge pages of media can be
 /// mapped where [`VmaOff`] and medium are congruent. Dropping it unmaps everything. No child of
-/// this process has any of it.
+/// this process has any of it, except for what is being mapped at the moment of the fork: the host
+/// is told of each range only after it was mapped.
 ///
 /// Methods that change the range take offsets inside it.
 ///
