@@ -26,6 +26,7 @@ pub mod pinned_span;
 pub mod recorder;
 pub mod sync;
 pub mod units;
+pub mod use_count;
 pub mod vma;
 pub mod wait;
 
@@ -79,5 +80,6 @@ pub use recall::{Lease, Recall, RecallEvent, RecallReason};
 pub use show::Failure;
 pub use tap::StoreTap;
 pub use units::{DeviceOff, FileIndex, Order, PAGE_SIZE, Pages, PgmapOff, VmaOff};
+pub use use_count::{CountedUse, UseCount};
 pub use vma::{Access, FaultService, FaultSink, FrozenBytes, Prefault, Vma};
 pub use wait::{Patience, Wait};

@@ -1,10 +1,11 @@
 //! How long a caller is ready to wait, and the queues it waits in.
 //!
-//! Only pins are waited for (protocol, rule 6).
+//! Of pages, only pins are waited for (protocol, rule 6).
 
 use crate::block::Block;
-use crate::interrupt::Interrupt;
+use crate::interrupt::{Interrupt, Listed};
 use crate::sync::{Arc, Condvar, Mutex};
+use crate::use_count::UseCount;
 use crate::word::{PageWord, Watch};
 use std::time::Instant;
 
@@ -41,7 +42,7 @@ impl From<Wait> for Patience<'_> {
     }
 }
 
-impl Patience<'_> {
+impl<'a> Patience<'a> {
     /// How long.
     pub fn wait(&self) -> Wait {
         self.wait
@@ -51,24 +52,32 @@ impl Patience<'_> {
     pub fn is_interrupted(&self) -> bool {
         self.interrupt.is_some_and(Interrupt::is_raised)
     }
+
+    /// Has whoever ends it wake `sleeper` from here on.
+    pub(crate) fn list(&self, sleeper: Sleeper) -> Option<Listed<'a>> {
+        self.interrupt.map(|interrupt| interrupt.list(sleeper))
+    }
 }
 
 /// Where threads sleep for the last unpin of a folio, hashed by its first page.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WaitQueues(Arc<[WaitQueue; QUEUES]>);
 
+/// Where threads sleep until something is over.
 #[derive(Debug, Default)]
-struct WaitQueue {
-    /// Held from asking the word to wake until asleep, and taken by whoever wakes.
+pub(crate) struct WaitQueue {
+    /// Held from asking whether it is over until asleep, and taken by whoever wakes.
     sleepers: Mutex<Sleepers>,
     woken: Condvar,
 }
 
-/// Somebody who sleeps in one of the queues.
+/// Somebody who sleeps.
 #[derive(Clone, Debug)]
-pub(crate) struct Sleeper {
-    queues: WaitQueues,
-    queue: usize,
+pub(crate) enum Sleeper {
+    /// In one of the queues of a page map.
+    Unpin { queues: WaitQueues, queue: usize },
+    /// Until nobody is counted.
+    Unused(UseCount),
 }
 
 /// What the lock of a queue is around.
@@ -84,19 +93,8 @@ impl WaitQueues {
         word: &PageWord,
         patience: &Patience<'_>,
     ) -> bool {
-        let _listed = patience.interrupt.map(|interrupt| interrupt.list(self.sleeper(block)));
-        let queue = self.of(block);
-        let mut guard = queue.sleepers.lock();
-        while let Watch::Pinned = word.watch() {
-            guard = match patience.wait {
-                _ if patience.is_interrupted() => return false,
-                Wait::Never => return false,
-                Wait::Until(deadline) if Instant::now() >= deadline => return false,
-                Wait::Until(deadline) => queue.woken.wait_until(guard, deadline).0,
-                Wait::Forever => queue.woken.wait(guard),
-            };
-        }
-        true
+        let _listed = patience.list(self.sleeper(block));
+        self.of(block).sleep_until(|| matches!(word.watch(), Watch::Unpinned), patience)
     }
 
     /// Wakes whoever sleeps for the folio.
@@ -109,14 +107,29 @@ impl WaitQueues {
     }
 
     fn sleeper(&self, block: Block) -> Sleeper {
-        Sleeper { queues: self.clone(), queue: number_of(block) }
+        Sleeper::Unpin { queues: self.clone(), queue: number_of(block) }
     }
 }
 
 impl WaitQueue {
-    /// Wakes everybody. Without the lock a sleeper between its look at the word and its sleep would
-    /// miss it.
-    fn wake(&self) {
+    /// Sleeps until `is_over`. Returns false if the time ran out, or somebody has interrupted it, who
+    /// must have been told of the sleeper before.
+    pub(crate) fn sleep_until(&self, is_over: impl Fn() -> bool, patience: &Patience<'_>) -> bool {
+        let mut guard = self.sleepers.lock();
+        while !is_over() {
+            guard = match patience.wait {
+                _ if patience.is_interrupted() => return false,
+                Wait::Never => return false,
+                Wait::Until(deadline) if Instant::now() >= deadline => return false,
+                Wait::Until(deadline) => self.woken.wait_until(guard, deadline).0,
+                Wait::Forever => self.woken.wait(guard),
+            };
+        }
+        true
+    }
+
+    /// Wakes everybody. Without the lock a sleeper between its look and its sleep would miss it.
+    pub(crate) fn wake(&self) {
         drop(self.sleepers.lock());
         self.woken.notify_all();
     }
@@ -125,14 +138,23 @@ impl WaitQueue {
 impl Sleeper {
     /// Has everybody in the queue look again.
     pub(crate) fn wake(&self) {
-        self.queues.0[self.queue].wake();
+        match self {
+            Sleeper::Unpin { queues, queue } => queues.0[*queue].wake(),
+            Sleeper::Unused(count) => count.wake(),
+        }
     }
 }
 
 /// Sleepers of one queue are alike.
 impl PartialEq for Sleeper {
     fn eq(&self, other: &Sleeper) -> bool {
-        Arc::ptr_eq(&self.queues.0, &other.queues.0) && self.queue == other.queue
+        match (self, other) {
+            (Sleeper::Unpin { queues, queue }, Sleeper::Unpin { queues: others, queue: other }) => {
+                Arc::ptr_eq(&queues.0, &others.0) && queue == other
+            }
+            (Sleeper::Unused(count), Sleeper::Unused(other)) => count.is_same(other),
+            _ => false,
+        }
     }
 }
 

@@ -9,6 +9,8 @@ mod folio_span;
 #[path = "loom/interrupt.rs"]
 mod interrupt;
 mod support;
+#[path = "loom/use_count.rs"]
+mod use_count;
 
 use loom::model;
 use std::ops::Range;
