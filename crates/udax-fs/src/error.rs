@@ -143,6 +143,21 @@ pub enum FsError {
         mappings: Vec<WritableMapping>,
     },
 
+    /// The file cannot be frozen while somebody has it open for writing, as programs have over a
+    /// mount.
+    #[error("the file is open for writing {}; close it there before it is frozen", times(*.handles))]
+    OpenForWriting {
+        /// How many handles there are, at least one.
+        handles: usize,
+    },
+
+    /// The wait for handles that are open for writing was interrupted. Nothing was changed.
+    #[error("the wait for a file that is open for writing {} was interrupted", times(*.handles))]
+    Interrupted {
+        /// How many handles there are, at least one.
+        handles: usize,
+    },
+
     /// The filesystem is mounted read-only.
     #[error("the pool is open read-only")]
     ReadOnly,
@@ -307,6 +322,14 @@ fn places(mappings: &[WritableMapping]) -> String {
         count => format!(" and in {} more mappings", count - 1),
     };
     format!("address {addr:#x} ({bytes} bytes){more}")
+}
+
+/// How often something is open.
+fn times(handles: usize) -> String {
+    match handles {
+        1 => "by one handle".to_owned(),
+        more => format!("by {more} handles"),
+    }
 }
 
 /// What to do about a corrupt object.

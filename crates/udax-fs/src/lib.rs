@@ -79,7 +79,7 @@ pub use error::FsError;
 pub use filesystem::{Filesystem, FormatOptions, MountMode, Recovered, Usage};
 pub use format::{FORMAT_VERSION, Ino, Kind};
 pub use held_pin::HeldPin;
-pub use inode::{Attr, Deduped, FileExtent, FileMapping, FreePolicy, Inode, SetAttr};
+pub use inode::{Attr, Deduped, FileExtent, FileMapping, FreePolicy, Inode, SetAttr, WriteAccess};
 pub use name::Name;
 pub use namespace::{DirEntry, RenameMode};
 pub use quarantine::{LivingOwner, Owners, RecordedPin, Release};

@@ -27,6 +27,7 @@ fn of_kind(kind: ErrorKind) -> Errno {
         ErrorKind::Full => Errno::ENOSPC,
         ErrorKind::Pinned
         | ErrorKind::MappedForWriting
+        | ErrorKind::OpenForWriting
         | ErrorKind::InUse
         | ErrorKind::StillOpen => Errno::EBUSY,
         ErrorKind::Interrupted => Errno::EINTR,
@@ -60,5 +61,7 @@ mod tests {
         assert_eq!(errno(&FsError::NameTooLong(300)).code(), libc::ENAMETOOLONG);
         assert_eq!(errno(&FsError::Loop).code(), libc::EINVAL);
         assert_eq!(errno(&FsError::Frozen).code(), libc::EPERM);
+        assert_eq!(errno(&FsError::OpenForWriting { handles: 1 }).code(), libc::EBUSY);
+        assert_eq!(errno(&FsError::Interrupted { handles: 1 }).code(), libc::EINTR);
     }
 }

@@ -207,6 +207,7 @@ impl From<Error> for io::Error {
             ErrorKind::Full => io::ErrorKind::StorageFull,
             ErrorKind::Pinned
             | ErrorKind::MappedForWriting
+            | ErrorKind::OpenForWriting
             | ErrorKind::InUse
             | ErrorKind::StillOpen => io::ErrorKind::ResourceBusy,
             ErrorKind::Interrupted => io::ErrorKind::Interrupted,

@@ -270,13 +270,17 @@ impl File {
     ///
     /// # Blocking
     ///
-    /// Waits for pins, as long as `wait` says.
+    /// Waits, as long as `wait` says, for pins and for programs that have the file open for writing
+    /// over a mount. The kernel tells of a close some time after the program made it, so who closes a
+    /// file there and freezes it here allows for a wait.
     ///
     /// # Errors
     ///
     /// Fails with [`ErrorKind::MappedForWriting`](crate::ErrorKind), naming the addresses, if
-    /// somebody has the file mapped for writing, and with
-    /// [`ErrorKind::Pinned`](crate::ErrorKind), naming the holders, if a pin is held longer.
+    /// somebody has the file mapped for writing, with
+    /// [`ErrorKind::OpenForWriting`](crate::ErrorKind), counting the handles, if it is open over a
+    /// mount for longer, and with [`ErrorKind::Pinned`](crate::ErrorKind), naming the holders, if a
+    /// pin is held longer.
     pub fn freeze<'i>(&self, wait: impl Into<Patience<'i>>) -> Result<()> {
         self.require_write_or_read()?;
         self.inode.freeze(wait).at(&self.path)

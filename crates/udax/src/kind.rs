@@ -45,6 +45,8 @@ pub enum ErrorKind {
     NotFrozen,
     /// The call wants a file that nobody has mapped for writing.
     MappedForWriting,
+    /// The call wants a file that nobody has open for writing over a mount.
+    OpenForWriting,
     /// The pool or the medium is open read-only.
     ReadOnly,
     /// The handle was not opened for this.
@@ -126,6 +128,8 @@ impl From<&FsError> for ErrorKind {
             FsError::Frozen => ErrorKind::Frozen,
             FsError::NotFrozen => ErrorKind::NotFrozen,
             FsError::MappedForWriting { .. } => ErrorKind::MappedForWriting,
+            FsError::OpenForWriting { .. } => ErrorKind::OpenForWriting,
+            FsError::Interrupted { .. } => ErrorKind::Interrupted,
             FsError::ReadOnly | FsError::ReadOnlyLease => ErrorKind::ReadOnly,
             FsError::TooLarge { .. } | FsError::TransactionTooLarge { .. } => ErrorKind::TooLarge,
             FsError::Stale(_) => ErrorKind::Stale,

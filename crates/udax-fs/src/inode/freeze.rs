@@ -21,12 +21,15 @@ impl Inode {
     ///
     /// # Blocking
     ///
-    /// Waits for the pins of the file as `wait` says, because a device might write through them.
+    /// Waits as `wait` says for each [`WriteAccess`](super::WriteAccess), because who has it may have
+    /// the bytes mapped elsewhere, and for the pins of the file, because a device might write through
+    /// them. Meanwhile the file is written as ever, and can be opened for writing again.
     ///
     /// # Errors
     ///
     /// Returns [`FsError::MappedForWriting`] with the mappings by which it can be written,
-    /// [`FsError::Layout`] with the holders of pins if the wait runs out,
+    /// [`FsError::OpenForWriting`] with the number of accesses if the wait runs out, or
+    /// [`FsError::Interrupted`] if it was interrupted; [`FsError::Layout`] with the holders of pins,
     /// [`FsError::NoSpace`] if the holes do not fit, [`FsError::Quarantined`] if a device may
     /// still write for a holder that died, and [`FsError::Lost`] if memory of the file failed. The
     /// file is not frozen then.
@@ -43,20 +46,22 @@ impl Inode {
     /// Freezes a file that is not frozen.
     fn freeze_thawed(&self, patience: Patience<'_>) -> Result<(), FsError> {
         loop {
-            // Before the wait, which is of no use then.
+            // Before the waits, which are of no use then.
             self.refuse_mapped()?;
+            self.wait_writers_gone(patience)?;
             self.allocate_within(0..MAX_FILE_BYTES)?;
             self.own_tail()?;
             let broken = self.mapping.break_layout(FileIndex(0)..END, patience)?;
             if self.freeze_broken(&broken)? {
                 return Ok(());
             }
-            // Somebody punched a hole meanwhile, or the file has begun to share its last page.
+            // Somebody opened it or punched a hole meanwhile, or the file has begun to share its last
+            // page.
         }
     }
 
-    /// Sets the flag, while nobody maps or pins the file. False if it has a hole, or shares the page
-    /// in which it ends, the rest of which is zeroed.
+    /// Sets the flag, while nobody maps or pins the file. False if it is open for writing, has a hole,
+    /// or shares the page in which it ends, the rest of which is zeroed.
     ///
     /// All bytes are durable before the flag is, so a crash leaves no frozen file with others.
     fn freeze_broken(&self, broken: &LayoutBroken<'_>) -> Result<bool, FsError> {
@@ -77,8 +82,11 @@ impl Inode {
         for run in &runs {
             store.flush(run.device.byte(), run.pages.bytes())?;
         }
-        // Who maps the file from here on finds it frozen.
+        // Who maps or opens the file from here on finds it frozen.
         self.refuse_mapped()?;
+        if self.writers.users() > 0 {
+            return Ok(false);
+        }
         let shares_tail = self.node.shares_page_of(&state, state.size())?;
         if !shares_tail {
             self.node.zero_tail(&state, u64::MAX)?;

@@ -29,18 +29,20 @@ mod seek;
 mod state;
 mod truncate;
 mod write;
+mod write_access;
 
 use std::fmt;
 
 use udax_mapping::Mapping;
 use udax_mm::sync::{Arc, Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use udax_mm::units::PAGE_BYTES;
-use udax_mm::{FileIndex, Pages};
+use udax_mm::{FileIndex, Pages, UseCount};
 
 pub use attr::{Attr, SetAttr};
 pub use dedupe::Deduped;
 pub use mapped::{FileExtent, FileMapping};
 pub use truncate::FreePolicy;
+pub use write_access::WriteAccess;
 
 pub(crate) use iomap::spans;
 pub(crate) use kept::Keeper;
@@ -65,6 +67,8 @@ pub struct Inode {
     mapping: Arc<Mapping>,
     writer: Mutex<Writer>,
     kept: Mutex<kept::Kept>,
+    /// Who may write the file after a call; counted under the lock of the state.
+    writers: UseCount,
 }
 
 /// The state of an inode, without its mapping.
@@ -83,7 +87,13 @@ struct Writer;
 
 impl Inode {
     pub(crate) fn new(node: Arc<Node>, mapping: Arc<Mapping>) -> Inode {
-        Inode { node, mapping, writer: Mutex::default(), kept: Mutex::default() }
+        Inode {
+            node,
+            mapping,
+            writer: Mutex::default(),
+            kept: Mutex::default(),
+            writers: UseCount::default(),
+        }
     }
 
     /// The number.
