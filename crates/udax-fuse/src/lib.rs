@@ -5,6 +5,9 @@
 //! program over the mount has ordinary files with ordinary mappings; only programs that use the
 //! crate `udax` touch the memory itself.
 //!
+//! A file that a program has open for writing, or mapped, is not frozen: see
+//! [`FsError::OpenForWriting`](udax::fs::FsError::OpenForWriting).
+//!
 //! Nothing here waits for a pin: what is pinned while a file is truncated or removed goes to limbo.
 #![forbid(unsafe_code)]
 
@@ -13,6 +16,7 @@ mod errno;
 mod handles;
 mod listing;
 mod mount;
+mod opened;
 mod ops;
 mod server;
 

@@ -1,7 +1,7 @@
 //! The server: one method for each request of the kernel, each a call of the filesystem.
 //!
-//! A file is named by its inode number alone; open files and directories need no state of their
-//! own, because the kernel keeps the inode of an open file known.
+//! A file is named by its inode number alone, because the kernel keeps the inode of an open file
+//! known. What an open file adds is that it may not be frozen while it is open for writing.
 
 use std::ffi::OsStr;
 use std::io;
@@ -22,6 +22,7 @@ use udax_mm::sync::Arc;
 use crate::attr::{to_kernel, to_nanos};
 use crate::errno::errno;
 use crate::handles::Handles;
+use crate::opened::{FOR_READING, Opened, is_for_writing};
 use crate::ops::{self, Fallocate, New};
 
 /// How long the kernel may trust a name or attributes without asking. It sees its own changes at
@@ -35,13 +36,15 @@ const MAX_WRITE: u32 = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct Server {
     // Dropped first: the last handle of a file without a name frees it, for which the pool is open.
+    // The kernel does not tell of each if the connection is cut off.
+    opened: Opened,
     handles: Handles,
     pool: Pool,
 }
 
 impl Server {
     pub(crate) fn new(pool: Pool) -> Server {
-        Server { handles: Handles::default(), pool }
+        Server { opened: Opened::default(), handles: Handles::default(), pool }
     }
 
     pub(crate) fn fs(&self) -> &Filesystem {
@@ -72,14 +75,14 @@ impl Server {
     }
 
     /// Makes a file or directory for the caller.
-    fn make(
+    fn make<T>(
         &self,
         req: &Request,
         dir: INodeNo,
         name: &OsStr,
         mode: u32,
-        make: impl FnOnce(&New<'_>) -> Result<Arc<Inode>, FsError>,
-    ) -> Result<Arc<Inode>, Errno> {
+        make: impl FnOnce(&New<'_>) -> Result<T, FsError>,
+    ) -> Result<T, Errno> {
         let (uid, gid) = (req.uid(), req.gid());
         self.on(dir, |dir| make(&New { dir, name, mode, uid, gid }))
     }
@@ -89,6 +92,14 @@ impl Server {
         self.handles.tell(inode);
         let attr = inode.attr();
         (to_kernel(&attr), Generation(u64::from(attr.generation)))
+    }
+
+    /// Opens a file as `flags` say.
+    fn open_as(&self, inode: &Arc<Inode>, flags: i32) -> Result<FileHandle, FsError> {
+        if !is_for_writing(flags) {
+            return Ok(FOR_READING);
+        }
+        inode.write_access().map(|access| self.opened.open(access))
     }
 
     fn reply_entry(&self, reply: ReplyEntry, found: Result<Arc<Inode>, Errno>) {
@@ -276,13 +287,9 @@ impl fuser::Filesystem for Server {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let opened = self.on(ino, |inode| {
-            let is_write = flags.acc_mode() != fuser::OpenAccMode::O_RDONLY;
-            if is_write && inode.attr().is_frozen { Err(FsError::Frozen) } else { Ok(()) }
-        });
-        match opened {
+        match self.on(ino, |inode| self.open_as(inode, flags.0)) {
             // What the kernel has cached is what is in the file: it made every change itself.
-            Ok(()) => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+            Ok(handle) => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
             Err(errno) => reply.error(errno),
         }
     }
@@ -297,12 +304,15 @@ impl fuser::Filesystem for Server {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let make = |new: &New<'_>| ops::create_or_find(self.fs(), new, flags);
-        match self.make(req, parent, name, mode & !umask, make) {
-            Ok(inode) => {
+        let made = self.make(req, parent, name, mode & !umask, |new| {
+            let inode = ops::create_or_find(self.fs(), new, flags)?;
+            let handle = self.open_as(&inode, flags)?;
+            Ok((inode, handle))
+        });
+        match made {
+            Ok((inode, handle)) => {
                 let (attr, generation) = self.tell(&inode);
-                let cached = FopenFlags::FOPEN_KEEP_CACHE;
-                reply.created(&TTL, &attr, generation, FileHandle(0), cached);
+                reply.created(&TTL, &attr, generation, handle, FopenFlags::FOPEN_KEEP_CACHE);
             }
             Err(errno) => reply.error(errno),
         }
@@ -362,6 +372,20 @@ impl fuser::Filesystem for Server {
         _lock_owner: LockOwner,
         reply: ReplyEmpty,
     ) {
+        reply.ok();
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.opened.release(fh);
         reply.ok();
     }
 

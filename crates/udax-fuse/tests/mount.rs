@@ -3,12 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
+mod common;
+
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use common::{errno, is_impossible, load_mapped, skipped, store_mapped};
 use rustix::fs::{FallocateFlags, RenameFlags, fallocate, renameat_with, statvfs};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
@@ -52,8 +55,7 @@ impl Mounted {
         let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
         let said = lines.by_ref().map(Result::unwrap).find(|line| line.starts_with("the pool is"));
         if said.as_deref() != Some("the pool is mounted") {
-            // Past the capture of the test harness, so that it is seen.
-            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {said:?}");
+            skipped(&format!("{said:?}"));
             server.wait().unwrap();
             return None;
         }
@@ -108,20 +110,6 @@ fn child_that_serves_a_mount() {
             session.unwrap().run().unwrap();
             pool.close().unwrap();
         }
-    }
-}
-
-/// Whether this user, or this host, mounts nothing at all.
-fn is_impossible(error: &MountError) -> bool {
-    use MountError::{DeviceDenied, NoDevice, NotPermitted};
-    matches!(error, NoDevice | DeviceDenied(_) | NotPermitted { .. })
-}
-
-#[track_caller]
-fn errno<T>(result: std::io::Result<T>) -> i32 {
-    match result {
-        Ok(_) => panic!("the call should have failed"),
-        Err(error) => error.raw_os_error().unwrap(),
     }
 }
 
@@ -450,8 +438,7 @@ fn in_memory(dir: &Path) -> Option<Session> {
     let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
     match mount(pool, dir, &MountOptions::new()) {
         Err(error) if is_impossible(&error) => {
-            // Past the capture of the test harness, so that it is seen.
-            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {error}");
+            skipped(&error);
             None
         }
         session => Some(session.unwrap()),
@@ -495,76 +482,4 @@ fn an_unmounter_leaves_what_was_mounted_there_later() {
     // Which of the two it is depends on the tests beside this one: a fork keeps files open.
     let _ = second.unmount().unwrap();
     second_server.join().unwrap().unwrap();
-}
-
-/// Copies bytes out of a mapping, by way of the kernel: this test has no unsafe code.
-fn load_mapped(map: &memmap2::MmapRaw, at: usize, len: usize) -> Vec<u8> {
-    let memory = fs::File::open("/proc/self/mem").unwrap();
-    let mut bytes = vec![0; len];
-    memory.read_exact_at(&mut bytes, address(map, at)).unwrap();
-    bytes
-}
-
-/// Copies bytes into a mapping, by way of the kernel.
-fn store_mapped(map: &memmap2::MmapRaw, at: usize, bytes: &[u8]) {
-    let memory = fs::File::options().write(true).open("/proc/self/mem").unwrap();
-    memory.write_all_at(bytes, address(map, at)).unwrap();
-}
-
-fn address(map: &memmap2::MmapRaw, at: usize) -> u64 {
-    u64::try_from(map.as_ptr().addr() + at).unwrap()
-}
-
-#[test]
-fn a_file_that_is_frozen_while_it_is_open_for_writing_refuses_every_change() {
-    let place = tempfile::tempdir().unwrap();
-    let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
-    let session = match mount(pool.clone(), place.path(), &MountOptions::new()) {
-        Err(error) if is_impossible(&error) => {
-            // Past the capture of the test harness, so that it is seen.
-            let _ = writeln!(std::io::stderr(), "SKIPPED, nothing is shown: {error}");
-            return;
-        }
-        session => session.unwrap(),
-    };
-    let unmounter = session.unmounter();
-    let server = std::thread::spawn(move || session.run());
-    let path = place.path().join("file");
-    fs::write(&path, [1; 9000]).unwrap();
-    fs::write(place.path().join("other"), [2; 9000]).unwrap();
-    let other = fs::File::open(place.path().join("other")).unwrap();
-    let mut file = fs::File::options().read(true).write(true).open(&path).unwrap();
-    let mut append = fs::File::options().append(true).open(&path).unwrap();
-
-    pool.open_file("/file").unwrap().freeze(Wait::Never).unwrap();
-
-    let refused = |done: std::io::Result<()>| assert_eq!(errno(done), libc::EPERM);
-    refused(file.write_all_at(b"x", 0));
-    refused(file.write_all_at(b"x", 1 << 20));
-    refused(append.write_all(b"x"));
-    refused(file.set_len(0));
-    refused(file.set_len(1 << 20));
-    for flags in [
-        FallocateFlags::empty(),
-        FallocateFlags::KEEP_SIZE,
-        FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE,
-        FallocateFlags::ZERO_RANGE,
-    ] {
-        refused(fallocate(&file, flags, 0, 1 << 20).map_err(Into::into));
-    }
-    let copied = rustix::fs::copy_file_range(&other, None, &file, Some(&mut 0), 4096);
-    refused(copied.map(drop).map_err(Into::into));
-    refused(fs::write(&path, b"x"));
-    refused(fs::File::options().append(true).open(&path).map(drop));
-
-    file.rewind().unwrap();
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).unwrap();
-    assert_eq!(bytes, [1; 9000]);
-    assert_eq!(&pool.open_file("/file").unwrap().frozen().unwrap()[..], [1; 9000]);
-    fs::remove_file(&path).unwrap();
-    drop((file, append, other));
-    // The kernel may still be about to tell of the last close.
-    let _ = unmounter.unmount().unwrap();
-    server.join().unwrap().unwrap();
 }
