@@ -1,8 +1,12 @@
 //! Freezing: a file whose bytes can never change again, and the bytes of one as a slice.
 
+use std::ops::Range;
+use std::thread;
+use std::time::{Duration, Instant};
+
 use udax_mapping::{BreakError, LayoutBroken};
 use udax_mm::vma::FrozenBytes;
-use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, Patience, PgmapOff, PinInfo, Wait};
+use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, Pages, Patience, PgmapOff, PinInfo, Wait};
 
 use super::iomap::spans;
 use super::{END, Inode};
@@ -12,6 +16,9 @@ use crate::alloc::Extent;
 use crate::format::{FLAG_FROZEN, MAX_FILE_BYTES};
 use crate::num::to_usize;
 use crate::proof::Txn;
+
+/// For how long somebody may take who lets go of the folios of a file.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Inode {
     /// Makes the bytes of the file immutable, durably and for ever; it can still be removed.
@@ -126,21 +133,43 @@ impl Inode {
         if !self.node.read().record.is_frozen() {
             return Err(FsError::NotFrozen);
         }
-        let folios = match self.frozen_before(info)? {
-            Some(folios) => folios,
-            None => self.freeze_folios(info).or_else(|error| self.frozen_meanwhile(info, error))?,
-        };
+        let folios = self.frozen_folios(info)?;
         let len = to_usize(self.node.read().size());
         FrozenBytes::map(folios, len).map_err(FsError::Map)
     }
 
-    /// More handles of folios that somebody froze before; `None` if one of them is not frozen.
-    fn frozen_before(&self, info: &PinInfo) -> Result<Option<Vec<FrozenFolio>>, FsError> {
+    /// Handles of all folios, which somebody froze before, or which are frozen now.
+    fn frozen_folios(&self, info: &PinInfo) -> Result<Vec<FrozenFolio>, FsError> {
+        let (since, all) = (Instant::now(), FileIndex(0)..END);
+        let mut may_change = true;
+        loop {
+            if let Some(folios) = self.frozen_before(all.clone(), info)? {
+                return Ok(folios);
+            }
+            match self.freeze_folios(info) {
+                // Somebody else froze them first, or is letting go of them, one after the other.
+                Err(FsError::Layout(BreakError::Pinned { index, .. })) if may_change => {
+                    let is_frozen = self.frozen_before(index.span(Pages(1)), info)?.is_some();
+                    may_change = is_frozen && since.elapsed() < PATIENCE;
+                    thread::yield_now();
+                }
+                frozen => return frozen,
+            }
+        }
+    }
+
+    /// More handles of folios that somebody froze before, which hold the data in `range`; `None` if
+    /// a page of it is not frozen.
+    fn frozen_before(
+        &self,
+        range: Range<FileIndex>,
+        info: &PinInfo,
+    ) -> Result<Option<Vec<FrozenFolio>>, FsError> {
         let _faults = self.mapping.faults();
         let store = &self.node.core.store;
         let tree = self.node.read().tree;
         let mut folios = Vec::new();
-        for (_, span) in spans(store, tree.runs(store, FileIndex(0)..END)?)? {
+        for (_, span) in spans(store, tree.runs(store, range)?)? {
             let end = span.at() + span.pages();
             let mut at = span.at();
             while at < end {
@@ -152,18 +181,6 @@ impl Inode {
             }
         }
         Ok(Some(folios))
-    }
-
-    /// The folios that somebody else froze first, whose pins then stood in the way; else `error`.
-    fn frozen_meanwhile(
-        &self,
-        info: &PinInfo,
-        error: FsError,
-    ) -> Result<Vec<FrozenFolio>, FsError> {
-        match error {
-            FsError::Layout(BreakError::Pinned { .. }) => self.frozen_before(info)?.ok_or(error),
-            other => Err(other),
-        }
     }
 
     /// Takes every translation back and freezes the folios behind the file.
