@@ -21,6 +21,7 @@ use rustix::io::Errno;
 
 use crate::hands::{Hands, SPARE, Take};
 use crate::reserve::Uffd;
+use crate::signals;
 use crate::space::Space;
 use crate::sync::{Arc, Mutex, Weak};
 use crate::uffd::{MESSAGE_SIZE, PageFault};
@@ -320,8 +321,8 @@ fn timespec(of: Duration) -> Timespec {
 
 /// Starts a thread that waits for faults.
 fn start(crew: &Arc<Crew>) -> io::Result<()> {
-    let crew = Arc::clone(crew);
-    thread::Builder::new().name("udax-fault".into()).spawn(move || crew.run())?;
+    let (crew, thread) = (Arc::clone(crew), thread::Builder::new().name("udax-fault".into()));
+    signals::start_without(|| thread.spawn(move || crew.run()))?;
     Ok(())
 }
 
@@ -334,10 +335,11 @@ pub(crate) fn of_test() -> Option<FaultService> {
 #[cfg(test)]
 mod tests {
     use super::{Access, Crew, FaultService, FaultSink, Shared};
-    use crate::sync::Arc;
     use crate::sync::atomic::{AtomicU64, Ordering};
+    use crate::sync::{Arc, Mutex};
     use crate::units::{Pages, VmaOff};
     use crate::vma::Vma;
+    use nix::sys::signal::{SigSet, SigmaskHow, Signal};
     use std::thread;
 
     #[derive(Default)]
@@ -347,6 +349,31 @@ mod tests {
         fn fault(&self, _at: VmaOff, _access: Access) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Keeps what of the signals the thread that serves a fault has blocked.
+    #[derive(Default)]
+    struct Blocked(Mutex<Option<[bool; 2]>>);
+
+    impl FaultSink for Blocked {
+        fn fault(&self, _at: VmaOff, _access: Access) {
+            let mask = SigSet::thread_get_mask().unwrap();
+            let blocked = [Signal::SIGBUS, Signal::SIGTERM].map(|signal| mask.contains(signal));
+            *self.0.lock() = Some(blocked);
+        }
+    }
+
+    #[test]
+    fn a_thread_that_serves_faults_takes_the_signals_of_its_own_doing_only() {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).unwrap();
+        let Some(service) = super::of_test() else { return };
+        before.thread_set_mask().unwrap();
+        let sink = Arc::new(Blocked::default());
+        let vma = Vma::reserve_lazy(Pages(1), &service, sink.clone()).unwrap();
+
+        assert!(vma.load_u64(0).is_err(), "nothing is mapped");
+
+        assert_eq!(*sink.0.lock(), Some([false, true]));
     }
 
     /// Addresses of a service whose only thread is this one.

@@ -50,6 +50,7 @@ mod recall;
 mod recover;
 mod reserve;
 mod show;
+mod signals;
 #[cfg(test)]
 mod skipped;
 mod space;
