@@ -213,6 +213,10 @@ pub enum FsError {
     #[error(transparent)]
     Layout(#[from] BreakError),
 
+    /// The same for pages of the file that a clone is made of.
+    #[error(transparent)]
+    Source(BreakError),
+
     /// The pages could not be mapped or pinned.
     #[error(transparent)]
     Fault(#[from] FaultError),

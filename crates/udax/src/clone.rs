@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::path::Path;
 
-use udax_fs::Deduped;
+use udax_fs::{Deduped, FsError};
 use udax_mm::Patience;
 
-use crate::error::{At, Result};
+use crate::error::{At, Error, Result};
 use crate::file::File;
 use crate::options::OpenOptions;
 use crate::pool::Pool;
@@ -51,7 +51,8 @@ impl File {
     ) -> Result<u64> {
         self.require_read()?;
         target.require_write()?;
-        self.inode().clone_range(range, target.inode(), at, wait).at(target.path())
+        let cloned = self.inode().clone_range(range, target.inode(), at, wait);
+        cloned.map_err(|error| self.refusal(target, error))
     }
 
     /// Compares `range` with as many bytes of `target` from byte `at` on, and if they are the same,
@@ -76,7 +77,8 @@ impl File {
     ) -> Result<Deduped> {
         self.require_read()?;
         target.require_write()?;
-        self.inode().dedupe_range(range, target.inode(), at, wait).at(target.path())
+        let deduped = self.inode().dedupe_range(range, target.inode(), at, wait);
+        deduped.map_err(|error| self.refusal(target, error))
     }
 
     /// Gives the file pages of its own for a range, rounded to whole pages, so that later stores
@@ -88,6 +90,16 @@ impl File {
     pub fn unshare(&self, range: Range<u64>) -> Result<()> {
         self.require_write()?;
         self.inode().unshare(range).at(self.path())
+    }
+
+    /// An error of what was to come out of this file into `target`, with the path of the one that it
+    /// is about.
+    fn refusal(&self, target: &File, error: FsError) -> Error {
+        let is_about_source = matches!(
+            error,
+            FsError::Source(_) | FsError::PastEnd { .. } | FsError::Quarantined { .. }
+        );
+        Error::new(if is_about_source { self.path() } else { target.path() }, error)
     }
 }
 

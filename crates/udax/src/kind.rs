@@ -146,7 +146,7 @@ impl From<&FsError> for ErrorKind {
             FsError::OtherPool => ErrorKind::OtherPool,
             FsError::NotAligned(_) | FsError::Overlap => ErrorKind::InvalidInput,
             FsError::PastEnd { .. } => ErrorKind::OutOfRange,
-            FsError::Layout(error) => of_break(error),
+            FsError::Layout(error) | FsError::Source(error) => of_break(error),
             FsError::Fault(error) => of_fault(error),
             FsError::Device(error) => of_device(error),
         }

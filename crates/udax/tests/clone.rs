@@ -64,6 +64,31 @@ fn errors_of_clones_have_kinds() {
     pool.clone_file("/a", "/y", Wait::Never).unwrap();
 }
 
+/// Whoever reads it looks for the holder of a pin of the file that it names.
+#[test]
+fn a_clone_that_is_refused_names_the_file_that_is_in_the_way() {
+    let pool = in_memory();
+    for path in ["/source", "/target"] {
+        pool.write(path, bytes(1, 8192)).unwrap();
+    }
+    let open = |path| OpenOptions::new().read(true).write(true).open(&pool, path).unwrap();
+    let files = ["/source", "/target"].map(open);
+    let [source, target] = &files;
+    for file in &files {
+        let pin = file.pin(0..4096, &PinOptions::new("nic").kind(PinKind::Write)).unwrap();
+        for refused in [
+            error(source.clone_range(0..8192, target, 0, Wait::Never)),
+            error(source.dedupe_range(0..8192, target, 0, Wait::Never)),
+        ] {
+            assert_eq!(refused.kind(), ErrorKind::Pinned);
+            assert_eq!(refused.path(), Some(file.path()), "{refused}");
+        }
+        drop(pin);
+    }
+    let past = error(source.clone_range(0..16_384, target, 0, Wait::Never));
+    assert_eq!(past.path(), Some(source.path()), "{past}");
+}
+
 #[test]
 fn copies_are_deduplicated_and_unshared() {
     let pool = in_memory();

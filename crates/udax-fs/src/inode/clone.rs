@@ -10,7 +10,7 @@ use udax_mm::sync::Arc;
 use udax_mm::units::PAGE_BYTES;
 use udax_mm::{FileIndex, Pages, Patience};
 
-use super::pair::{Pair, Side};
+use super::pair::{Pair, Role, Side};
 use super::{Inode, Node, State, end_of, pages_holding};
 use crate::FsError;
 use crate::alloc::Extent;
@@ -67,9 +67,10 @@ impl Inode {
     ///
     /// Returns [`FsError::NotAligned`] unless all three places are at the border of a page; the end
     /// may be that of the source, where then the target must end, too. Returns
-    /// [`FsError::PastEnd`], [`FsError::Overlap`], [`FsError::OtherPool`], [`FsError::Layout`] with
-    /// the holders of pins, [`FsError::Quarantined`] if the device of a dead owner may still store to
-    /// the range, [`FsError::NoSpace`] if not even the first step fits, and what
+    /// [`FsError::PastEnd`], [`FsError::Overlap`], [`FsError::OtherPool`], [`FsError::Source`] with
+    /// the holders of pins of this file and [`FsError::Layout`] with those of the target (and of both
+    /// ranges if it is the same file), [`FsError::Quarantined`] if the device of a dead owner may
+    /// still store to the range, [`FsError::NoSpace`] if not even the first step fits, and what
     /// [`Inode::write_at`] returns for a target that cannot be written. The source may be frozen.
     pub fn clone_range<'i>(
         &self,
@@ -83,7 +84,8 @@ impl Inode {
             return Ok(0);
         }
         let len = range.end - range.start;
-        let (from, to) = (self.side(range.start, len), target.side(at, len));
+        let from = self.side(Role::Source, range.start, len);
+        let to = target.side(Role::Target, at, len);
         let pages = from.pages.end.since(from.pages.start);
         let plan = Move { from: from.pages.start, to: to.pages.start, pages, len, why: Why::Clone };
         let patience = wait.into();
@@ -105,8 +107,8 @@ impl Inode {
     }
 
     /// The pages of `len` bytes at `at`.
-    pub(super) fn side(&self, at: u64, len: u64) -> Side<'_> {
-        Side { inode: self, pages: pages_holding(at, at + len) }
+    pub(super) fn side(&self, role: Role, at: u64, len: u64) -> Side<'_> {
+        Side { inode: self, pages: pages_holding(at, at + len), role }
     }
 
     /// Refuses what can be seen to be wrong without a lock.

@@ -9,7 +9,7 @@ use udax_mm::units::PAGE_BYTES;
 use udax_mm::{DeviceOff, FileIndex, Pages, Patience};
 
 use super::clone::{Move, Why};
-use super::pair::Pair;
+use super::pair::{Pair, Role};
 use super::{Inode, State, pages_holding};
 use crate::FsError;
 use crate::num::{to_u64, to_usize};
@@ -55,7 +55,8 @@ impl Inode {
         target.check_can_write(0)?;
         let range = range.start..range.end.min(self.node.read().size());
         self.check_move(&range, target, at)?;
-        let (from, to) = (self.side(range.start, length(&range)), target.side(at, length(&range)));
+        let from = self.side(Role::Source, range.start, length(&range));
+        let to = target.side(Role::Target, at, length(&range));
         if range.is_empty() {
             return Ok(Deduped::Shared(0));
         }

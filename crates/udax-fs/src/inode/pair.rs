@@ -18,6 +18,14 @@ use crate::FsError;
 pub(super) struct Side<'a> {
     pub(super) inode: &'a Inode,
     pub(super) pages: Range<FileIndex>,
+    pub(super) role: Role,
+}
+
+/// Which of two files one is, for who has to be told what is in the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Role {
+    Source,
+    Target,
 }
 
 /// Two ranges, held.
@@ -58,7 +66,11 @@ impl<'a> Side<'a> {
     /// Breaks the layout of the range. What was stored to it is durable then, because with the
     /// entries the break removes the knowledge of that, and some of the pages stay.
     fn break_layout(&self, patience: Patience<'_>) -> Result<LayoutBroken<'a>, FsError> {
-        let broken = self.inode.mapping.break_layout(self.pages.clone(), patience)?;
+        let broken = self.inode.mapping.break_layout(self.pages.clone(), patience);
+        let broken = broken.map_err(|error| match self.role {
+            Role::Source => FsError::Source(error),
+            Role::Target => FsError::Layout(error),
+        })?;
         self.inode.node.flush_runs(&self.inode.node.read(), broken.range())?;
         Ok(broken)
     }
@@ -83,9 +95,7 @@ impl<'a> Pair<'a> {
         loop {
             match Pair::try_hold(from, to) {
                 Ok(pair) => return Ok(pair),
-                Err((side, FsError::Layout(BreakError::Pinned { .. } | BreakError::Busy(_))))
-                    if patience.wait() != Wait::Never =>
-                {
+                Err((side, error)) if is_held_up(&error) && patience.wait() != Wait::Never => {
                     drop(side.break_layout(patience)?);
                 }
                 Err((_, error)) => return Err(error),
@@ -115,14 +125,13 @@ impl<'a> Pair<'a> {
             let writers = [Some(to.inode.writer.lock()), None];
             let start = from.pages.start.min(to.pages.start);
             let hull = start..from.pages.end.max(to.pages.end);
-            let earlier = break_side(&Side { inode: to.inode, pages: hull })?;
+            let earlier = break_side(&Side { pages: hull, ..to.clone() })?;
             return Ok(Pair { later: None, earlier, is_target_later: true, _writers: writers });
         }
         let is_target_later = from.inode.ino() < to.inode.ino();
         let (first, second) = if is_target_later { (from, to) } else { (to, from) };
         let hold = |side: &Side<'a>| {
-            let is_source = side.inode.ino() == from.inode.ino();
-            if is_source && side.inode.node.read().record.is_frozen() {
+            if side.role == Role::Source && side.inode.node.read().record.is_frozen() {
                 return Ok(Held::Frozen { _faults: side.inode.mapping.faults() });
             }
             break_side(side)
@@ -132,4 +141,10 @@ impl<'a> Pair<'a> {
         let later = Some(hold(second)?);
         Ok(Pair { later, earlier, is_target_later, _writers: writers })
     }
+}
+
+/// Whether it helps to wait.
+fn is_held_up(error: &FsError) -> bool {
+    let (FsError::Layout(why) | FsError::Source(why)) = error else { return false };
+    matches!(why, BreakError::Pinned { .. } | BreakError::Busy(_))
 }
