@@ -299,7 +299,7 @@ impl Table {
                 Target::Own => own.push(part),
                 Target::Folios(shown) if shown.sharing == Sharing::Private => {
                     let copied = self.vma.copied_pages(part);
-                    own.extend(copied.expect("a process may ask the host about its own pages"));
+                    own.extend(copied.expect("it was opened when the mapping was made"));
                 }
                 _ => (),
             }

@@ -128,6 +128,10 @@ impl UserMapping {
         mode: MapMode,
     ) -> Result<UserMapping, FaultError> {
         let pages = range.end.since(range.start);
+        if mode.sharing == Sharing::Private {
+            // A punch has to tell what was stored, whatever has become of `/proc` by then.
+            Vma::open_copied_pages()?;
+        }
         let sink = Arc::new(Sink::default());
         let vma = match (mode.populate, mapping.service()) {
             (Populate::Lazy, Some(service)) => {

@@ -42,6 +42,7 @@ mod handle;
 mod hands;
 mod host;
 mod live;
+mod pagemap;
 mod persist;
 mod poisoned;
 mod range_media;

@@ -359,6 +359,11 @@ fn unmap(start: *mut c_void, len: usize) {
     unmapped.expect("vma: a reservation can be given back");
 }
 
+/// Opens what is mapped where a touch is SIGBUS, once for this process.
+pub(crate) fn open_void() -> io::Result<()> {
+    empty_file().map(drop)
+}
+
 /// A file without bytes, to be mapped where a touch is SIGBUS.
 fn empty_file() -> io::Result<BorrowedFd<'static>> {
     static EMPTY: OnceLock<OwnedFd> = OnceLock::new();

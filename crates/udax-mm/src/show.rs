@@ -7,15 +7,14 @@ use crate::faults::FaultService;
 use crate::folio::FolioRef;
 use crate::folio_span::FolioSpan;
 use crate::memory::check_mappable;
+use crate::pagemap::Pagemap;
 use crate::pgmap::PgmapRef;
 use crate::reserve::{Reservation, Sharing};
 use crate::sync::OnceLock;
 use crate::units::{PAGE_SIZE, Pages, PgmapOff, VmaOff};
 use crate::vma::{Access, Prefault, Vma};
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// What a touch of pages raises that show failed memory.
@@ -165,33 +164,30 @@ impl Vma {
         Ok(if is_marked { Failure::OfMemory } else { Failure::OfAddress })
     }
 
+    /// Opens what [`Vma::copied_pages`] reads, once for all mappings of this process. From then on it
+    /// can tell, also when descriptors have run out. A child that was forked has to do it again.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error, and what helps, if `/proc/self/pagemap` cannot be opened.
+    pub fn open_copied_pages() -> io::Result<()> {
+        Pagemap::of_this_process().map(drop)
+    }
+
     /// Which pages of `range` are memory of this process and not of a medium: copies that the host
     /// made of pages that were [mapped privately](Vma::map_private), and touched pages of
     /// [holes](Vma::map_hole).
     ///
     /// # Errors
     ///
-    /// Returns the host's error if `/proc` cannot be read.
+    /// Returns the host's error if `/proc/self/pagemap` cannot be opened, which
+    /// [`Vma::open_copied_pages`] tells before it matters.
     pub fn copied_pages(&self, range: Range<VmaOff>) -> io::Result<Vec<Range<VmaOff>>> {
         let bytes = self.space().bytes(range.start, range.end.since(range.start));
-        let pagemap = File::open("/proc/self/pagemap")?;
-        let first = (self.space().first_address() + bytes.start) / PAGE_SIZE;
-        let count = bytes.len() / PAGE_SIZE;
-        let mut copied: Vec<Range<VmaOff>> = Vec::new();
-        let mut entries = [0; 512 * ENTRY];
-        for done in (0..count).step_by(512) {
-            let entries = &mut entries[..(count - done).min(512) * ENTRY];
-            pagemap.read_exact_at(entries, wide((first + done) * ENTRY))?;
-            let at = range.start + Pages(wide(done));
-            for (page, entry) in (at.0..).map(VmaOff).zip(entries.as_chunks::<ENTRY>().0) {
-                match copied.last_mut() {
-                    _ if !is_own_page(u64::from_ne_bytes(*entry)) => (),
-                    Some(last) if last.end == page => last.end = page + Pages(1),
-                    _ => copied.push(page.span(Pages(1))),
-                }
-            }
-        }
-        Ok(copied)
+        let address = self.space().first_address() + bytes.start;
+        let own = Pagemap::of_this_process()?.own_pages(address, bytes.len() / PAGE_SIZE)?;
+        let page = |number: usize| range.start + Pages(wide(number));
+        Ok(own.into_iter().map(|own| page(own.start)..page(own.end)).collect())
     }
 
     fn show(&self, at: VmaOff, shown: &Shown<'_>) -> io::Result<()> {
@@ -242,18 +238,6 @@ impl Shown<'_> {
         }
         Ok(())
     }
-}
-
-/// The size of an entry of `/proc/self/pagemap`.
-const ENTRY: usize = 8;
-
-/// Whether an entry of `/proc/self/pagemap` is of anonymous memory (`Documentation/admin-guide/mm/
-/// pagemap.rst` of Linux): it is present or swapped out, and not of a file.
-fn is_own_page(entry: u64) -> bool {
-    const PRESENT: u64 = 1 << 63;
-    const SWAPPED: u64 = 1 << 62;
-    const FILE: u64 = 1 << 61;
-    entry & (PRESENT | SWAPPED) != 0 && entry & FILE == 0
 }
 
 /// Whether the host tells failed memory from memory that is not there, when a touch finds a mark.

@@ -4,7 +4,7 @@
 //! up to [`vma`](crate::vma) and [`show`](crate::show).
 
 use crate::faults::{FaultService, FaultSink};
-use crate::reserve::Reservation;
+use crate::reserve::{self, Reservation};
 use crate::sync::{Arc, Mutex};
 use crate::units::{PAGE_SIZE, Pages, VmaOff};
 use crate::vma::Access;
@@ -68,6 +68,8 @@ impl Space {
     fn new(pages: Pages, lazy: Option<Lazy>) -> io::Result<Space> {
         let len = pages.0.checked_mul(wide(PAGE_SIZE)).and_then(|len| usize::try_from(len).ok());
         let reservation = Reservation::new(len.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        // A touch that cannot be served has to be SIGBUS also when descriptors have run out.
+        reserve::open_void()?;
         Ok(Space { reservation, lazy })
     }
 
