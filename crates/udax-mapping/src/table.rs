@@ -93,7 +93,7 @@ impl Table {
         let gap = match leaves.gap(&range, wanted) {
             Ok(gap) => gap,
             Err(there) => {
-                self.vma.look_again(wanted, Pages(1));
+                self.show_again(&leaves, wanted)?;
                 return Ok(there.end);
             }
         };
@@ -130,7 +130,7 @@ impl Table {
         let gap = match leaves.gap(&range, wanted) {
             Ok(gap) => gap,
             Err(there) => {
-                self.vma.look_again(wanted, Pages(1));
+                self.show_again(&leaves, wanted)?;
                 return Ok(there);
             }
         };
@@ -140,6 +140,20 @@ impl Table {
         drop(leaves);
         drop(hidden);
         Ok(gap)
+    }
+
+    /// Answers a touch of what is shown already: another thread's fault was served first, or the
+    /// program gave the page back to the host (`MADV_DONTNEED`), which tells nobody.
+    fn show_again(&self, leaves: &Leaves, at: VmaOff) -> io::Result<()> {
+        match leaves.covering(at).map(|leaf| &leaf.target) {
+            Some(Target::Own) => self.vma.renew_own(at, Pages(1)),
+            Some(Target::Poisoned) => self.vma.map_poison(at, Pages(1)).map(drop),
+            // The host finds pages of a medium by itself.
+            _ => {
+                self.vma.look_again(at, Pages(1));
+                Ok(())
+            }
+        }
     }
 
     fn show(&self, at: VmaOff, pages: Pages, absent: Absent<'_>) -> io::Result<Target> {
@@ -161,7 +175,7 @@ impl Table {
         match leaves.covering(at).map(|leaf| &leaf.target) {
             Some(Target::Hole) if !leaves.is_closed => (),
             Some(Target::Own) => {
-                self.vma.look_again(at, Pages(1));
+                self.show_again(&leaves, at)?;
                 return Ok(true);
             }
             _ => return Ok(leaves.is_closed),

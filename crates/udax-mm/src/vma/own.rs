@@ -67,6 +67,27 @@ impl Vma {
         Ok(())
     }
 
+    /// Answers who waits for pages that are the program's own: one that it gave back to the host
+    /// (`MADV_DONTNEED`) is zeros again, and the others stay as they are.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn renew_own(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space().bytes(at, pages);
+        if let Ok(uffd) = self.uffd() {
+            let reservation = self.space().reservation();
+            let filled = reservation.fill_hole(bytes.clone(), uffd);
+            match filled.and_then(|()| reservation.unprotect(bytes.clone(), uffd)) {
+                // The host finds the page by itself, as in any private mapping.
+                Ok(()) | Err(Errno::NOENT) => (),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.space().answered(&bytes, |_| true);
+        Ok(())
+    }
+
     fn uffd(&self) -> io::Result<&crate::reserve::Uffd> {
         let service = self.space().service().ok_or(io::ErrorKind::Unsupported)?;
         Ok(service.uffd())

@@ -10,13 +10,16 @@ mod raw;
 
 use std::io::{self, Write as _};
 use std::thread;
+use std::time::Duration;
 
 use raw::Way;
 use udax::{
     Access, File, FreePolicy, MapOptions, Mapping, OpenOptions, PinKind, PinOptions, Pool,
     Populate, Wait,
 };
+use udax_mm::PgmapOff;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
+use udax_mm::sync::mpsc;
 
 const PAGE: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -205,6 +208,69 @@ fn what_the_kernel_stores_in_a_private_mapping_is_not_in_the_file() {
             assert!(world.bytes() == before, "{way:?}, byte {at}");
         }
     });
+}
+
+/// The host tells nobody, and the next touch has to end as in any private mapping: it finds what the
+/// file has.
+#[test]
+fn private_pages_that_are_given_back_are_those_of_the_file_again() {
+    each_way(|world, way| {
+        world.file.write_all_at(&pattern(1, PAGE), 0).unwrap();
+        world.file.set_len(3 * PAGE).unwrap();
+        let of_file = world.bytes();
+        let map = world.map(3 * PAGE, for_stores().private());
+        for page in 0..3 {
+            let (at, new) = (page * PAGE + 10, [0xfe; 20]);
+            for _ in 0..2 {
+                answered(|| store(&map, way, at, &new));
+                raw::dont_need((map.addr() + us(page * PAGE), us(PAGE)));
+            }
+            let shown = answered(|| way.load((map.addr(), us(3 * PAGE))).unwrap());
+            assert!(shown == of_file, "{way:?}, page {page}");
+            raw::dont_need((map.addr() + us(page * PAGE), us(PAGE)));
+            answered(|| store(&map, way, at, &new));
+            assert!(world.bytes() == of_file, "{way:?}, page {page}");
+            raw::dont_need((map.addr() + us(page * PAGE), us(PAGE)));
+        }
+    });
+}
+
+/// What marks the page goes as well when the program gives it back.
+#[test]
+fn a_page_that_failed_stays_so_when_it_is_given_back() {
+    each_way(|world, way| {
+        world.file.write_all_at(&pattern(1, 3 * PAGE), 0).unwrap();
+        let map = world.map(3 * PAGE, for_stores());
+        let failed = world.file.extents().unwrap()[0].device.0 + 1;
+        let pgmap = world.pool.filesystem().device().pgmaps().remove(0).try_get_live().unwrap();
+        pgmap.memory_failure(PgmapOff(failed)..PgmapOff(failed + 1));
+        let page = (map.addr() + us(PAGE), us(PAGE));
+        for _ in 0..2 {
+            check_refused(answered(|| way.load(page)), "it failed");
+            raw::dont_need(page);
+        }
+        let shown = way.load((map.addr() + us(2 * PAGE), us(PAGE))).unwrap();
+        assert!(shown == pattern(1, 3 * PAGE)[us(2 * PAGE)..], "{way:?}");
+    });
+}
+
+/// Makes a touch, and ends the process if it finds no end: a thread that faults for ever cannot be
+/// joined.
+fn answered<T: Send>(touch: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let (done, is_done) = mpsc::channel();
+        let touching = scope.spawn(move || {
+            let touched = touch();
+            done.send(()).unwrap();
+            touched
+        });
+        if let Err(mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_secs(60))
+        {
+            let _ = writeln!(io::stderr(), "a touch is not answered");
+            std::process::exit(1);
+        }
+        touching.join().unwrap()
+    })
 }
 
 /// Pages of 4 KiB on one side of the border, and one of 2 MiB on the other.

@@ -21,6 +21,17 @@ pub(crate) fn load(at: usize) -> u64 {
     unsafe { word.read_volatile() }
 }
 
+/// Gives pages back to the host, as a program does that wants them anew.
+///
+/// # Panics
+///
+/// Panics if the host refuses.
+pub(crate) fn dont_need((at, len): Part) {
+    // SAFETY: the bytes belong to a mapping, and no reference covers them.
+    let advised = unsafe { libc::madvise(pointer(at), len, libc::MADV_DONTNEED) };
+    assert_eq!(advised, 0, "{}", io::Error::last_os_error());
+}
+
 /// A part of a mapping: an address and a number of bytes.
 pub(crate) type Part = (usize, usize);
 
