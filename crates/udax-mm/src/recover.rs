@@ -73,11 +73,11 @@ mod tests {
     use crate::image::Image;
     use crate::media::{Durability, FileMedia, Media};
     use crate::recorder::Recorder;
+    use crate::reserve::Uffd;
     use crate::sync::Arc;
     use crate::units::{PAGE_SIZE, Pages};
     use crate::{MediaError, MediaRange, MemoryType, Pgmap, PgmapOff, PgmapRef};
     use std::fs::OpenOptions;
-    use std::os::fd::OwnedFd;
     use std::os::unix::fs::FileExt;
 
     const PAGE: u64 = 4096;
@@ -91,7 +91,7 @@ mod tests {
 
     /// A medium of four pages whose second page fails when it is touched, as failed memory does.
     /// None where the host cannot do that.
-    fn failing() -> Option<(Arc<FileMedia>, OwnedFd)> {
+    fn failing() -> Option<(Arc<FileMedia>, Uffd)> {
         let media = Arc::new(FileMedia::memfd("failing", 4 * PAGE).unwrap());
         match media.mapping().fail(PAGE_SIZE..2 * PAGE_SIZE) {
             Ok(uffd) => Some((media, uffd)),

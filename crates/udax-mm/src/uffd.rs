@@ -1,10 +1,17 @@
 //! What the kernel and a userfaultfd say to each other.
 //!
 //! This file owns the numbers and structures of `linux/userfaultfd.h` (of which the names are
-//! kept), the decoding of messages, and what is told of a refusal. It makes no call: [`reserve`](crate::reserve) and
-//! [`faults`](crate::faults) do.
+//! kept), the requests that are made with them, the decoding of messages, and what is told of a
+//! refusal. Which ranges they are about is for [`reserve`](crate::reserve) to say, and
+//! [`faults`](crate::faults) reads the messages.
 
+use std::ffi::c_int;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::mm::UserfaultfdFlags;
 
 /// The version of the interface.
 pub(crate) const UFFD_API: u64 = 0xaa;
@@ -137,6 +144,139 @@ impl PageFault {
     }
 }
 
+/// A userfaultfd.
+///
+/// # Invariants
+///
+/// 1. `fd` is a userfaultfd of this process, and speaks [`UFFD_API`] with the features
+///    it was opened with.
+#[derive(Debug)]
+pub(crate) struct Uffd {
+    fd: OwnedFd,
+}
+
+impl Uffd {
+    /// Opens one that sees the faults of system calls too: by the system call if this process may
+    /// use it, else by the device.
+    pub(crate) fn open() -> io::Result<Uffd> {
+        Uffd::with_features(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_REMAP)
+    }
+
+    pub(crate) fn with_features(features: u64) -> io::Result<Uffd> {
+        let flags = UserfaultfdFlags::CLOEXEC | UserfaultfdFlags::NONBLOCK;
+        // SAFETY: the descriptor is used by this type only.
+        let opened = unsafe { rustix::mm::userfaultfd(flags) };
+        let fd = match opened {
+            // The device may not be there at all; what this process may not do is the reason.
+            Err(no @ Errno::PERM) => Uffd::open_by_device().map_err(|_| refused(&no.into()))?,
+            opened => opened.map_err(|errno| refused(&errno.into()))?,
+        };
+        let mut api = Api { version: UFFD_API, features, ioctls: 0 };
+        // SAFETY: UFFDIO_API takes this structure.
+        unsafe { ioctl(fd.as_fd(), UFFDIO_API, &raw mut api) }
+            .map_err(|errno| refused(&errno.into()))?;
+        // INVARIANT: 1 by the handshake above.
+        Ok(Uffd { fd })
+    }
+
+    fn open_by_device() -> io::Result<OwnedFd> {
+        let device = File::options().read(true).write(true).open("/dev/userfaultfd")?;
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK;
+        // SAFETY: the request takes its flags by value and returns a descriptor.
+        let fd = unsafe { libc::ioctl(device.as_raw_fd(), USERFAULTFD_IOC_NEW, flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just given this descriptor to us.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// The descriptor to read messages from.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    /// Wakes the threads that wait for a page of the range; they look again.
+    pub(crate) fn wake(&self, start: usize, len: usize) {
+        let mut range = Region { start: wide(start), len: wide(len) };
+        // SAFETY: UFFDIO_WAKE takes this structure, and changes no memory of any address.
+        let woken = unsafe { ioctl(self.as_fd(), UFFDIO_WAKE, &raw mut range) };
+        woken.expect("uffd: a page of this process can be woken");
+    }
+
+    /// Has faults in a range reported here, of the kinds that `mode` says.
+    ///
+    /// # Safety
+    ///
+    /// The range is mapped by the caller, who answers its faults.
+    pub(crate) unsafe fn register(&self, start: usize, len: usize, mode: u64) -> Result<(), Errno> {
+        let range = Region { start: wide(start), len: wide(len) };
+        let mut register = Register { range, mode, ioctls: 0 };
+        // SAFETY: UFFDIO_REGISTER takes this structure, and the range is the caller's.
+        unsafe { ioctl(self.as_fd(), UFFDIO_REGISTER, &raw mut register) }
+    }
+
+    /// Marks all pages of a range that was registered here as failed.
+    pub(crate) fn poison(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let mut done = 0;
+        while done < len {
+            match self.poison_part(start + done, len - done) {
+                Ok(marked) => done += marked,
+                // Another thread is moving a range; it is about to finish.
+                Err(Errno::AGAIN) => std::thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks missing pages from `start` on as failed. Returns the bytes done: at least one page,
+    /// maybe less than `len`.
+    fn poison_part(&self, start: usize, len: usize) -> Result<usize, Errno> {
+        let range = Region { start: wide(start), len: wide(len) };
+        let mut poison = Poison { range, mode: 0, result: 0 };
+        // SAFETY: UFFDIO_POISON takes this structure. It changes missing pages only, and only in
+        // ranges that were registered, which are those of reservations and of fresh ranges.
+        let result = unsafe { ioctl(self.as_fd(), UFFDIO_POISON, &raw mut poison) };
+        match (usize::try_from(poison.result), result) {
+            (Ok(marked), _) if marked > 0 => Ok(marked),
+            (_, Ok(())) => Ok(len),
+            (_, Err(error)) => Err(error),
+        }
+    }
+
+    /// Permits stores to pages that are protected against writing.
+    pub(crate) fn unprotect(&self, start: usize, len: usize) -> Result<(), Errno> {
+        let range = Region { start: wide(start), len: wide(len) };
+        let mode = UFFDIO_WRITEPROTECT_MODE_DONTWAKE;
+        let mut protect = WriteProtect { range, mode };
+        // SAFETY: UFFDIO_WRITEPROTECT takes this structure. It changes ranges that were registered
+        // only, which are those of reservations, and permits what their owner may do.
+        unsafe { ioctl(self.as_fd(), UFFDIO_WRITEPROTECT, &raw mut protect) }
+    }
+
+    /// Makes missing pages from `start` on a copy of `bytes` that is protected against writing.
+    /// Returns the bytes done: at least one page, maybe fewer than there are.
+    pub(crate) fn copy(&self, start: usize, bytes: &[u8]) -> Result<usize, Errno> {
+        let len = bytes.len();
+        let mut copy = Copy {
+            dst: wide(start),
+            src: wide(bytes.as_ptr().addr()),
+            len: wide(len),
+            mode: UFFDIO_COPY_MODE_DONTWAKE | UFFDIO_COPY_MODE_WP,
+            result: 0,
+        };
+        // SAFETY: UFFDIO_COPY takes this structure. It fills missing pages only, and only in
+        // ranges that were registered, which are those of reservations.
+        let result = unsafe { ioctl(self.as_fd(), UFFDIO_COPY, &raw mut copy) };
+        match (usize::try_from(copy.result), result) {
+            (Ok(copied), _) if copied > 0 => Ok(copied),
+            (_, Ok(())) => Ok(len),
+            (_, Err(error)) => Err(error),
+        }
+    }
+}
+
 /// Says what a program needs that is refused a userfaultfd.
 pub(crate) fn refused(error: &io::Error) -> io::Error {
     let cure = match error.kind() {
@@ -150,6 +290,31 @@ pub(crate) fn refused(error: &io::Error) -> io::Error {
         _ => "",
     };
     io::Error::new(error.kind(), format!("no userfaultfd for lazy mappings: {error}{cure}"))
+}
+
+/// Makes a request of a userfaultfd.
+///
+/// # Safety
+///
+/// `argument` points to the structure that `request` takes, and what the request does to the
+/// address space is sound.
+unsafe fn ioctl<T>(
+    fd: BorrowedFd<'_>,
+    request: libc::Ioctl,
+    argument: *mut T,
+) -> Result<(), Errno> {
+    // SAFETY: the caller's promise.
+    let result: c_int = unsafe { libc::ioctl(fd.as_raw_fd(), request, argument) };
+    if result == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    Err(Errno::from_io_error(&error).expect("the error of a system call has a number"))
+}
+
+/// An address or a length in the type of the kernel's structures.
+fn wide(value: usize) -> u64 {
+    u64::try_from(value).expect("usize has at most 64 bits")
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Words that have a place: `unsafe` in seven files, `std::sync` in sync.rs, and some nowhere.
+//! Words that have a place: `unsafe` in eight files, `std::sync` in sync.rs, and some nowhere.
 
 use super::Finding;
 use crate::source::Source;
@@ -11,6 +11,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/udax-mm/src/handle.rs",
     "crates/udax-mm/src/persist.rs",
     "crates/udax-mm/src/reserve.rs",
+    "crates/udax-mm/src/uffd.rs",
     "crates/udax-mm/src/vma.rs",
     "crates/udax-uring/src/table.rs",
     "crates/udax/tests/syscalls/raw.rs",
