@@ -17,7 +17,7 @@ use std::io;
 use std::ops::Range;
 use udax_mm::sync::Mutex;
 use udax_mm::vma::Prefault;
-use udax_mm::{FileIndex, Order, Pages, Vma, VmaOff};
+use udax_mm::{FileIndex, Order, PAGE_SIZE, Pages, Vma, VmaOff};
 
 /// Reserved addresses and what they show.
 #[derive(Debug)]
@@ -100,13 +100,17 @@ impl Table {
         shown.narrow(gap.start.since(range.start), gap.end.since(gap.start));
         let (at, pages) = (gap.start, gap.end.since(gap.start));
         let range = shown.first.span(pages);
-        match shown.sharing {
-            Sharing::Shared => {
-                self.vma.map_span(at, &shown.folios, range, shown.access, prefault)?;
-            }
-            Sharing::Private => {
-                self.vma.map_private(at, &shown.folios, range, shown.access)?;
-            }
+        let mapped = match shown.sharing {
+            Sharing::Shared => self.vma.map_span(at, &shown.folios, range, shown.access, prefault),
+            Sharing::Private => self.vma.map_private(at, &shown.folios, range, shown.access),
+        };
+        if let Err(error) = mapped {
+            let is_in_part = shown.folios.pgmap().contiguous(shown.first) < pages;
+            // What the first of several media has there goes with the folios.
+            let hidden = is_in_part.then(|| self.unmap(&mut leaves, &at.span(pages)));
+            drop(leaves);
+            drop(hidden);
+            return Err(error);
         }
         let hidden = leaves.put(Leaf { at, pages, target: Target::Folios(shown) });
         drop(leaves);
@@ -281,8 +285,10 @@ impl Table {
 
     /// Unmaps `range` and returns what it showed, to be put when the lock is released.
     fn unmap(&self, leaves: &mut Leaves, range: &Range<VmaOff>) -> Vec<Leaf> {
-        self.take_back(range);
-        leaves.carve(range)
+        match self.take_back(range) {
+            Ok(()) => leaves.carve(range),
+            Err(_) => self.start_over(leaves, range),
+        }
     }
 
     /// The same, but leaves what a private mapping has stored.
@@ -290,8 +296,8 @@ impl Table {
         let own = self.own_in(leaves, range);
         let mut at = range.start;
         for kept in own.iter().cloned().chain([range.end..range.end]) {
-            if at < kept.start {
-                self.take_back(&(at..kept.start));
+            if at < kept.start && self.take_back(&(at..kept.start)).is_err() {
+                return self.start_over(leaves, &(range.start..range.start));
             }
             at = kept.end;
         }
@@ -302,6 +308,62 @@ impl Table {
             zapped.extend(leaves.put(Leaf { at: kept.start, pages, target: Target::Own }));
         }
         zapped
+    }
+
+    fn take_back(&self, range: &Range<VmaOff>) -> io::Result<()> {
+        self.vma.zap(range.start, range.end.since(range.start))
+    }
+
+    /// Takes back everything, because the host has no area left to take back a part. What a private
+    /// mapping has stored outside `lost` stays; in an eager one that has no room for it either, it is
+    /// SIGBUS from then on. Returns what was shown.
+    fn start_over(&self, leaves: &mut Leaves, lost: &Range<VmaOff>) -> Vec<Leaf> {
+        let all = VmaOff(0).span(self.vma.pages());
+        let is_kept = |page: &VmaOff| !lost.contains(page);
+        let own = self.own_in(leaves, &all).into_iter().flat_map(|own| self.there_of(own));
+        let own = own.flat_map(|own| (own.start.0..own.end.0).map(VmaOff)).filter(is_kept);
+        let own: Vec<_> = own.map(|page| (page, self.bytes_of(page))).collect();
+        // It leaves fewer areas than there were. Those that it needs meanwhile are in reserve, or with
+        // another thread that is doing the same.
+        while self.take_back(&all).is_err() {
+            std::thread::yield_now();
+        }
+        let mut zapped = leaves.carve(&all);
+        if !self.vma.is_lazy() {
+            // It is void, until it is filled again.
+            let (at, pages) = (all.start, self.vma.pages());
+            zapped.extend(leaves.put(Leaf { at, pages, target: Target::Failed }));
+        }
+        for (at, bytes) in own {
+            let target = match bytes.and_then(|bytes| self.show_own(at, &bytes).ok()) {
+                Some(()) => Target::Own,
+                None => Target::Poisoned,
+            };
+            zapped.extend(leaves.put(Leaf { at, pages: Pages(1), target }));
+        }
+        zapped
+    }
+
+    /// The pages of the program's own that it has not given back to the host: a load of one of those
+    /// would wait for the lock that is held here.
+    fn there_of(&self, own: Range<VmaOff>) -> Vec<Range<VmaOff>> {
+        self.vma.copied_pages(own).expect("it was opened when the mapping was made")
+    }
+
+    /// A page that a private mapping has stored to.
+    fn bytes_of(&self, at: VmaOff) -> Option<Box<[u8]>> {
+        let mut bytes = vec![0; PAGE_SIZE].into_boxed_slice();
+        self.vma.read(at.byte(), &mut bytes).ok().map(|()| bytes)
+    }
+
+    /// Shows a page of the program's own where nothing is shown.
+    fn show_own(&self, at: VmaOff, bytes: &[u8]) -> io::Result<()> {
+        if self.vma.is_lazy() {
+            self.vma.map_copy(at, bytes)?;
+            return self.vma.unprotect(at, Pages(1));
+        }
+        self.vma.map_private_hole(at, Pages(1))?;
+        self.vma.write(at.byte(), bytes).map_err(io::Error::other)
     }
 
     /// What a private mapping has stored to in `range`, in order.
@@ -319,16 +381,6 @@ impl Table {
             }
         }
         own
-    }
-
-    fn take_back(&self, range: &Range<VmaOff>) {
-        let pages = range.end.since(range.start);
-        if self.vma.zap(range.start, pages).is_err() {
-            // A process with too many mappings cannot be given a fresh range, but SIGBUS also
-            // takes the page back. It stays that way until the next layout change.
-            let voided = self.vma.map_void(range.start, pages);
-            voided.expect("I-50: a translation can be taken back; raise vm.max_map_count");
-        }
     }
 }
 

@@ -32,6 +32,7 @@ pub mod wait;
 
 mod access;
 mod active;
+mod areas;
 mod block;
 mod bytes;
 mod copies;

@@ -172,6 +172,12 @@ impl Reservation {
         self.replace(&at, fresh)
     }
 
+    /// The same for missing pages of a range that was made missing before, where they are: it takes no
+    /// area of the host, and may end in the middle.
+    pub(crate) fn mark_failed(&self, at: Range<usize>, uffd: &Uffd) -> Result<(), Errno> {
+        uffd.poison(self.address(&at).addr(), at.len())
+    }
+
     /// Moves fresh memory over a range of the same length.
     fn replace(&self, at: &Range<usize>, fresh: Fresh) -> io::Result<()> {
         assert!(at.len() == fresh.len, "vma: what replaces a range has its length");

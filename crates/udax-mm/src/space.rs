@@ -3,6 +3,7 @@
 //! This file owns which addresses they are and who answers their faults. What is mapped there is
 //! up to [`vma`](crate::vma) and [`show`](crate::show).
 
+use crate::areas::{self, Cost};
 use crate::faults::{FaultService, FaultSink};
 use crate::reserve::{self, Reservation};
 use crate::sync::{Arc, Mutex};
@@ -70,6 +71,7 @@ impl Space {
         let reservation = Reservation::new(len.ok_or(io::ErrorKind::OutOfMemory)?)?;
         // A touch that cannot be served has to be SIGBUS also when descriptors have run out.
         reserve::open_void()?;
+        areas::keep_spare();
         Ok(Space { reservation, lazy })
     }
 
@@ -109,7 +111,7 @@ impl Space {
         let fault = lazy.faults.lock().end(number);
         if !fault.is_answered {
             // If the host refuses this too, the thread faults again, and is answered again.
-            let _ = self.reservation.map_void(page);
+            let _ = areas::with_spare(Cost::Some, || self.reservation.map_void(page.clone()));
         }
         fault.is_refused
     }

@@ -24,6 +24,7 @@ use std::ops::Deref;
 
 use rustix::io::Errno;
 
+use crate::areas::{self, Cost};
 use crate::frozen::FrozenFolio;
 use crate::media::MediaError;
 use crate::reserve::{Reservation, Sharing};
@@ -163,22 +164,8 @@ impl Vma {
     /// Returns the host's error.
     pub fn map_void(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
         let bytes = self.space.bytes(at, pages);
-        self.space.reservation().map_void(bytes.clone())?;
+        areas::with_spare(Cost::Some, || self.space.reservation().map_void(bytes.clone()))?;
         self.space.answered(&bytes, |_| true);
-        Ok(())
-    }
-
-    /// Makes a touch of pages SIGBUS for now, because they could not be had. A moment later the sink of
-    /// a lazy vma is told to let them be [asked for again](FaultSink::retry), if this was called in
-    /// answer to a fault.
-    ///
-    /// # Errors
-    ///
-    /// Returns the host's error.
-    pub fn refuse(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
-        let bytes = self.space.bytes(at, pages);
-        self.space.reservation().map_void(bytes.clone())?;
-        self.space.refused(&bytes);
         Ok(())
     }
 
@@ -202,10 +189,12 @@ impl Vma {
     /// Returns the host's error; then everything is as it was.
     pub fn zap(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
         let bytes = self.space.bytes(at, pages);
-        match self.space.service() {
-            Some(service) => self.space.reservation().map_missing(bytes, service.uffd()),
-            None => self.space.reservation().map_void(bytes),
-        }
+        let reservation = self.space.reservation();
+        let cost = if bytes == self.space.whole() { Cost::None } else { Cost::Some };
+        areas::with_spare(cost, || match self.space.service() {
+            Some(service) => reservation.map_missing(bytes.clone(), service.uffd()),
+            None => reservation.map_void(bytes.clone()),
+        })
     }
 
     /// Copies bytes out through the addresses, faulting as any load does.
@@ -293,7 +282,8 @@ impl Drop for Vma {
         }
         // A fault that is being answered keeps the addresses reserved for a moment longer, so what
         // is mapped there goes here. If the host refuses, it goes with the addresses.
-        let _ = self.space.reservation().forbid(self.space.whole());
+        let reservation = self.space.reservation();
+        let _ = areas::with_spare(Cost::None, || reservation.forbid(self.space.whole()));
         if let Some(service) = self.space.service() {
             // Threads whose faults nobody answers any more find out, whatever the service does.
             service.uffd().wake(self.space.first_address(), self.space.whole().len());

@@ -1,9 +1,10 @@
 //! What a vma shows that is no page of a medium: zeros, and copies that may become the program's.
 //!
-//! Holes and the space past the end are in [`vma`](super); the decision what belongs where is that
+//! Holes and the space past the end are in [`vma`](super), but for pages that could not be had; the decision what belongs where is that
 //! of a file mapping.
 
 use super::{Access, Vma};
+use crate::areas::{self, Cost};
 use crate::units::{PAGE_SIZE, Pages, VmaOff};
 use rustix::io::Errno;
 use std::io;
@@ -64,6 +65,31 @@ impl Vma {
         let bytes = self.space().bytes(at, pages);
         self.space().reservation().unprotect(bytes.clone(), self.uffd()?)?;
         self.space().answered(&bytes, |_| true);
+        Ok(())
+    }
+
+    /// Makes a touch of pages SIGBUS for now, because they could not be had. A moment later the sink of
+    /// a lazy vma is told to let them be [asked for again](FaultSink::retry), if this was called in
+    /// answer to a fault.
+    ///
+    /// Where the host has no area left for that (`vm.max_map_count`), the touch of a page that is
+    /// missing in a lazy vma is that of [failed memory](Vma::map_poison) until then.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn refuse(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        let bytes = self.space().bytes(at, pages);
+        let reservation = self.space().reservation();
+        let voided = areas::with_spare(Cost::Some, || reservation.map_void(bytes.clone()));
+        match self.space().service() {
+            // A mark takes no area. It says that memory failed, for a moment.
+            Some(service) if voided.is_err() => {
+                reservation.mark_failed(bytes.clone(), service.uffd())?;
+            }
+            _ => voided?,
+        }
+        self.space().refused(&bytes);
         Ok(())
     }
 
