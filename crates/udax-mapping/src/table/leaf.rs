@@ -50,6 +50,14 @@ pub enum Sharing {
     #[default]
     Shared,
     /// A copy that only this mapping sees (`MAP_PRIVATE`).
+    ///
+    /// The first store to a page makes the copy, and a punch, a truncate that spares it or any other
+    /// change of the layout asks the host which pages have one. A first store to a page, by another
+    /// thread, that falls between that question and the moment at which the rest is taken back is
+    /// lost, and a load finds the file's bytes. It may be a store to any page that is taken back with
+    /// the one that is changed: those of the same folio, of 2 MiB or 1 GiB, and what lies between. A
+    /// page that was stored to before is never lost so. Whoever cannot exclude it stores once to each
+    /// page that matters, or changes no layout, while others make first stores.
     Private,
 }
 
