@@ -150,8 +150,13 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     ) -> Result<(), FaultError> {
         assert!(at.pages() >= order.pages(), "I-62: a folio lies inside its span");
         check_good(at, order.pages())?;
+        let locked = self.block.order;
         if let Some(page) = self.expel_failed() {
             return Err(RequestError::Poisoned(page).into());
+        }
+        if self.block.order < order.min(locked) {
+            // Memory of the block failed just now, and it was divided.
+            return Err(RequestError::Poisoned(at.at()).into());
         }
         assert!(order <= self.block.order, "I-22: a folio is not larger than its locked block");
         let target = self.index.align_down(order);

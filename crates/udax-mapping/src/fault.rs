@@ -344,13 +344,13 @@ impl<'m> FaultGuard<'m> {
         };
         let absent = match user.access() {
             Access::Read => Absent::ReadOnlyHole,
-            Access::Write if user.is_lazy() => Absent::Hole,
+            Access::Write if user.is_lazy() && access == Access::Read => Absent::Hole,
             Access::Write => Absent::Own,
         };
         let shown = user.table().map_absent(block, at, absent)?;
         let pages = shown.end.since(shown.start);
         events::load_hole(user.index(shown.start), entry.order(), pages);
-        if access == Access::Write && user.table().own(at)? {
+        if access == Access::Write {
             events::make_writable(user.index(at), Order::Base);
         }
         Ok(shown.end.since(at))
@@ -359,8 +359,8 @@ impl<'m> FaultGuard<'m> {
     /// Takes back every translation of `range`, because the data moves. Eager mappings get the new
     /// place when this guard is dropped.
     pub(crate) fn outdate(&self, range: &Range<FileIndex>) {
-        self.mapping.zap(range);
-        self.note_outdated(range);
+        let taken = self.mapping.zap(range);
+        self.note_outdated(&taken);
     }
 
     /// Takes back what shows nothing of the file in `range`.

@@ -60,8 +60,8 @@ struct Leaves {
     by_start: BTreeMap<VmaOff, Leaf>,
     /// Nothing is mapped any more: the user mapping is being dropped.
     is_closed: bool,
-    /// A private mapping has stored something, so that a folio may be shown in pieces.
-    has_own: bool,
+    /// A folio may be shown in pieces: around what a private mapping has stored, or page by page.
+    has_pieces: bool,
 }
 
 impl Table {
@@ -165,48 +165,42 @@ impl Table {
             Absent::Hole => self.vma.map_hole(at, pages).map(|()| Target::Hole),
             Absent::ReadOnlyHole => self.vma.map_zeros(at, pages).map(|()| Target::Hole),
             Absent::Snapshot(bytes) => self.vma.map_copy(at, bytes).map(|()| Target::Snapshot),
-            Absent::Own => self.vma.map_private_hole(at, pages).map(|()| Target::Own),
+            Absent::Own => self.show_zeros(at, pages).map(|()| Target::Own),
             Absent::PastEnd => self.vma.map_void(at, pages).map(|()| Target::PastEnd),
             Absent::Failed => self.vma.refuse(at, pages).map(|()| Target::Failed),
             Absent::Poisoned => self.vma.map_poison(at, pages).map(|_| Target::Poisoned),
         }
     }
 
-    /// Makes the zeros that a private mapping shows at `at` its own page, so that it can be stored
-    /// to. False if no hole is shown there.
-    pub(crate) fn own(&self, at: VmaOff) -> io::Result<bool> {
-        let mut leaves = self.leaves.lock();
-        match leaves.covering(at).map(|leaf| &leaf.target) {
-            Some(Target::Hole) if !leaves.is_closed => (),
-            Some(Target::Own) => {
-                self.show_again(&leaves, at)?;
-                return Ok(true);
-            }
-            _ => return Ok(leaves.is_closed),
+    /// Shows zeros that the program may store to, also where a hole is shown.
+    fn show_zeros(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        if self.vma.is_lazy() {
+            self.vma.map_hole(at, pages)?;
+            return self.vma.unprotect(at, pages);
         }
-        self.vma.unprotect(at, Pages(1))?;
-        drop(leaves.put(Leaf { at, pages: Pages(1), target: Target::Own }));
-        Ok(true)
+        self.vma.map_private_hole(at, pages)
     }
 
     /// Takes back every folio of which a page of `range` of the file is counted, and all else that
-    /// is shown of it. `index` says which page of the file an address shows.
+    /// is shown of it. `index` says which page of the file an address shows. Returns from where to
+    /// where something went.
     pub(crate) fn zap(
         &self,
         range: &Range<FileIndex>,
         index: impl Fn(VmaOff) -> FileIndex,
         spare: Spare,
-    ) {
+    ) -> Option<Range<VmaOff>> {
         let mut leaves = self.leaves.lock();
         let part = part_of(range, index(VmaOff(0)), self.vma.pages());
-        let pieces = if leaves.has_own { usize::MAX } else { 1 };
-        let Some(hull) = leaves.hull(&part, range, index, pieces) else { return };
+        let pieces = if leaves.has_pieces { usize::MAX } else { 1 };
+        let hull = leaves.hull(&part, range, index, pieces)?;
         let zapped = match spare {
             Spare::Nothing => self.unmap(&mut leaves, &hull),
             Spare::Own => self.unmap_but_own(&mut leaves, &hull),
         };
         drop(leaves);
-        drop(zapped);
+        let taken = zapped.iter().map(Leaf::range);
+        taken.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
     }
 
     /// Takes back everything, for good.
@@ -323,14 +317,10 @@ impl Table {
         let own = self.own_in(leaves, &all).into_iter().flat_map(|own| self.there_of(own));
         let own = own.flat_map(|own| (own.start.0..own.end.0).map(VmaOff)).filter(is_kept);
         let own: Vec<_> = own.map(|page| (page, self.bytes_of(page))).collect();
-        // It leaves fewer areas than there were. Those that it needs meanwhile are in reserve, or with
-        // another thread that is doing the same.
-        while self.take_back(&all).is_err() {
-            std::thread::yield_now();
-        }
+        let is_void = self.take_back_all(&all);
         let mut zapped = leaves.carve(&all);
-        if !self.vma.is_lazy() {
-            // It is void, until it is filled again.
+        if is_void {
+            // Until it is filled again, or asked for again.
             let (at, pages) = (all.start, self.vma.pages());
             zapped.extend(leaves.put(Leaf { at, pages, target: Target::Failed }));
         }
@@ -342,6 +332,29 @@ impl Table {
             zapped.extend(leaves.put(Leaf { at, pages: Pages(1), target }));
         }
         zapped
+    }
+
+    /// Takes everything back. Returns whether it is void then.
+    ///
+    /// It leaves fewer areas than there were. Those that it needs meanwhile are in reserve, or with
+    /// another thread that is doing the same.
+    fn take_back_all(&self, all: &Range<VmaOff>) -> bool {
+        let (at, pages) = (all.start, self.vma.pages());
+        loop {
+            if self.take_back(all).is_ok() {
+                return !self.vma.is_lazy();
+            }
+            // What takes its place counts beside it against the limit of memory that is locked.
+            self.vma.unlock(at, pages);
+            if self.take_back(all).is_ok() {
+                return !self.vma.is_lazy();
+            }
+            // These need no other addresses, of which there is a limit, too.
+            if self.vma.map_void(at, pages).or_else(|_| self.vma.forbid(at, pages)).is_ok() {
+                return true;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// The pages of the program's own that it has not given back to the host: a load of one of those
@@ -454,7 +467,7 @@ impl Leaves {
     /// Puts a leaf in the place of what it covers, and joins it to its neighbours. Returns what was
     /// covered.
     fn put(&mut self, leaf: Leaf) -> Vec<Leaf> {
-        self.has_own |= matches!(leaf.target, Target::Own);
+        self.has_pieces |= leaf.is_piece();
         let hidden = self.carve(&leaf.range());
         let mut leaf = leaf;
         let follows = self.by_start.remove(&leaf.range().end);

@@ -11,6 +11,7 @@ use crate::stats::{Event, Fallback};
 use crate::stream::Stream;
 use crate::table::{Absent, Sharing, Spare, Table};
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use udax_mm::sync::{Arc, Mutex, RwLock, Weak};
 use udax_mm::units::PAGE_BYTES;
 use udax_mm::{Access, FaultSink, FileIndex, Order, Pages, RequestError, Vma, VmaOff};
@@ -133,6 +134,9 @@ impl UserMapping {
             Vma::open_copied_pages()?;
         }
         let sink = Arc::new(Sink::default());
+        // Somebody may touch every address that there is (`mlockall`): such a fault waits until it is
+        // known what is mapped, and layout changes know of it.
+        let mut target = sink.target.write();
         let vma = match (mode.populate, mapping.service()) {
             (Populate::Lazy, Some(service)) => {
                 let sink: Arc<dyn FaultSink> = sink.clone();
@@ -142,8 +146,9 @@ impl UserMapping {
         };
         let (table, stream, last_error) = (Table::new(vma), Stream::default(), Mutex::new(None));
         let user = Arc::new(User { range, mode, table, stream, last_error });
-        *sink.target.write() = Some((Arc::downgrade(mapping), Arc::downgrade(&user)));
         mapping.add_user(&user);
+        *target = Some((Arc::downgrade(mapping), Arc::downgrade(&user)));
+        drop(target);
         Ok(UserMapping { mapping: Arc::clone(mapping), user, sink })
     }
 
@@ -258,9 +263,10 @@ impl User {
     }
 
     /// Takes back every translation of pages in `range`, and of a larger folio that covers any of
-    /// them all of it: it is counted as a whole.
-    pub(crate) fn zap(&self, range: &Range<FileIndex>, spare: Spare) {
-        self.table.zap(range, |at| self.index(at), spare);
+    /// them all of it: it is counted as a whole. Returns from where to where something went.
+    pub(crate) fn zap(&self, range: &Range<FileIndex>, spare: Spare) -> Option<Range<FileIndex>> {
+        let taken = self.table.zap(range, |at| self.index(at), spare)?;
+        Some(self.index(taken.start)..self.index(taken.end))
     }
 
     /// The pages from `at` to the end of the mapping.
@@ -322,7 +328,11 @@ impl FaultSink for Sink {
         let target = self.target.read();
         let Some((mapping, user)) = target.as_ref() else { return };
         if let (Some(mapping), Some(user)) = (mapping.upgrade(), user.upgrade()) {
-            mapping.fault_user(&user, at, access);
+            let serve = || mapping.fault_user(&user, at, access);
+            if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+                // It has said so. The table has to know that the touch fails.
+                let _ = user.table.map_absent(at.span(Pages(1)), at, Absent::Failed);
+            }
         }
     }
 

@@ -88,3 +88,30 @@ fn memory_is_locked_and_unlocked_beside_faults() {
         file.verify();
     }
 }
+
+/// The host touches every address that there is, also those of which a mapping is about to be made.
+#[test]
+fn a_mapping_that_is_made_while_memory_is_locked_shows_the_file() {
+    let _alone = LOCKS.get_or_init(Mutex::default).lock();
+    let current = MlockAllFlags::CURRENT;
+    if let Err(error) = mlockall(current).and_then(|()| munlockall()) {
+        return common::skipped(&error.into());
+    }
+    let Some(file) = TestFile::lazy(64, &pages()) else { return };
+    let make = || {
+        for _ in 0..300 {
+            let mode = mode(Access::Read, Populate::Lazy);
+            let mapped = file.mapping.map(FileIndex(0), Pages(40), mode).expect("addresses");
+            let word = |page: u64| mapped.vma().load_u64(page * PAGE).expect("a page");
+            assert_eq!((0..40).map(word).sum::<u64>(), 0, "the blocks are zeros");
+        }
+    };
+    thread::scope(|scope| {
+        let making = scope.spawn(make);
+        while !making.is_finished() {
+            mlockall(current).expect("it is permitted");
+            munlockall().expect("it was locked");
+        }
+    });
+    file.verify();
+}

@@ -248,3 +248,25 @@ fn a_layout_is_broken_around_failed_memory() {
 fn at(from: u64, to: u64) -> std::ops::Range<PgmapOff> {
     PgmapOff(from)..PgmapOff(to)
 }
+
+/// The folio is shown page by page, and what is taken back reaches around the page that failed.
+#[test]
+fn pages_beside_one_that_failed_come_back_where_their_folio_is_shown_in_pieces() {
+    both(1024, &data(0, 512), |file, how| {
+        (9..13).for_each(|page| file.fill_block(page, 7));
+        let pin = file.mapping.pin(range(0, 512), info("whole", PinKind::Read)).expect("a pin");
+        file.truncate_deferred(300).expect("blocks wait in limbo");
+        let map = |from, pages| {
+            let mode = mode(Access::Read, how);
+            file.mapping.map(FileIndex(from), Pages(pages), mode).expect("a mapping")
+        };
+        let mapped = map(9, 4);
+        (0..4).for_each(|page| assert_eq!(load(mapped.vma(), page), Some(7)));
+        drop(pin);
+
+        fail(file, 10, 10);
+
+        let loads = [0, 1, 2, 3].map(|page| load(mapped.vma(), page));
+        assert_eq!(loads, [Some(7), None, Some(7), Some(7)]);
+    });
+}

@@ -345,6 +345,40 @@ fn a_folio_that_outlives_its_entry_does_not_hold_up_a_later_truncate() {
     });
 }
 
+/// It is shown page by page then, and each page counts it.
+#[test]
+fn a_folio_that_is_shown_page_by_page_does_not_hold_up_a_later_truncate() {
+    both(1024, &data(0, 512), |file, how| {
+        let pin = file.mapping.pin(range(0, 512), info("whole", PinKind::Read)).unwrap();
+        file.truncate_deferred(300).unwrap();
+        let mapped = map(file, 10, 3, Access::Write, how);
+        (0..3).for_each(|page| store(mapped.vma(), page, 1).unwrap());
+        drop(pin);
+
+        file.truncate(200, Wait::Never).unwrap();
+
+        (0..3).for_each(|page| assert_eq!(load(mapped.vma(), page).unwrap(), 1));
+        assert_eq!(file.collect_limbo(), 212);
+        file.verify();
+    });
+}
+
+/// A bug of an owner, or of udax: the program is told, and may ask again.
+#[test]
+fn a_touch_whose_fault_panics_fails_and_can_be_asked_for_again() {
+    lazy(8, &data(0, 2), |file| {
+        file.fill_block(1, 9);
+        let mapped = map(file, 0, 2, Access::Read, Populate::Lazy);
+        file.hook_next_iomap(|| panic!("it is meant"));
+
+        assert!(load(mapped.vma(), 1).is_err());
+
+        mapped.retry(VmaOff(1)..VmaOff(2));
+        assert_eq!(load(mapped.vma(), 1).unwrap(), 9);
+        file.verify();
+    });
+}
+
 #[test]
 fn a_dropped_mapping_counts_nothing() {
     both(1024, &data(0, 512), |file, how| {

@@ -197,6 +197,22 @@ impl Vma {
         })
     }
 
+    /// Makes a touch of pages SIGSEGV, in a way that asks the host for no addresses and no memory:
+    /// the last resort where it has none to give. They are to be [taken back](Vma::zap) when it has.
+    ///
+    /// # Errors
+    ///
+    /// Returns the host's error.
+    pub fn forbid(&self, at: VmaOff, pages: Pages) -> io::Result<()> {
+        self.space.reservation().forbid_in_place(self.space.bytes(at, pages))
+    }
+
+    /// Lets the host swap pages again, where the process locks all its memory (`mlockall`): what
+    /// replaces them counts against the same limit (`RLIMIT_MEMLOCK`) before they are gone.
+    pub fn unlock(&self, at: VmaOff, pages: Pages) {
+        self.space.reservation().unlock(self.space.bytes(at, pages));
+    }
+
     /// Copies bytes out through the addresses, faulting as any load does.
     ///
     /// # Blocking

@@ -74,6 +74,15 @@ impl Leaf {
         }
     }
 
+    /// Whether it shows a folio in part, or lies between two parts of one.
+    pub(crate) fn is_piece(&self) -> bool {
+        match &self.target {
+            Target::Folios(shown) => !shown.is_whole(self.pages),
+            Target::Own => true,
+            _ => false,
+        }
+    }
+
     /// Whether it shows something that an allocation or a growth of the file makes wrong.
     pub(crate) fn is_absent(&self) -> bool {
         match self.target {
@@ -152,13 +161,16 @@ impl Shown {
         Shown { folios, first, access: self.access, sharing: self.sharing }
     }
 
+    /// Whether `pages` pages of the folios are all.
+    fn is_whole(&self, pages: Pages) -> bool {
+        self.folios.pages() == self.first.span(pages)
+    }
+
     /// Joins what follows if it is of the same kind and both are whole folios.
     fn join(&mut self, next: Shown, pages: Pages, next_pages: Pages) -> Option<Shown> {
-        let is_whole =
-            |shown: &Shown, pages: Pages| shown.folios.pages() == shown.first.span(pages);
         let is_same = (self.access, self.sharing) == (next.access, next.sharing);
         let is_next = self.folios.pages().end == next.folios.pages().start;
-        if !is_same || !is_next || !is_whole(self, pages) || !is_whole(&next, next_pages) {
+        if !is_same || !is_next || !self.is_whole(pages) || !next.is_whole(next_pages) {
             return Some(next);
         }
         let Shown { folios, first, access, sharing } = next;
