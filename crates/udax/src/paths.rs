@@ -167,7 +167,8 @@ impl Pool {
 
     /// Removes the name of a file; `policy` says what happens to pins if it is the last name.
     /// Returns those that the file has then; what they hold goes to limbo when nobody has the file
-    /// open.
+    /// open. Pins of data that the file shares, or shared when they were taken, hold nobody off,
+    /// and are not returned.
     ///
     /// # Blocking
     ///

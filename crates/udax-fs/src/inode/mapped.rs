@@ -2,7 +2,8 @@
 
 use std::ops::{Deref, Range};
 
-use udax_mapping::{FilePin, MapMode, Sharing, Stats, UserMapping};
+use udax_dev::DaxSpan;
+use udax_mapping::{FilePin, IomapOps as _, MapMode, Sharing, Stats, UserMapping};
 use udax_mm::sync::Arc;
 use udax_mm::{
     Access, DeviceOff, FileIndex, Order, Pages, Patience, PinInfo, PinRecord, PinTerm, Recall,
@@ -125,24 +126,25 @@ impl Inode {
         HeldPin::grant(&core.store, self.mapping.pin_leased(range, info, recall)?, keeper)
     }
 
-    /// The pins that cover pages of this file, oldest first.
+    /// The pins that cover pages of this file, oldest first. Those of pages that other files have too
+    /// are among them.
     pub fn pins(&self) -> Vec<FilePin> {
         let _faults = self.mapping.faults();
         let store = &self.node.core.store;
         let tree = self.node.read().tree;
         let found = tree.runs(store, FileIndex(0)..END).and_then(|runs| spans(store, runs));
         // A device that is gone has no pins to list by file; the device lists them.
-        let mut pins: Vec<FilePin> = Vec::new();
-        for (index, span) in found.unwrap_or_default() {
-            for record in span.pgmap().pins_in(span.at().span(span.pages())) {
-                add_pin(&mut pins, index, &span, record);
-            }
-        }
-        pins.sort_by_key(|pin| pin.info.since);
-        pins
+        pins_on(found.unwrap_or_default())
     }
 
-    /// Recalls every pin of the file and waits until there is none.
+    /// The pins that [`Inode::wait_unpinned`] waits for, oldest first: those of pages that the file
+    /// has alone (rule 26).
+    pub(crate) fn pins_in_the_way(&self) -> Vec<FilePin> {
+        let _faults = self.mapping.faults();
+        pins_on(self.node.spans(FileIndex(0)..END).unwrap_or_default())
+    }
+
+    /// Recalls every pin of pages that the file has alone, and waits until there is none.
     ///
     /// # Blocking
     ///
@@ -222,20 +224,36 @@ impl Inode {
     }
 }
 
+/// The pins on pages of a file, oldest first.
+fn pins_on(spans: Vec<(FileIndex, DaxSpan)>) -> Vec<FilePin> {
+    let mut pins: Vec<FilePin> = Vec::new();
+    for (index, span) in spans {
+        for record in span.pgmap().pins_in(span.at().span(span.pages())) {
+            add_pin(&mut pins, index, &span, record);
+        }
+    }
+    pins.sort_by_key(|pin| pin.info.since);
+    pins
+}
+
 /// Adds a pin of pages of a span, or makes the pin before it longer: one pin of a range is recorded
 /// once for each folio.
-fn add_pin(pins: &mut Vec<FilePin>, index: FileIndex, span: &udax_dev::DaxSpan, record: PinRecord) {
+fn add_pin(pins: &mut Vec<FilePin>, index: FileIndex, span: &DaxSpan, record: PinRecord) {
     let first = record.pages.start.max(span.at());
     let last = record.pages.end.min(span.at() + span.pages());
     let start = index + first.since(span.at());
-    let range = start..start + last.since(first);
-    let continues = |pin: &&mut FilePin| {
-        pin.range.end == range.start
-            && pin.info.since == record.info.since
-            && pin.info.owner == record.info.owner
+    join_pin(pins, FilePin { range: start..start + last.since(first), info: record.info });
+}
+
+/// Adds a pin, or makes longer the one of the same pin that ends where it begins.
+pub(crate) fn join_pin(pins: &mut Vec<FilePin>, pin: FilePin) {
+    let continues = |before: &&mut FilePin| {
+        before.range.end == pin.range.start
+            && before.info.since == pin.info.since
+            && before.info.owner == pin.info.owner
     };
     match pins.iter_mut().find(continues) {
-        Some(pin) => pin.range.end = range.end,
-        None => pins.push(FilePin { range, info: record.info }),
+        Some(before) => before.range.end = pin.range.end,
+        None => pins.push(pin),
     }
 }

@@ -25,7 +25,8 @@ impl Filesystem {
     }
 
     /// The same; `policy` says what to do about pins if this is the last name. Returns those that
-    /// the file has then. Whoever has the file open may pin it later as well.
+    /// the file has then. Whoever has the file open may pin it later as well. Pins of pages that
+    /// the file shares, or shared when they were taken, hold nobody off, and are not returned.
     ///
     /// # Blocking
     ///
@@ -45,7 +46,7 @@ impl Filesystem {
             let removed = self.try_unlink(dir, name, |inode| {
                 let is_last = inode.node().read().record.links.get() == 1;
                 if is_last && inode.kind() == Kind::File {
-                    pins = inode.pins();
+                    pins = inode.pins_in_the_way();
                 }
                 match policy.patience() {
                     Some(patience) if !pins.is_empty() => Err(patience),

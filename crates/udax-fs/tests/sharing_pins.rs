@@ -1,0 +1,92 @@
+//! Pins of pages that several files have, or had: who waits for them, who is told, who lists them.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info};
+use udax_fs::{Filesystem, FreePolicy, HeldPin, Inode};
+use udax_mm::sync::Arc;
+use udax_mm::{FileIndex, Pages, PinKind, Wait};
+
+const PAGE: u64 = 4 * KIB;
+
+/// Of the file `a`, of which `b` is a clone.
+const SIZE: u64 = 4 * PAGE;
+
+fn pages(from: u64, to: u64) -> Range<FileIndex> {
+    FileIndex(from)..FileIndex(to)
+}
+
+fn pinned(file: &Arc<Inode>, pages: Range<FileIndex>) -> HeldPin {
+    file.pin(pages, pin_info("the device", PinKind::Read)).unwrap()
+}
+
+/// The file `a`, and a clone of it called `b`.
+fn shared(fs: &Filesystem) -> [Arc<Inode>; 2] {
+    let (a, b) = (create(fs, "a"), create(fs, "b"));
+    a.write_at(&pattern(1, SIZE), 0).unwrap();
+    assert_eq!(a.clone_range(0..SIZE, &b, 0, Wait::Never).unwrap(), SIZE);
+    [a, b]
+}
+
+/// Whether the pin has bytes of `a` as they were when it was taken.
+fn is_intact(pin: &HeldPin) -> bool {
+    let bytes = |index: FileIndex| usize::try_from(index.byte()).unwrap();
+    let range = bytes(pin.range().start)..bytes(pin.range().end);
+    let mut seen = vec![0; range.len()];
+    pin.read(0, &mut seen).unwrap();
+    seen == pattern(1, SIZE)[range]
+}
+
+/// Rule 26: whoever takes pages away does not wait for those that others have, or had.
+#[test]
+fn a_removal_does_not_wait_for_a_pin_of_shared_pages() {
+    let soon = || Wait::Until(Instant::now() + Duration::from_millis(20));
+    for pinned_file in [0, 1] {
+        for policy in [FreePolicy::Fail, FreePolicy::Wait(soon()), FreePolicy::Wait(Wait::Forever)]
+        {
+            let pool = Pool::new(8 * MIB);
+            let fs = pool.mount();
+            let root = fs.root().unwrap();
+            let files = shared(&fs);
+            let pin = pinned(&files[pinned_file], pages(1, 3));
+            drop(files);
+
+            assert_eq!(fs.unlink_with(&root, &name("a"), policy).unwrap().len(), 0);
+            assert!(is_intact(&pin));
+            assert!(contents(&lookup(&fs, "b")) == pattern(1, SIZE));
+            fs.verify().unwrap();
+
+            // One file has them alone, but for the pin from before (rule 27).
+            assert_eq!(fs.unlink_with(&root, &name("b"), policy).unwrap().len(), 0);
+            assert_eq!(fs.usage().limbo, Pages(2));
+            assert!(is_intact(&pin));
+            drop(pin);
+            assert_eq!(fs.usage().limbo, Pages(0));
+            fs.verify().unwrap();
+        }
+    }
+}
+
+/// What is shared holds nobody off, and what is the file's alone does.
+#[test]
+fn a_removal_waits_for_a_pin_of_the_pages_that_the_file_has_alone() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let root = fs.root().unwrap();
+    let [a, b] = shared(&fs);
+    a.write_at(&[7; 10], 2 * PAGE).unwrap();
+    let pin = pinned(&a, pages(0, 3));
+    drop((a, b));
+
+    let refused = fs.unlink_with(&root, &name("a"), FreePolicy::Fail).unwrap_err();
+    assert!(refused.to_string().contains("page 2 of the file is pinned"), "{refused}");
+    let deferred = fs.unlink_with(&root, &name("a"), FreePolicy::Defer).unwrap();
+    assert_eq!(deferred.into_iter().map(|pin| pin.range).collect::<Vec<_>>(), [pages(2, 3)]);
+    assert_eq!(fs.usage().limbo, Pages(1));
+    drop(pin);
+    fs.verify().unwrap();
+}
