@@ -210,6 +210,41 @@ fn pins_are_listed_by_file_and_range() {
     assert_eq!(fs.pins().len(), 0);
 }
 
+/// A file of 16 pages, all of which are pinned as one, and what is listed of the pin: how many pages
+/// of which file, from which page on.
+fn listed_after(change: impl FnOnce(&Inode)) -> Vec<(bool, u64, u64)> {
+    let fs = Pool::new(8 * MIB).mount();
+    let file = file_of(&fs, "a", &pattern(1, 64 * KIB));
+    let at = file.extents().unwrap()[0].device.0;
+    let pin = pinned(&file, 0, 16, PinKind::Write);
+    change(&file);
+    let listed = fs.pins().into_iter().map(|(ino, pin)| {
+        assert!(ino.is_none_or(|ino| ino == file.ino()));
+        // Pages of no file are counted on the device.
+        let start = pin.range.start.0 - if ino.is_none() { at } else { 0 };
+        (ino.is_some(), start, pin.range.end.since(pin.range.start).0)
+    });
+    let mut listed: Vec<_> = listed.collect();
+    listed.sort_unstable_by_key(|(_, start, _)| *start);
+    drop(pin);
+    fs.verify().unwrap();
+    listed
+}
+
+#[test]
+fn a_pin_of_which_the_file_has_given_up_a_part_is_listed_in_parts() {
+    assert_eq!(listed_after(|_| ()), [(true, 0, 16)]);
+    let punched = listed_after(|file| drop(file.punch(0..4096, FreePolicy::Defer).unwrap()));
+    assert_eq!(punched, [(false, 0, 1), (true, 1, 15)]);
+    let cut = listed_after(|file| drop(file.truncate(40 * KIB, FreePolicy::Defer).unwrap()));
+    assert_eq!(cut, [(true, 0, 10), (false, 10, 6)]);
+    let middle = listed_after(|file| {
+        drop(file.punch(8 * KIB..16 * KIB, FreePolicy::Defer).unwrap());
+        file.write_at(&[1; 8192], 8 * KIB).unwrap();
+    });
+    assert_eq!(middle, [(true, 0, 2), (false, 2, 2), (true, 4, 12)]);
+}
+
 #[test]
 fn a_pool_with_a_pin_is_not_closed() {
     let pool = Pool::new(8 * MIB);

@@ -90,3 +90,28 @@ fn a_removal_waits_for_a_pin_of_the_pages_that_the_file_has_alone() {
     drop(pin);
     fs.verify().unwrap();
 }
+
+#[test]
+fn a_pin_of_shared_pages_is_listed_with_every_file_that_has_them() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let [a, b] = shared(&fs);
+    let pin = pinned(&b, pages(0, 3));
+    b.punch(0..PAGE, FreePolicy::Defer).unwrap();
+    let listed = || -> Vec<_> {
+        let pins = fs.pins().into_iter();
+        let mut listed: Vec<_> =
+            pins.map(|(ino, pin)| (ino, pin.range.start.0, pin.range.end.0)).collect();
+        listed.sort_unstable();
+        listed
+    };
+    let (of_a, of_b) = (Some(a.ino()), Some(b.ino()));
+    assert_eq!(listed(), [(of_a, 0, 3), (of_b, 1, 3)]);
+    a.truncate(0, FreePolicy::Defer).unwrap();
+    let first = listed()[0];
+    assert_eq!((first.0, first.2 - first.1), (None, 1), "nobody has the first page any more");
+    assert_eq!(listed()[1..], [(of_b, 1, 3)]);
+    drop(pin);
+    assert_eq!(listed(), []);
+    fs.verify().unwrap();
+}

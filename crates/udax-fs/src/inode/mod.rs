@@ -46,6 +46,7 @@ pub use write_access::WriteAccess;
 
 pub(crate) use iomap::spans;
 pub(crate) use kept::Keeper;
+pub(crate) use mapped::join_pin;
 pub(crate) use state::State;
 
 use crate::core::Core;
