@@ -23,7 +23,7 @@ pub(crate) struct PinHolder {
     /// Nanoseconds since 1970.
     time: i64,
     pub(crate) kind: PinKind,
-    /// Cut to the length of the field.
+    /// As [`recorded_label`] says.
     pub(crate) label: String,
 }
 
@@ -63,15 +63,13 @@ const KIND_WRITE: u8 = 2;
 impl PinHolder {
     /// Who takes a pin at this moment.
     pub(crate) fn of(info: &PinInfo) -> PinHolder {
-        let label = &info.owner.label;
-        let room = PinRecord::new_zeroed().label.len();
         PinHolder {
             process: info.owner.process,
             process_start: process_start(info.owner.process),
             boot: boot_id(),
             time: now(),
             kind: info.kind,
-            label: label[..label.floor_char_boundary(room)].to_owned(),
+            label: recorded_label(&info.owner.label).to_owned(),
         }
     }
 
@@ -100,10 +98,6 @@ impl PinRecord {
     /// The record of `extent`, with its checksum.
     pub(crate) fn of(state: PinState, holder: &PinHolder, extent: Extent) -> PinRecord {
         let mut record = PinRecord::new_zeroed();
-        record.state = match state {
-            PinState::Held => STATE_HELD,
-            PinState::Quarantined => STATE_QUARANTINED,
-        };
         record.kind = match holder.kind {
             PinKind::Read => KIND_READ,
             PinKind::Write => KIND_WRITE,
@@ -115,6 +109,16 @@ impl PinRecord {
         record.pages = extent.pages.0.into();
         record.pid = holder.process.into();
         record.label[..holder.label.len()].copy_from_slice(holder.label.as_bytes());
+        record.in_state(state)
+    }
+
+    /// The same with another state, and its checksum.
+    pub(crate) fn in_state(&self, state: PinState) -> PinRecord {
+        let mut record = *self;
+        record.state = match state {
+            PinState::Held => STATE_HELD,
+            PinState::Quarantined => STATE_QUARANTINED,
+        };
         record.checksum = record.checksum().into();
         record
     }
@@ -167,6 +171,13 @@ impl PinRecord {
     fn checksum(&self) -> u32 {
         crc32fast::hash(&self.as_bytes()[4..])
     }
+}
+
+/// As much of a label as a record has of it: the field has an end, and so does a text in it where
+/// the first zero is.
+pub(crate) fn recorded_label(label: &str) -> &str {
+    let label = label.split('\0').next().unwrap_or_default();
+    &label[..label.floor_char_boundary(PinRecord::new_zeroed().label.len())]
 }
 
 /// When a process began, in clock ticks since the boot; 0 if there is none or the host hides it.

@@ -55,11 +55,20 @@ struct Table {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) pages: Vec<DeviceOff>,
-    pub(crate) pins: Vec<(Place, PinEntry)>,
+    pub(crate) pins: Vec<Recorded>,
     /// Places with bytes of a record that was never granted.
     pub(crate) torn: Vec<Place>,
     /// Why the chain cannot be followed from its last page.
     pub(crate) broken: Option<String>,
+}
+
+/// A pin as it lies on the medium.
+#[derive(Clone, Debug)]
+pub(crate) struct Recorded {
+    pub(crate) written: Written,
+    pub(crate) pin: PinEntry,
+    /// Its first word once it is noted that the pin is in quarantine.
+    quarantined: u64,
 }
 
 /// A record as it was stored: where it lies, and its first word.
@@ -263,8 +272,9 @@ impl PinTable {
                 table.free.len()
             ));
         }
-        match loaded.pins.iter().find(|(place, _)| table.free.contains(place)) {
-            Some((place, _)) => Err(format!("record {} is free in memory", place.0)),
+        let mut places = loaded.pins.iter().map(|found| found.written.place);
+        match places.find(|place| table.free.contains(place)) {
+            Some(place) => Err(format!("record {} is free in memory", place.0)),
             None => Ok(()),
         }
     }
@@ -351,12 +361,6 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// A record as it lies on the medium.
-    pub(crate) fn written(&self, place: Place, entry: &PinEntry) -> Written {
-        let at = place.byte(&self.pages);
-        Written::new(place, at, &PinRecord::of(entry.state, &entry.holder, entry.extent))
-    }
-
     /// Ends a chain that cannot be followed where it breaks. Durable after the next fence.
     pub(crate) fn mend(&self, store: &Store) -> Result<(), FsError> {
         store.clear_word(self.pages.last().expect("a table has a page").byte())
@@ -392,7 +396,12 @@ impl Loaded {
             match record.examine(store.geometry()) {
                 Found::Free => {}
                 Found::Torn => self.torn.push(place),
-                Found::Pin(pin) => self.pins.push((place, pin)),
+                Found::Pin(pin) => {
+                    // Of the record as it is, which may say more than was read of it.
+                    let written = Written::new(place, place.byte(&self.pages), record);
+                    let quarantined = record.in_state(PinState::Quarantined).first_word();
+                    self.pins.push(Recorded { written, pin, quarantined });
+                }
             }
         }
         Ok(())
@@ -422,20 +431,18 @@ impl Store {
         self.fence()
     }
 
-    /// Notes on the medium that records are those of pins in quarantine. Durable after the next
-    /// fence; needs none, because whoever finds them as they were does the same again.
+    /// Notes on the medium that a record is that of a pin in quarantine. Durable after the next
+    /// fence; needs none, because whoever finds it as it was does the same again.
     ///
     /// # Errors
     ///
     /// The device's.
-    pub(crate) fn mark_quarantined(
-        &self,
-        written: &Written,
-        pin: &PinEntry,
-    ) -> Result<(), FsError> {
-        let record = PinRecord::of(PinState::Quarantined, &pin.holder, pin.extent);
-        self.replace_word(written, record.first_word())?;
-        self.flush(written.at, 8)
+    pub(crate) fn mark_quarantined(&self, found: &mut Recorded) -> Result<(), FsError> {
+        self.replace_word(&found.written, found.quarantined)?;
+        self.flush(found.written.at, 8)?;
+        found.written.word = found.quarantined;
+        found.pin.state = PinState::Quarantined;
+        Ok(())
     }
 
     /// Frees places that hold nothing which was granted, or a pin of an earlier run of the host.

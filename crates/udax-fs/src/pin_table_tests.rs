@@ -25,7 +25,7 @@ fn loaded(store: &Store) -> Loaded {
 }
 
 fn found(store: &Store) -> Vec<Extent> {
-    loaded(store).pins.iter().map(|(_, pin)| pin.extent).collect()
+    loaded(store).pins.iter().map(|found| found.pin.extent).collect()
 }
 
 #[test]

@@ -12,7 +12,7 @@ use udax_mm::sync::{Arc, Mutex};
 use udax_mm::{DeviceOff, Pages, PinKind};
 
 use crate::alloc::Extent;
-use crate::pin_record::{PinEntry, PinHolder, PinState};
+use crate::pin_record::{PinEntry, PinHolder, PinState, recorded_label};
 use crate::pin_table::{Loaded, Written};
 use crate::ranges::Ranges;
 use crate::store::Store;
@@ -74,7 +74,7 @@ pub enum Release {
     All,
     /// Those of this process.
     Process(u32),
-    /// Those with this label.
+    /// Those with this label, as far as a record has it: 64 bytes at most, and none behind a zero.
     Label(String),
 }
 
@@ -180,7 +180,7 @@ impl Release {
         match self {
             Release::All => true,
             Release::Process(process) => holder.process == *process,
-            Release::Label(label) => holder.label == *label,
+            Release::Label(label) => holder.label == recorded_label(label),
         }
     }
 }
@@ -222,9 +222,10 @@ impl Filesystem {
         let (superblock, _) = crate::superblock::Superblock::read(&bytes)?;
         let store = Store::new(device, superblock.geometry, superblock.uuid);
         let loaded = Loaded::of(&store)?;
-        let pins = loaded.pins.into_iter().filter(|(_, pin)| !pin.holder.is_before_boot());
+        let pins = loaded.pins.into_iter().map(|found| found.pin);
+        let pins = pins.filter(|pin| !pin.holder.is_before_boot());
         let mut recorded: Vec<RecordedPin> = Vec::new();
-        for (_, PinEntry { state, holder, extent }) in pins {
+        for PinEntry { state, holder, extent } in pins {
             let state = if owners == Owners::AreGone { PinState::Quarantined } else { state };
             if let Some(pin) = recorded.iter_mut().find(|pin| pin.holder == holder) {
                 pin.extents.push(extent);
@@ -338,8 +339,8 @@ impl Store {
     /// [`FsError::Corrupt`] if records may be missing and the mount would allocate; the device's.
     pub(crate) fn adopt_pins(&self, loaded: &Loaded, mode: MountMode) -> Result<Adopted, FsError> {
         let mut adopted = Adopted::default();
-        let (before, pins): (Vec<_>, Vec<_>) =
-            loaded.pins.iter().cloned().partition(|(_, pin)| pin.holder.is_before_boot());
+        let (before, mut pins): (Vec<_>, Vec<_>) =
+            loaded.pins.iter().cloned().partition(|found| found.pin.holder.is_before_boot());
         if mode == MountMode::ReadWrite {
             if let Some(found) = &loaded.broken {
                 if !Session::was_before_boot(self.bytes())? {
@@ -348,21 +349,20 @@ impl Store {
                 loaded.mend(self)?;
             }
             let mut clear = loaded.torn.clone();
-            clear.extend(before.iter().map(|(place, _)| *place));
+            clear.extend(before.iter().map(|found| found.written.place));
             self.clear_places(loaded, &clear)?;
-            for (place, pin) in pins.iter().filter(|(_, pin)| pin.state == PinState::Held) {
-                self.mark_quarantined(&loaded.written(*place, pin), pin)?;
+            for found in pins.iter_mut().filter(|found| found.pin.state == PinState::Held) {
+                self.mark_quarantined(found)?;
             }
-            self.pins.adopt(loaded.pages.clone(), pins.iter().map(|(place, _)| *place));
+            self.pins.adopt(loaded.pages.clone(), pins.iter().map(|found| found.written.place));
             adopted.trimmed = self.pins.trim(self)?;
         }
         let mut ward = self.quarantine.0.lock();
-        for (place, pin) in pins {
-            let pin = PinEntry { state: PinState::Quarantined, ..pin };
-            ward.add(loaded.written(place, &pin), pin);
+        for found in pins {
+            ward.add(found.written, found.pin);
         }
         self.withhold_free(&mut ward);
-        adopted.released = count_pins(before.iter().map(|(_, pin)| &pin.holder));
+        adopted.released = count_pins(before.iter().map(|found| &found.pin.holder));
         adopted.quarantined = crate::num::to_u64(ward.pins.len());
         Ok(adopted)
     }

@@ -174,6 +174,25 @@ fn a_record_is_taken_out_before_the_pages_go() {
     assert_eq!(fs.usage().limbo, Pages(0));
 }
 
+/// Its checksum covers what stands behind the zero that ends its label.
+#[test]
+fn a_record_that_says_more_than_is_read_of_it_is_marked_and_taken_out() {
+    let (device, table) = died();
+    edit(&device, table, |record| record.label[..5].copy_from_slice(b"a\0\xffbc"));
+    for _ in 0..2 {
+        let (fs, recovered) = mount(&device).unwrap();
+        assert_eq!((recovered.quarantined, fs.quarantine()[0].label()), (1, "a"));
+        let recorded = Filesystem::recorded_pins(Arc::clone(&device), Owners::MayLive).unwrap();
+        assert!(recorded[0].is_quarantined());
+        fs.verify().unwrap();
+    }
+    let (fs, _) = mount(&device).unwrap();
+    assert_eq!(fs.release_quarantine(&Release::All, LivingOwner::Refuse).unwrap().len(), 1);
+    fs.verify().unwrap();
+    let bytes = DaxBytes::new(Arc::clone(&device));
+    assert_eq!(bytes.load_u64(table + 128).unwrap(), 0, "its place is free");
+}
+
 /// Another session may have given the place of a record to another pin.
 #[test]
 fn a_pin_of_an_older_mount_takes_out_no_record_but_its_own() {

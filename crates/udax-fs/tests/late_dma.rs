@@ -242,6 +242,33 @@ fn an_explicit_release_frees_what_no_file_has() {
     assert_eq!(pool.mount_saying().1.quarantined, 0);
 }
 
+/// A record holds 64 bytes of a label, up to its first zero.
+#[test]
+fn a_pin_of_whose_label_a_record_has_a_part_is_released_for_good() {
+    let long = "l".repeat(100);
+    let label = |label: &str| Release::Label(label.to_owned());
+    let cases = [
+        ("a\0b", "a", Release::All),
+        ("a\0b", "a", label("a")),
+        ("a\0b", "a", label("a\0b")),
+        (&*long, &long[..64], label(&long)),
+    ];
+    for (given, recorded, which) in cases {
+        let pool = Pool::new(8 * MIB);
+        let fs = pool.mount();
+        let file = file_of(&fs, "a", &pattern(1, 8 * KIB));
+        let held = pin(&file, 0..2, lease(given, PinKind::Write));
+        drop(file);
+        die(fs, [held]);
+        let fs = pool.mount();
+        assert_eq!(fs.quarantine()[0].label(), recorded);
+        assert_eq!(fs.release_quarantine(&which, LivingOwner::Refuse).unwrap().len(), 1);
+        fs.verify().unwrap();
+        die(fs, []);
+        assert!(pool.mount().quarantine().is_empty(), "{which:?}");
+    }
+}
+
 #[test]
 fn pages_of_two_pins_stay_until_both_are_released() {
     let pool = Pool::new(8 * MIB);
