@@ -198,7 +198,8 @@ impl Filesystem {
     ///
     /// Returns [`FsError::OwnerAlive`] if an owner lives and `living` says to refuse,
     /// [`FsError::ReadOnly`], and [`FsError::Device`] if the device fails. Nothing is released
-    /// then.
+    /// then, unless the device failed at the very end, while the table gave pages back:
+    /// [`Filesystem::quarantine`] tells.
     pub fn release_quarantine(
         &self,
         which: &Release,
@@ -397,11 +398,13 @@ impl Store {
             return Ok(released);
         }
         self.erase_records(&written)?;
-        let mut free = ward.forget(is_released);
+        let free = ward.forget(is_released);
         drop(ward);
         self.pins.give_back_released(&written);
-        free.extend(self.trim_pins()?);
+        // First, because they are released whatever becomes of the table.
         self.give_back(free);
+        let trimmed = self.trim_pins()?;
+        self.give_back(trimmed);
         Ok(released)
     }
 

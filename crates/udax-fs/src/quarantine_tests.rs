@@ -193,6 +193,35 @@ fn a_record_that_says_more_than_is_read_of_it_is_marked_and_taken_out() {
     assert_eq!(bytes.load_u64(table + 128).unwrap(), 0, "its place is free");
 }
 
+#[test]
+fn what_is_released_is_free_if_the_device_fails_while_the_table_shrinks() {
+    let media = Failing::new(PAGES);
+    let fs = formatted(&device_of(media.clone()));
+    // More records than a page of the table has.
+    std::mem::forget((0..40).map(|_| pin(&fs).unwrap()).collect::<Vec<_>>());
+    drop(fs);
+    let media = media.again();
+    let (fs, recovered) = mount(&device_of(media.clone())).unwrap();
+    assert_eq!(recovered.quarantined, 40);
+    fs.unlink(&fs.root().unwrap(), &Name::from_bytes(b"a").unwrap()).unwrap();
+    let before = fs.usage();
+    assert_eq!(before.quarantined, PINNED);
+    let chain = fs.core().store.geometry().pins.byte();
+    let failing = Arc::downgrade(&media);
+    media.watch(move |at| {
+        if at == chain {
+            failing.upgrade().unwrap().set(true);
+        }
+    });
+
+    let failed = fs.release_quarantine(&Release::All, LivingOwner::Refuse).unwrap_err();
+
+    assert!(matches!(failed, FsError::Device(_)), "{failed}");
+    assert!(fs.quarantine().is_empty());
+    let after = fs.usage();
+    assert_eq!((after.quarantined, after.free), (Pages(0), before.free + PINNED));
+}
+
 /// Another session may have given the place of a record to another pin.
 #[test]
 fn a_pin_of_an_older_mount_takes_out_no_record_but_its_own() {

@@ -128,6 +128,14 @@ impl Failing {
         Arc::new(Failing { inner, fails: AtomicBool::new(false), watch: OnceLock::new() })
     }
 
+    /// The same bytes, as another process would have them.
+    pub(crate) fn again(&self) -> Arc<Failing> {
+        let (file, _) = self.inner.backing().unwrap();
+        let file = file.try_clone_to_owned().unwrap().into();
+        let inner = FileMedia::from_file(file, Durability::Process).unwrap();
+        Arc::new(Failing { inner, fails: AtomicBool::new(false), watch: OnceLock::new() })
+    }
+
     /// Calls `watch` before each word that is stored from here on.
     pub(crate) fn watch(&self, watch: impl Fn(u64) + Send + Sync + 'static) {
         assert!(self.watch.set(Watch(Box::new(watch))).is_ok(), "one watches");
