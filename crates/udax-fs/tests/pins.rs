@@ -10,7 +10,7 @@ use common::{
     KIB, MIB, Pool, contents, create, fault_service, lookup, name, pattern, pin_info, unlink,
 };
 use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode};
-use udax_mapping::{BreakError, MapMode, Populate};
+use udax_mapping::{BreakError, FaultError, MapMode, Populate};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FileIndex, Order, Pages, PinKind, Wait};
 
@@ -243,6 +243,27 @@ fn a_pin_of_which_the_file_has_given_up_a_part_is_listed_in_parts() {
         file.write_at(&[1; 8192], 8 * KIB).unwrap();
     });
     assert_eq!(middle, [(true, 0, 2), (false, 2, 2), (true, 4, 12)]);
+}
+
+/// Holes are filled for a pin; not for one that cannot be had.
+#[test]
+fn a_pin_past_the_end_of_a_sparse_file_is_refused_before_a_hole_is_filled() {
+    let fs = mount_with_names(&Pool::new(8 * MIB));
+    let file = create(&fs, "a");
+    file.truncate(4 * MIB, NEVER).unwrap();
+    let before = fs.usage();
+    for (range, index) in
+        [(0..u64::MAX, 1024), (1000..1025, 1024), (1024..1025, 1024), (2000..2001, 2000)]
+    {
+        let refused = file.pin(pages(range.start, range.end), pin_info("x", PinKind::Read));
+        match refused.unwrap_err() {
+            FsError::Fault(FaultError::PastEnd(at)) => assert_eq!(at, FileIndex(index)),
+            other => panic!("{other}"),
+        }
+        assert_eq!(fs.usage(), before, "{range:?}");
+    }
+    drop(pinned(&file, 1000, 1024, PinKind::Read));
+    fs.verify().unwrap();
 }
 
 #[test]

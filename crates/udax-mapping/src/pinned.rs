@@ -89,7 +89,7 @@ impl Mapping {
     /// # Errors
     ///
     /// [`FaultError`] of the first page that could not be pinned. Nothing stays pinned; holes that
-    /// were allocated stay allocated.
+    /// were allocated stay allocated. Of a range that reaches past the end none is.
     pub fn pin(
         self: &Arc<Self>,
         range: Range<FileIndex>,
@@ -121,8 +121,14 @@ impl Mapping {
         };
         // Before the pin is listed: nobody has one while the layout is broken (I-52).
         let faults = self.faults();
-        if access == Access::Write && !faults.owner()?.permits_stores() {
+        let owner = faults.owner()?;
+        if access == Access::Write && !owner.permits_stores() {
             return Err(FaultError::Forbidden(range.start));
+        }
+        // Before the holes are filled that lie before the end.
+        let end = owner.end();
+        if range.end > end {
+            return Err(FaultError::PastEnd(range.start.max(end)));
         }
         let mut pinned = PinnedFolios {
             parts: Vec::new(),
