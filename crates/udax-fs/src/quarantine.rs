@@ -268,6 +268,18 @@ impl Quarantine {
         !self.0.lock().covered.overlapping(&extent.range()).is_empty()
     }
 
+    /// The parts of `pages` that a device may read for a holder that died, in order.
+    pub(crate) fn read_in(&self, pages: &Range<u64>) -> Vec<Range<u64>> {
+        let ward = self.0.lock();
+        if ward.covered.overlapping(pages).is_empty() {
+            return Vec::new();
+        }
+        let readers = ward.pins.iter().filter(|pin| pin.holder.kind == PinKind::Read);
+        let extents = readers.flat_map(|pin| &pin.extents);
+        let read: Ranges = extents.map(|extent| extent.range()).collect();
+        read.overlapping(pages)
+    }
+
     /// Withholds what of `extents` is in quarantine, and returns the rest.
     fn divide(&self, extents: Vec<Extent>) -> Vec<Extent> {
         let mut ward = self.0.lock();

@@ -46,6 +46,7 @@ pub(crate) fn open(device: Arc<dyn DaxDevice>, mode: MountMode) -> Result<Opened
         refuse_corrupt(&scan)?;
     }
     let adopted = store.adopt_pins(&pins, mode)?;
+    store.hold_late_reads(&scan.alone);
     recovered.quarantined = adopted.quarantined;
     recovered.released = adopted.released;
     if mode == MountMode::ReadWrite {

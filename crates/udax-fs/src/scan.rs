@@ -25,6 +25,8 @@ pub(crate) struct Scan {
     pub(crate) table: Table,
     /// Every inode in use, by number, as far as its record can be read.
     pub(crate) inodes: Vec<Scanned>,
+    /// Data to which one place of a tree refers, of files that may share it.
+    pub(crate) alone: Vec<Extent>,
     /// Numbers whose record or tree contradicts itself, with what was found. Their pages are not
     /// known, so nothing may be allocated while there is one.
     pub(crate) corrupt: Vec<(Ino, String)>,
@@ -55,12 +57,13 @@ impl Scan {
     pub(crate) fn of(store: &Store) -> Result<(Scan, Loaded), FsError> {
         let pins = Loaded::of(store)?;
         let table = scan_table(store)?;
-        let mut scan = Scan { table, inodes: Vec::new(), corrupt: Vec::new() };
+        let (inodes, alone, corrupt) = (Vec::new(), Vec::new(), Vec::new());
+        let mut scan = Scan { table, inodes, alone, corrupt };
         let mut shared = SharedData::default();
         for ino in scan.table.inos() {
             scan.add(store, ino, &mut shared)?;
         }
-        scan.corrupt.extend(shared.count(store));
+        scan.corrupt.extend(shared.count(store, &mut scan.alone));
         scan.corrupt.sort_by_key(|(ino, _)| *ino);
         Ok((scan, pins))
     }
@@ -191,17 +194,18 @@ impl SharedData {
         }
     }
 
-    /// Reserves each page once, and tells the store how often the trees refer to it. Returns what
-    /// is wrong with which inode.
-    fn count(mut self, store: &Store) -> Vec<(Ino, String)> {
+    /// Reserves each page once, and tells the store how often the trees refer to it; those that only
+    /// one place refers to go to `alone`. Returns what is wrong with which inode.
+    fn count(mut self, store: &Store, alone: &mut Vec<Extent>) -> Vec<(Ino, String)> {
         self.extents.sort_unstable_by_key(|(extent, _)| extent.start);
         let mut corrupt = Vec::new();
         for (pages, count) in counted(&self.extents) {
             if let Err(double) = store.reserve(Extent::of(pages.clone())) {
                 corrupt.extend(self.users(double.0));
             }
-            if count > 1 {
-                store.shares.lock().set(pages, count);
+            match count {
+                1 => alone.push(Extent::of(pages)),
+                _ => store.shares.lock().set(pages, count),
             }
         }
         corrupt

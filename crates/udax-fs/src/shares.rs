@@ -24,7 +24,8 @@ struct Run {
 }
 
 /// The count of a page that one place has left of several, while a pin from before goes on, or the
-/// page is frozen: who holds that may belong to another file, so the page is not stored to (rule 27).
+/// page is frozen, or a device may read it for a holder that died: who holds that may belong to
+/// another file, so the page is not stored to (rule 27).
 const HELD: u64 = 1;
 
 impl Shares {
@@ -33,8 +34,17 @@ impl Shares {
         self.change(pages, |_, count| count.max(1) + 1);
     }
 
+    /// One place is left of each of `pages`, none of which is counted, and somebody holds it from
+    /// when there were more.
+    pub(crate) fn hold(&mut self, pages: Range<u64>) {
+        self.change(pages, |_, old| {
+            assert!(old == 0, "shares: what has several places needs no mark");
+            HELD
+        });
+    }
+
     /// One place less refers to each of `pages`. Returns those to which none does any more. Where
-    /// one place is left, `held_in` says which of the pages are pinned or frozen.
+    /// one place is left, `held_in` says which of the pages are held all the same.
     #[must_use]
     pub(crate) fn give_up(
         &mut self,
@@ -59,7 +69,7 @@ impl Shares {
         last
     }
 
-    /// Takes the marks off those of `pages` that are neither pinned nor frozen any more.
+    /// Takes the marks off those of `pages` that nobody holds any more.
     pub(crate) fn let_go(
         &mut self,
         pages: Range<u64>,

@@ -9,6 +9,7 @@ use udax_mm::{DeviceOff, Pages};
 
 use crate::FileExtent;
 use crate::alloc::Extent;
+use crate::ranges::Ranges;
 use crate::store::Store;
 use crate::tree::{Run, Tree};
 
@@ -98,9 +99,18 @@ impl Store {
         Pages(self.shares.lock().pages())
     }
 
-    /// The pages of the range that are pinned or frozen. A device that is gone has none that matter.
+    /// Marks those of `alone`, which one place of a tree is left to refer to, that a device may read
+    /// for a holder that died: it may have had them by another file, as they were (rule 27).
+    pub(crate) fn hold_late_reads(&self, alone: &[Extent]) {
+        let mut shares = self.shares.lock();
+        let late = alone.iter().flat_map(|extent| self.quarantine.read_in(&extent.range()));
+        late.for_each(|pages| shares.hold(pages));
+    }
+
+    /// The pages of the range that are pinned or frozen, or that a device may read for a holder that
+    /// died. A device that is gone has none that matter.
     fn held(&self, pages: Range<u64>) -> Vec<Range<u64>> {
-        let mut held: Vec<Range<u64>> = Vec::new();
+        let mut held: Ranges = self.quarantine.read_in(&pages).into_iter().collect();
         let mut at = pages.start;
         while at < pages.end {
             let Ok(span) = self.span(Extent::of(at..pages.end)) else { break };
@@ -110,13 +120,10 @@ impl Store {
             {
                 rest.start = page + Pages(1);
                 let found = at + page.since(span.at()).0;
-                match held.last_mut() {
-                    Some(run) if run.end == found => run.end += 1,
-                    _ => held.push(found..found + 1),
-                }
+                held.insert(found..found + 1);
             }
             at += span.pages().0;
         }
-        held
+        held.iter().collect()
     }
 }

@@ -6,10 +6,10 @@ mod common;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info};
-use udax_fs::{Filesystem, FreePolicy, HeldPin, Inode};
+use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, unlink};
+use udax_fs::{Filesystem, FreePolicy, HeldPin, Inode, LivingOwner, Release};
 use udax_mm::sync::Arc;
-use udax_mm::{FileIndex, Pages, PinKind, Wait};
+use udax_mm::{FileIndex, Media, Pages, PinKind, Wait};
 
 const PAGE: u64 = 4 * KIB;
 
@@ -113,5 +113,83 @@ fn a_pin_of_shared_pages_is_listed_with_every_file_that_has_them() {
     assert_eq!(listed()[1..], [(of_b, 1, 3)]);
     drop(pin);
     assert_eq!(listed(), []);
+    fs.verify().unwrap();
+}
+
+/// What a device would read, late, from page `page` of the pool.
+fn late_read(pool: &Pool, page: u64) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(PAGE).unwrap()];
+    pool.media.read(page * PAGE, &mut bytes).unwrap();
+    bytes
+}
+
+/// Rule 27 across a death: the device of the file that is gone still reads. The file goes before its
+/// owner dies, at once or when somebody finds it without a name, or after that.
+fn check_late_reader(is_removed_before: bool, is_open: bool) {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let [a, b] = shared(&fs);
+    let at = a.extents().unwrap()[0].device.0 + 1;
+    let mut info = pin_info("the device", PinKind::Read);
+    info.owner.process = u32::MAX;
+    let pin = a.pin(pages(1, 2), info).unwrap();
+    if is_open {
+        std::mem::forget(a);
+    } else {
+        drop(a);
+    }
+    if is_removed_before {
+        unlink(&fs, "a");
+    }
+    std::mem::forget(pin);
+    drop((b, fs));
+
+    let fs = pool.mount();
+    if !is_removed_before {
+        unlink(&fs, "a");
+    }
+    let b = lookup(&fs, "b");
+    fs.verify().unwrap();
+    let before = late_read(&pool, at);
+    b.write_at(&[9; 100], PAGE).unwrap();
+    assert!(late_read(&pool, at) == before, "{is_removed_before} {is_open}");
+    assert_eq!(contents(&b)[4096..4196], [9; 100]);
+    assert_eq!(fs.usage().quarantined, Pages(1), "nobody has the page any more");
+    fs.verify().unwrap();
+
+    let place = b.extents().unwrap();
+    b.write_at(&[8; 100], 2 * PAGE).unwrap();
+    assert_eq!(b.extents().unwrap(), place, "no device reads the others");
+    fs.verify().unwrap();
+}
+
+#[test]
+fn a_late_device_that_reads_never_sees_a_store_of_another_file() {
+    check_late_reader(true, false);
+    check_late_reader(true, true);
+    check_late_reader(false, false);
+}
+
+#[test]
+fn pages_that_a_late_device_read_are_stored_to_once_it_is_released() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let [a, b] = shared(&fs);
+    let pin = pinned(&a, pages(0, 4));
+    drop(a);
+    unlink(&fs, "a");
+    std::mem::forget(pin);
+    drop((b, fs));
+    let fs = pool.mount();
+    let b = lookup(&fs, "b");
+    let place = b.extents().unwrap();
+    assert!(place[0].is_shared);
+    assert_eq!(fs.usage().shared, Pages(0));
+    fs.release_quarantine(&Release::All, LivingOwner::Ignore).unwrap();
+    b.write_at(&[9; 100], PAGE).unwrap();
+    for extent in b.extents().unwrap() {
+        assert!(!extent.is_shared);
+        assert_eq!(extent.device, place[0].device + Pages(extent.index.0), "it has stayed");
+    }
     fs.verify().unwrap();
 }
