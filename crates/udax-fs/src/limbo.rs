@@ -4,6 +4,8 @@
 //! one back. That may come before the transaction that frees the page commits, or after it failed;
 //! so a page is freed only when both have happened. Nothing of this is on the medium.
 
+use std::ops::Range;
+
 use crate::alloc::Extent;
 use crate::ranges::Ranges;
 use udax_mm::{IdleSpan, Pages};
@@ -33,6 +35,11 @@ impl Limbo {
     /// Freed pages that are still in use.
     pub(crate) fn pages(&self) -> Pages {
         Pages(self.freed.count())
+    }
+
+    /// The parts of `pages` that were freed and are still in use, in order.
+    pub(crate) fn freed_in(&self, pages: &Range<u64>) -> Vec<Range<u64>> {
+        self.freed.overlapping(pages)
     }
 
     /// The transaction that frees these pages committed.

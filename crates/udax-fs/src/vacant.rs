@@ -5,11 +5,13 @@
 
 use crate::FsError;
 use crate::alloc::Extent;
+use crate::inode::spans;
 use crate::limbo::Decided;
 use crate::ranges::Ranges;
 use crate::store::Store;
+use crate::tree::Run;
 use std::ops::Range;
-use udax_mapping::LayoutBroken;
+use udax_mapping::{Deferred, LayoutBroken};
 use udax_mm::sync::{Arc, Weak};
 use udax_mm::{IdleSpan, LimboSink, Pages, PgmapOff, PgmapRef, RequestError};
 
@@ -191,6 +193,25 @@ impl Store {
         let came_back: Vec<Extent> = pages.iter().map(Extent::of).collect();
         let decided = self.limbo.lock().keep(&came_back);
         self.let_go(decided);
+    }
+
+    /// Adds the pins on those pages of `runs`, which a file has given up, that nothing refers to any
+    /// more. A break names no pin of what others had then (rule 26).
+    pub(crate) fn add_pins_of(&self, runs: Vec<Run>, deferred: &mut Deferred) {
+        for run in runs {
+            let whole = Extent { start: run.device, pages: run.pages };
+            let freed = self.limbo.lock().freed_in(&whole.range());
+            let part = |pages: Range<u64>| {
+                let Extent { start, pages } = Extent::of(pages);
+                let index = run.index + start.since(run.device);
+                Run { index, device: start, pages, ..run }
+            };
+            // A device that is gone tells its holders itself.
+            let found = spans(self, freed.into_iter().map(part).collect()).unwrap_or_default();
+            for (index, span) in found {
+                deferred.add_shared(index, span.pgmap(), &span.range());
+            }
+        }
     }
 
     /// Frees pages that nothing refers to, with their last put where somebody still counts them.

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, unlink};
 use udax_fs::{Filesystem, FreePolicy, HeldPin, Inode, LivingOwner, Release};
-use udax_mm::sync::Arc;
-use udax_mm::{FileIndex, Media, Pages, PinKind, Wait};
+use udax_mm::sync::{Arc, Mutex};
+use udax_mm::{FileIndex, Media, Pages, PinKind, Recall, RecallReason, Wait};
 
 const PAGE: u64 = 4 * KIB;
 
@@ -87,6 +87,70 @@ fn a_removal_waits_for_a_pin_of_the_pages_that_the_file_has_alone() {
     let deferred = fs.unlink_with(&root, &name("a"), FreePolicy::Defer).unwrap();
     assert_eq!(deferred.into_iter().map(|pin| pin.range).collect::<Vec<_>>(), [pages(2, 3)]);
     assert_eq!(fs.usage().limbo, Pages(1));
+    drop(pin);
+    fs.verify().unwrap();
+}
+
+/// Takes page 1 away from file `called`, or the file.
+type End = fn(&Filesystem, &str);
+
+fn cut(fs: &Filesystem, called: &str) {
+    lookup(fs, called).truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+}
+
+fn punch(fs: &Filesystem, called: &str) {
+    lookup(fs, called).punch(0..SIZE, FreePolicy::Defer).unwrap();
+}
+
+/// Nobody is told for as long as somebody has the pages, and once when nobody has.
+#[test]
+fn the_holder_of_shared_pages_is_told_when_the_last_file_gives_them_up() {
+    let ends: [End; 3] = [cut, punch, unlink];
+    for (first, second) in ends.into_iter().flat_map(|one| ends.map(|other| (one, other))) {
+        for pinned_file in [0, 1] {
+            let pool = Pool::new(8 * MIB);
+            let fs = pool.mount();
+            let files = shared(&fs);
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let note = Arc::clone(&told);
+            let recall =
+                Recall::call(move |event| note.lock().push((event.range.clone(), event.why)));
+            let info = pin_info("the device", PinKind::Read);
+            let pin = files[pinned_file].pin_leased(pages(1, 3), info, recall).unwrap();
+            drop(files);
+
+            first(&fs, "a");
+            assert_eq!((fs.usage().limbo, told.lock().len()), (Pages(0), 0));
+            second(&fs, "b");
+            assert_eq!(fs.usage().limbo, Pages(2));
+            assert_eq!(*told.lock(), [(pages(1, 3), RecallReason::Deferred)]);
+            assert!(pin.lease().is_recalled() && is_intact(&pin));
+            drop(pin);
+            assert_eq!(fs.usage().limbo, Pages(0));
+            fs.verify().unwrap();
+        }
+    }
+}
+
+/// It is told once, of all that it has pinned, and is listed with the pages that it had.
+#[test]
+fn the_holder_of_own_and_shared_pages_is_told_once() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let [a, b] = shared(&fs);
+    a.write_at(&[7; 10], 3 * PAGE).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let note = Arc::clone(&told);
+    let recall = Recall::call(move |event| note.lock().push(event.range.clone()));
+    let pin = a.pin_leased(pages(0, 4), pin_info("the device", PinKind::Read), recall).unwrap();
+    b.truncate(0, FreePolicy::Fail).unwrap();
+    assert_eq!(*told.lock(), []);
+
+    let deferred = a.truncate(PAGE, FreePolicy::Defer).unwrap();
+
+    assert_eq!(deferred.into_iter().map(|pin| pin.range).collect::<Vec<_>>(), [pages(1, 4)]);
+    assert_eq!(*told.lock(), [pages(0, 4)]);
+    assert_eq!(fs.usage().limbo, Pages(3));
     drop(pin);
     fs.verify().unwrap();
 }

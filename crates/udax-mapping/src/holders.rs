@@ -52,6 +52,8 @@ pub(crate) struct Holders(Vec<Holder>);
 struct Holder {
     pin: FilePin,
     lease: Option<Lease>,
+    /// What the holder is asked for, in pages of the file that it pinned.
+    wanted: Range<FileIndex>,
 }
 
 /// A range of a file that somebody wants, and waits for.
@@ -79,6 +81,28 @@ impl Deferred {
         Deferred { holders }
     }
 
+    /// Adds the pins on pages that the file may have shared and gave up as the last that had them;
+    /// they begin at page `index` of the file. What is named already is not added again.
+    ///
+    /// They may have been pinned by way of another file, at another place: a holder is asked for all
+    /// that it pinned.
+    pub fn add_shared(&mut self, index: FileIndex, pgmap: &PgmapRef, pages: &Range<PgmapOff>) {
+        let mut found = Holders::default();
+        found.add(index, pgmap, pages);
+        for mut holder in found.0 {
+            let names = |other: &Holder| {
+                let (named, range) = (&other.pin.range, &holder.pin.range);
+                other.is_same(&holder) && named.start <= range.start && range.end <= named.end
+            };
+            if !self.holders.0.iter().any(names) {
+                if let Some(lease) = &holder.lease {
+                    holder.wanted = lease.range();
+                }
+                self.holders.join(holder);
+            }
+        }
+    }
+
     /// Whether nobody was in the way.
     pub fn is_empty(&self) -> bool {
         self.holders.0.is_empty()
@@ -93,7 +117,7 @@ impl Deferred {
     /// when that is so, with no lock held.
     pub fn tell(self) -> Vec<FilePin> {
         for holder in &self.holders.0 {
-            let range = holder.pin.range.clone();
+            let range = holder.wanted.clone();
             let event = RecallEvent { range, deadline: None, why: RecallReason::Deferred };
             if let Some(lease) = &holder.lease {
                 events::recall(&event.range, event.why);
@@ -110,17 +134,25 @@ impl Holders {
         for record in pgmap.pins_in(pages.clone()) {
             let start = index + record.pages.start.max(pages.start).since(pages.start);
             let end = index + record.pages.end.min(pages.end).since(pages.start);
-            let holder = Holder {
+            self.join(Holder {
                 pin: FilePin { range: start..end, info: record.info },
                 lease: record.lease,
-            };
-            match self.0.iter_mut().find(|other| other.is_same(&holder)) {
-                Some(other) => {
-                    other.pin.range.start = other.pin.range.start.min(start);
-                    other.pin.range.end = other.pin.range.end.max(end);
-                }
-                None => self.0.push(holder),
+                wanted: start..end,
+            });
+        }
+    }
+
+    /// Adds a holder, or makes more of it if it is named already.
+    fn join(&mut self, holder: Holder) {
+        let hull = |one: &mut Range<FileIndex>, other: &Range<FileIndex>| {
+            *one = one.start.min(other.start)..one.end.max(other.end);
+        };
+        match self.0.iter_mut().find(|other| other.is_same(&holder)) {
+            Some(other) => {
+                hull(&mut other.pin.range, &holder.pin.range);
+                hull(&mut other.wanted, &holder.wanted);
             }
+            None => self.0.push(holder),
         }
     }
 

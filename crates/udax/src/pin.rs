@@ -155,6 +155,9 @@ impl PinOptions {
     /// removal or freeze that waits for it or defers them, in the thread that does so, with no lock
     /// held. It may use the pool and drop the pin; it should not take long.
     ///
+    /// Data that several files share is wanted when the last of them gives it up; the range is then
+    /// all of the pin.
+    ///
     /// If somebody waits already when the pin is taken, the call comes before [`File::pin`] returns;
     /// [`Pin::is_recalled`] then says so.
     ///

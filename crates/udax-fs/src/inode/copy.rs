@@ -158,6 +158,18 @@ impl Node {
         Ok(found)
     }
 
+    /// The data in `range` that others may have had when its layout was broken.
+    pub(super) fn maybe_shared(
+        &self,
+        state: &State,
+        range: Range<FileIndex>,
+    ) -> Result<Vec<Run>, FsError> {
+        if !state.tree.may_share {
+            return Ok(Vec::new());
+        }
+        state.tree.runs(&self.core.store, range)
+    }
+
     /// Whether the file shares any of `range`.
     pub(super) fn shares(&self, state: &State, range: Range<FileIndex>) -> Result<bool, FsError> {
         Ok(self.first_shared(state, range)?.is_some())

@@ -40,11 +40,12 @@ impl Inode {
     fn free(&self) -> Result<Deferred, FsError> {
         let store = &self.node.core.store;
         let mut broken = self.break_layout(FileIndex(0), END, FreePolicy::Defer)?;
-        let deferred = broken.take_deferred();
+        let mut deferred = broken.take_deferred();
         let vacant = Vacant::take(store, &mut broken);
         let mut state = self.node.write();
         let mut txn = Txn::new(store);
         let mut next = state.clone();
+        let given_up = self.node.maybe_shared(&state, FileIndex(0)..END)?;
         if !state.tree.is_empty() {
             // Nothing is split where nothing stays.
             let cut = state.tree.clear(store, FileIndex(0)..END)?.without_stores();
@@ -53,6 +54,7 @@ impl Inode {
         next.record = next.record.freed().sealed();
         txn.write(self.node.slot()?, &next.record);
         txn.commit()?;
+        store.add_pins_of(given_up, &mut deferred);
         *state = next;
         drop(state);
         broken.give_up();

@@ -46,10 +46,11 @@ impl Inode {
                 self.own_page_of(range.end)?;
             }
             let mut broken = self.break_layout(pages.start, pages.end, policy)?;
-            let deferred = broken.take_deferred();
+            let mut deferred = broken.take_deferred();
             let vacant = Vacant::take(&self.node.core.store, &mut broken);
             let mut state = self.node.write();
             state.check_not_frozen()?;
+            let given_up = self.node.maybe_shared(&state, broken.range())?;
             let done = self.node.punch(&mut state, &range, broken.range(), vacant);
             if !matches!(done, Ok(true)) {
                 // With the entries, the break removed the knowledge of what was stored to pages
@@ -57,6 +58,7 @@ impl Inode {
                 self.node.flush_runs(&state, broken.range())?;
             }
             if done? {
+                self.node.core.store.add_pins_of(given_up, &mut deferred);
                 drop(state);
                 broken.give_up();
                 drop(broken);

@@ -65,8 +65,8 @@ impl Inode {
             } else {
                 self.own_page_of(size)?;
                 let mut broken = self.break_layout(end_of(size), END, policy)?;
-                let deferred = broken.take_deferred();
-                if self.shrink_broken(size, broken)? {
+                let mut deferred = broken.take_deferred();
+                if self.shrink_broken(size, broken, &mut deferred)? {
                     return Ok(deferred.tell());
                 }
             }
@@ -89,11 +89,29 @@ impl Inode {
     /// # Panics
     ///
     /// Panics if the proof is one of another range.
-    pub fn shrink(
+    pub fn shrink(&self, txn: Txn<'_>, to: u64, broken: LayoutBroken<'_>) -> Result<bool, FsError> {
+        let mut deferred = Deferred::default();
+        let done = self.shrink_naming(txn, to, broken, &mut deferred)?;
+        deferred.tell();
+        Ok(done)
+    }
+
+    fn shrink_broken(
+        &self,
+        to: u64,
+        broken: LayoutBroken<'_>,
+        deferred: &mut Deferred,
+    ) -> Result<bool, FsError> {
+        self.shrink_naming(Txn::new(&self.node.core.store), to, broken, deferred)
+    }
+
+    /// As [`Inode::shrink`]; adds the pins of what was shared to those that are told.
+    fn shrink_naming(
         &self,
         txn: Txn<'_>,
         to: u64,
         mut broken: LayoutBroken<'_>,
+        deferred: &mut Deferred,
     ) -> Result<bool, FsError> {
         let store = &self.node.core.store;
         // Before anything may fail, so that pages which are not cut are known to stay.
@@ -111,6 +129,7 @@ impl Inode {
             broken.range().start <= end_of(to),
             "the layout is broken from the new end on (I-50)"
         );
+        let given_up = self.node.maybe_shared(&state, broken.range())?;
         let done = self.node.shrink(&mut state, txn, to, vacant);
         if done.is_err() {
             // With the entries, the break removed the knowledge of what was stored to pages that
@@ -118,6 +137,7 @@ impl Inode {
             self.node.flush_runs(&state, broken.range())?;
         }
         done?;
+        store.add_pins_of(given_up, deferred);
         // What a reader of the last page sees past the end is zero for as long as nobody stores
         // there. Growing zeros it again, so a crash before these stores are durable does no harm.
         self.node.zero_tail(&state, u64::MAX)?;
@@ -128,18 +148,14 @@ impl Inode {
         Ok(true)
     }
 
-    fn shrink_broken(&self, to: u64, broken: LayoutBroken<'_>) -> Result<bool, FsError> {
-        self.shrink(Txn::new(&self.node.core.store), to, broken)
-    }
-
     /// Takes back what an append could not complete. The caller holds the writer lock, and tells
     /// the holders of pins when it does not any more.
     pub(super) fn truncate_locked(&self, size: u64) -> Result<Deferred, FsError> {
         loop {
             self.own_page_of(size)?;
             let mut broken = self.break_layout(end_of(size), END, FreePolicy::Defer)?;
-            let deferred = broken.take_deferred();
-            if self.shrink_broken(size, broken)? || self.node.read().size() <= size {
+            let mut deferred = broken.take_deferred();
+            if self.shrink_broken(size, broken, &mut deferred)? || self.node.read().size() <= size {
                 return Ok(deferred);
             }
         }
