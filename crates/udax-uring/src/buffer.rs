@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use udax::{Pin, PinKind};
 use udax_mm::media::FileMedia;
-use udax_mm::{Iovec, Media};
+use udax_mm::{Iovec, Media, PinTerm};
 
 use crate::error::RegisterError;
 
@@ -29,6 +29,10 @@ pub trait Sealed {
     /// Whether the kernel may store to the bytes.
     #[doc(hidden)]
     fn is_writable(&self) -> bool;
+
+    /// For how long the bytes are promised.
+    #[doc(hidden)]
+    fn term(&self) -> PinTerm;
 }
 
 /// Bytes side by side in the address space of the process that registers them. One run is one
@@ -73,8 +77,12 @@ impl Run {
 }
 
 impl Layout {
-    /// Asks each buffer where it is.
+    /// Asks each buffer where it is. A ring is a device that may be late, so one that is promised for
+    /// a call is refused (rule 35).
     pub(crate) fn of<B: FixedBuffer>(buffers: &[B]) -> Result<Layout, RegisterError> {
+        if let Some(short) = buffers.iter().position(|buffer| buffer.term() == PinTerm::Short) {
+            return Err(RegisterError::ShortTerm(short));
+        }
         let runs: Result<_, _> = buffers.iter().map(B::runs).collect();
         Layout::of_runs(runs?)
     }
@@ -141,6 +149,10 @@ impl Sealed for Pin {
     fn is_writable(&self) -> bool {
         self.kind() == PinKind::Write
     }
+
+    fn term(&self) -> PinTerm {
+        self.term()
+    }
 }
 
 impl FixedBuffer for FileMedia {}
@@ -154,6 +166,11 @@ impl Sealed for FileMedia {
 
     fn is_writable(&self) -> bool {
         self.facts().is_writable
+    }
+
+    /// Nothing is recorded of it, and nobody gives its pages to others.
+    fn term(&self) -> PinTerm {
+        PinTerm::Long
     }
 }
 

@@ -28,6 +28,12 @@ pub enum RegisterError {
     #[error("the buffers have more than 65536 runs of addresses")]
     TooMany,
 
+    /// The buffer is pinned for the length of a call: the pool has no record of the pin, and would give
+    /// its pages to another file while the kernel uses them, should this process die (rule 35 of
+    /// docs/protocol.md).
+    #[error("buffer {0} is pinned for a call only; pin it with PinTerm::Long")]
+    ShortTerm(usize),
+
     /// The buffer is pinned for reading, and the other process could have it written.
     #[error("buffer {0} is pinned for reading, so it cannot be lent")]
     ReadOnly(usize),

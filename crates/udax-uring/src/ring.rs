@@ -53,7 +53,8 @@ impl Ring {
     ///
     /// # Errors
     ///
-    /// Gives the buffers back if the kernel refuses them; [`RegisterError`] says why.
+    /// Gives the buffers back if the kernel refuses them, or one of them is pinned for
+    /// [`PinTerm::Short`](udax::PinTerm::Short); [`RegisterError`] says why.
     pub fn register<B: FixedBuffer>(self, buffers: Vec<B>) -> Result<Registered<B>, Refused<B>> {
         let layout = match Layout::of(&buffers) {
             Ok(layout) => layout,

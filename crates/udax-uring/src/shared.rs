@@ -31,7 +31,7 @@ pub struct Foreign {
 /// # Errors
 ///
 /// Gives the buffers back if the kernel refuses them, `ring` is no ring, or one of them is pinned
-/// for reading.
+/// for reading or for [`PinTerm::Short`](udax::PinTerm::Short).
 pub fn lend<B: FixedBuffer>(ring: BorrowedFd<'_>, buffers: Vec<B>) -> Result<Foreign, Refused<B>> {
     let layout = match Layout::of(&buffers) {
         Ok(layout) => layout,

@@ -4,11 +4,13 @@
 
 mod common;
 
-use common::{PAGE, disk, finish, is_tmpfs, pattern, ring, skipped};
-use udax::{CreateOptions, ErrorKind, PinKind, PinOptions, Pool};
+use std::os::fd::AsFd;
+
+use common::{PAGE, disk, finish, is_tmpfs, pattern, pool, ring, skipped};
+use udax::{CreateOptions, ErrorKind, Pin, PinKind, PinOptions, PinTerm, Pool};
 use udax_mm::Media;
 use udax_mm::media::{Durability, FileMedia};
-use udax_uring::RegisterError;
+use udax_uring::{RegisterError, lend};
 
 /// A directory on a disk; says so where there is none.
 fn on_disk() -> Option<tempfile::TempDir> {
@@ -79,4 +81,46 @@ fn a_file_that_is_mapped_for_reading_is_refused() {
     let media = FileMedia::open_read_only(&path).unwrap();
     let refused = ring.register(vec![media]).unwrap_err();
     assert!(matches!(refused.error, RegisterError::NotRegistrable(_)), "{refused}");
+}
+
+/// A pool, and a file of it that is pinned for a long term and then for a short one.
+fn long_and_short() -> (Pool, Vec<Pin>) {
+    let pool = pool(8);
+    let file = pool.create_file("/file").unwrap();
+    file.set_len(PAGE).unwrap();
+    let options = PinOptions::new("io_uring").kind(PinKind::Write).registrable();
+    let pin = |term| file.pin(0..PAGE, &options.clone().term(term)).unwrap();
+    let pins = vec![pin(PinTerm::Long), pin(PinTerm::Short)];
+    (pool, pins)
+}
+
+/// The second of two buffers is the one that was refused, and both are given back.
+#[track_caller]
+fn check_given_back(pool: &Pool, error: &RegisterError, buffers: &[Pin]) {
+    assert!(matches!(error, RegisterError::ShortTerm(1)), "{error}");
+    assert!(error.to_string().contains("PinTerm::Long"), "{error}");
+    let terms: Vec<_> = buffers.iter().map(Pin::term).collect();
+    assert_eq!(terms, [PinTerm::Long, PinTerm::Short]);
+    assert_eq!(pool.pins().unwrap().len(), 2);
+}
+
+#[test]
+fn a_pin_for_a_call_is_not_registered_and_one_for_long_is() {
+    let (Some(first), Some(second)) = (ring(4), ring(4)) else { return };
+    let (pool, pins) = long_and_short();
+    let mut refused = first.register(pins).unwrap_err();
+    check_given_back(&pool, &refused.error, &refused.buffers);
+    refused.buffers.pop();
+    let registered = second.register(refused.buffers).unwrap();
+    assert_eq!(registered.buffers()[0].term(), PinTerm::Long);
+}
+
+#[test]
+fn a_pin_for_a_call_is_not_lent_and_one_for_long_is() {
+    let Some(ring) = ring(4) else { return };
+    let (pool, pins) = long_and_short();
+    let mut refused = lend(ring.as_fd(), pins).unwrap_err();
+    check_given_back(&pool, &refused.error, &refused.buffers);
+    refused.buffers.pop();
+    assert_eq!(lend(ring.as_fd(), refused.buffers).unwrap().runs().len(), 1);
 }

@@ -144,7 +144,8 @@ impl PinOptions {
     /// A pin for [`PinTerm::Long`], which may be given to a device, is recorded in the pool before
     /// it is granted: should this process die with it, its pages are not given to other files until
     /// [`Pool::release_quarantine`](crate::Pool::release_quarantine) or the next start of the host.
-    /// One for [`PinTerm::Short`] is not; drop it in the call that took it.
+    /// One for [`PinTerm::Short`] is not: drop it in the call that took it, and give it to no device.
+    /// `udax-uring` registers only pins for [`PinTerm::Long`].
     #[must_use]
     pub fn term(mut self, term: PinTerm) -> PinOptions {
         self.term = term;
@@ -258,6 +259,11 @@ impl Pin {
     /// What the device does.
     pub fn kind(&self) -> PinKind {
         self.pinned.info().kind
+    }
+
+    /// Whether it ends with a call or is a lease, which a device may be given.
+    pub fn term(&self) -> PinTerm {
+        self.pinned.info().term
     }
 
     /// Whether anybody has wanted pages of it since it was taken.
