@@ -73,6 +73,16 @@ pub enum TransferError {
         len: u64,
     },
 
+    /// The bytes of the file reach past the last that a file can have, `i64::MAX`. The host reads the
+    /// offset [`u64::MAX`] as the position of the file, which no transfer uses.
+    #[error("no file has {len} bytes from byte {at} on")]
+    PastLastByte {
+        /// The first byte of the file that was asked for.
+        at: u64,
+        /// How many were to be moved.
+        len: u64,
+    },
+
     /// The buffer is pinned for reading, so nothing may be read into it.
     #[error("buffer {0} is pinned for reading, so the kernel must not store to it")]
     ReadOnly(usize),

@@ -83,8 +83,8 @@ impl<B> Registered<B> {
     ///
     /// # Errors
     ///
-    /// [`TransferError`] if the buffer has no such range, is pinned for reading, or the process has
-    /// no descriptor left. What the transfer comes to, [`wait`](Registered::wait) tells.
+    /// [`TransferError`] if the buffer has no such range, is pinned for reading, no file can have these
+    /// bytes, or the process has no descriptor left. What the transfer comes to, [`wait`](Registered::wait) tells.
     pub fn read_fixed(
         &mut self,
         file: impl AsFd,
@@ -161,6 +161,10 @@ impl<B> Registered<B> {
         if direction == Direction::Read && !self.writable[buffer] {
             return Err(TransferError::ReadOnly(buffer));
         }
+        let wanted = range.end - range.start;
+        if at.checked_add(wanted).is_none_or(|end| i64::try_from(end).is_err()) {
+            return Err(TransferError::PastLastByte { at, len: wanted });
+        }
         // The kernel takes its own reference only when it sees the request.
         let file = Arc::new(file.as_fd().try_clone_to_owned()?);
         let pieces = self.layout.pieces(buffer, range);
@@ -170,7 +174,8 @@ impl<B> Registered<B> {
             let id = self.next;
             self.next += 1;
             self.requests.insert(id, (transfer, part));
-            let (file, at) = (Arc::clone(&file), at.saturating_add(piece.from));
+            let at = at.checked_add(piece.from).expect("the last byte was looked at");
+            let file = Arc::clone(&file);
             self.waiting.push_back(Request { id, direction, file, at, piece });
         }
         self.fill();

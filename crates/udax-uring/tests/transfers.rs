@@ -98,6 +98,55 @@ fn what_is_outside_of_a_buffer_is_refused() {
     assert_eq!(buffers.under_way(), 0);
 }
 
+/// Has every transfer at `at` refused, and finds a file and its position as they were.
+fn check_past_the_last_byte(buffers: &mut Registered<Pin>, at: u64, len: u64) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"as it was").unwrap();
+    file.seek(SeekFrom::Start(3)).unwrap();
+    let refused = [
+        buffers.write_fixed(&file, at, 0, 0..len).unwrap_err(),
+        buffers.read_fixed(&file, at, 0, 0..len).unwrap_err(),
+    ];
+    for error in refused {
+        let is_named = matches!(
+            error,
+            TransferError::PastLastByte { at: named, len: moved } if (named, moved) == (at, len)
+        );
+        assert!(is_named, "{error}");
+    }
+    assert_eq!(buffers.under_way(), 0, "nothing was handed over");
+    assert!(buffers.wait().unwrap().is_none());
+    assert_eq!(contents(&file), b"as it was");
+    assert_eq!(file.stream_position().unwrap(), 3);
+}
+
+/// The last byte that a file can have is before `i64::MAX`.
+const LAST: u64 = u64::MAX / 2;
+
+#[test]
+fn an_offset_that_no_file_has_is_not_the_position_of_the_file() {
+    let Some((_pool, mut buffers)) = buffer(PAGE) else { return };
+    for at in [u64::MAX, u64::MAX - 1, u64::MAX - 4, LAST + 1, LAST, LAST - 3] {
+        check_past_the_last_byte(&mut buffers, at, 4);
+    }
+    assert!(bytes_of(&buffers.buffers()[0]) == [0; 4096], "nothing was read");
+    // The next lower one is for the host to judge.
+    let file = tempfile::tempfile().unwrap();
+    let read = buffers.read_fixed(&file, LAST - 4, 0, 0..4).unwrap();
+    assert_eq!(buffers.wait().unwrap().unwrap().transfer, read);
+}
+
+#[test]
+fn the_last_run_of_a_transfer_is_not_at_the_position_of_the_file_either() {
+    let Some(ring) = ring(64) else { return };
+    let pool = pool(4);
+    let pin = scattered(&pool, 64);
+    let mut buffers = ring.register(vec![pin]).unwrap();
+    for at in [u64::MAX - 10, u64::MAX - PAGE, LAST - 2 * PAGE + 1] {
+        check_past_the_last_byte(&mut buffers, at, 2 * PAGE);
+    }
+}
+
 /// Makes a file whose pages lie apart, because every second block was free.
 fn scattered(pool: &Pool, pages: u64) -> Pin {
     for number in 0..2 * pages {
