@@ -71,9 +71,9 @@ pub struct Lease {
 struct Inner {
     range: Range<FileIndex>,
     recall: Recall,
-    /// Whether it was recalled. Held while the descriptor is made or written to, so that one that
+    /// How often it was recalled. Held while the descriptor is made or written to, so that one that
     /// is made late says it as well.
-    is_recalled: Mutex<bool>,
+    recalls: Mutex<u32>,
     fd: OnceLock<OwnedFd>,
 }
 
@@ -88,8 +88,8 @@ impl Recall {
 impl Lease {
     /// A lease on `range` of a file, which nobody has recalled.
     pub fn new(range: Range<FileIndex>, recall: Recall) -> Lease {
-        let (is_recalled, fd) = (Mutex::new(false), OnceLock::new());
-        Lease { inner: Arc::new(Inner { range, recall, is_recalled, fd }) }
+        let (recalls, fd) = (Mutex::new(0), OnceLock::new());
+        Lease { inner: Arc::new(Inner { range, recall, recalls, fd }) }
     }
 
     /// The pages of the file that the holder asked for.
@@ -99,35 +99,36 @@ impl Lease {
 
     /// Whether anybody has wanted pages back since the pin was taken.
     pub fn is_recalled(&self) -> bool {
-        *self.inner.is_recalled.lock()
+        *self.inner.recalls.lock() > 0
     }
 
-    /// An eventfd that is readable from the first recall on. Reading it gives the number of recalls,
-    /// and makes it unreadable until the next.
+    /// An eventfd that is readable from the first recall on. Reading it gives the number of recalls
+    /// since it was last read, also of those before this was first called, and makes it unreadable
+    /// until the next.
     ///
     /// # Errors
     ///
     /// What the host says if it has no descriptor for the first call.
     pub fn fd(&self) -> io::Result<BorrowedFd<'_>> {
-        let is_recalled = self.inner.is_recalled.lock();
+        let recalls = self.inner.recalls.lock();
         if let Some(fd) = self.inner.fd.get() {
             return Ok(fd.as_fd());
         }
         let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
-        let made = eventfd(u32::from(*is_recalled), flags)?;
+        let made = eventfd(*recalls, flags)?;
         let fd = self.inner.fd.get_or_init(|| made);
         Ok(fd.as_fd())
     }
 
     /// Tells the holder. Not to be called with a lock of udax held.
     pub fn recall(&self, event: &RecallEvent) {
-        let mut is_recalled = self.inner.is_recalled.lock();
-        *is_recalled = true;
+        let mut recalls = self.inner.recalls.lock();
+        *recalls = recalls.saturating_add(1);
         if let Some(fd) = self.inner.fd.get() {
             // A counter that is full is readable too.
             let _ = rustix::io::write(fd, &1_u64.to_ne_bytes());
         }
-        drop(is_recalled);
+        drop(recalls);
         if let Some(callback) = &self.inner.recall.callback {
             callback(event);
         }
@@ -181,6 +182,20 @@ mod tests {
         let late = Lease::new(FileIndex(0)..FileIndex(1), Recall::default());
         recall(&late);
         assert!(is_readable(&late));
+    }
+
+    #[test]
+    fn a_descriptor_that_is_made_late_tells_every_recall() {
+        let lease = Lease::new(FileIndex(0)..FileIndex(1), Recall::default());
+        let mut count = [0; 8];
+        for _ in 0..3 {
+            recall(&lease);
+        }
+        rustix::io::read(lease.fd().unwrap(), &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 3);
+        recall(&lease);
+        rustix::io::read(lease.fd().unwrap(), &mut count).unwrap();
+        assert_eq!(u64::from_ne_bytes(count), 1);
     }
 
     #[test]
