@@ -210,6 +210,12 @@ impl Waiting<'_> {
     pub(crate) fn wanted(&self) -> &Wanted {
         &self.wanted
     }
+
+    /// Takes the range off the list. What is returned holds the leases of who was told: perhaps the
+    /// last of them, and with one goes whatever its callback owns. To be dropped with no lock held.
+    pub(crate) fn end(self) -> Arc<Wanted> {
+        Arc::clone(&self.wanted)
+    }
 }
 
 impl Drop for Waiting<'_> {

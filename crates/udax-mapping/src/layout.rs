@@ -4,7 +4,7 @@
 //! proof that the pages behind a range are idle. What is done with them is the owner's.
 
 use crate::events;
-use crate::holders::{Deferred, Holders, Waiting};
+use crate::holders::{Deferred, Holders, Waiting, Wanted};
 use crate::iomap::{IomapError, IomapOps};
 use crate::mapping::{Layout, Mapping};
 use crate::pins::FilePin;
@@ -101,6 +101,9 @@ pub struct LayoutBroken<'m> {
     layout: Option<RwLockWriteGuard<'m, Layout>>,
     /// Put after the lock is released: the last reference of an owner may break its layout.
     owner: Arc<dyn IomapOps>,
+    /// Who was told before. Let go after the lock is released, as `deferred` is: with the last lease
+    /// goes whatever its callback owns, and that may use the file.
+    told: Option<Arc<Wanted>>,
 }
 
 /// What stood in the way of a claim.
@@ -163,7 +166,10 @@ impl Mapping {
         let mut progress = Progress::default();
         loop {
             match self.try_break(&owner, range.clone(), patience.wait(), &mut progress)? {
-                Attempt::Broken(broken) => return Ok(broken),
+                Attempt::Broken(mut broken) => {
+                    broken.told = progress.waiting.take().map(Waiting::end);
+                    return Ok(broken);
+                }
                 Attempt::Blocked(obstacle, holders) => {
                     events::break_layout_blocked(obstacle.index, obstacle.is_pinned);
                     if let Some(waiting) = &progress.waiting {
@@ -198,8 +204,9 @@ impl Mapping {
         sink: &Arc<dyn LimboSink>,
     ) -> Result<LayoutBroken<'_>, BreakError> {
         let owner = self.owner().ok_or(BreakError::Closed)?;
-        let mut broken = LayoutBroken::zapped(self, Arc::clone(&owner), range);
+        // Before the proof, so that an error drops them when the lock is released.
         let mut holders = Holders::default();
+        let mut broken = LayoutBroken::zapped(self, Arc::clone(&owner), range);
         for (start, span) in owner.spans(broken.range())? {
             for part in broken.set_failed_aside(&span) {
                 let (idle, limbo) = span.pgmap().claim_or_defer(part, sink)?;
@@ -258,7 +265,7 @@ impl<'m> LayoutBroken<'m> {
         mapping.zap(&range);
         let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = Deferred::default();
-        LayoutBroken { mapping, range, idle, limbo, deferred, failed, layout, owner }
+        LayoutBroken { mapping, range, idle, limbo, deferred, failed, layout, owner, told: None }
     }
 
     /// Claims the pages of a span that starts at index `start` of the file, but for those that
@@ -353,6 +360,7 @@ impl Drop for LayoutBroken<'_> {
             let _ = self.keep_limbo();
         }
         self.layout = None;
+        drop(self.told.take());
         // The folios that the range cuts were taken back as a whole.
         let block = Order::Pud.pages();
         let end = FileIndex(self.range.end.0.saturating_add(block.0));

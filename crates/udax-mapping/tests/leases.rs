@@ -196,3 +196,73 @@ fn a_pin_of_a_part_of_a_folio_is_recalled_for_another_part_of_it() {
 
     assert_eq!(part.heard(), [(range(100, 512), None, RecallReason::Wait)]);
 }
+
+/// Looks at the file when it goes, as the owner of a cache may that its callback keeps.
+struct Guard {
+    file: Arc<TestFile>,
+    gone: mpsc::Sender<()>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        drop(self.file.mapping.faults());
+        self.gone.send(()).expect("the test listens");
+    }
+}
+
+/// Where a pin is kept.
+type Place = Mutex<Option<PinnedFolios>>;
+
+/// A pin whose callback keeps a guard, and lets go of the pin if it is recalled. Says when the guard
+/// is gone.
+fn guarded(file: &Arc<TestFile>) -> (Arc<Place>, mpsc::Receiver<()>) {
+    let (gone, is_gone) = mpsc::channel();
+    let (guard, place) = (Guard { file: Arc::clone(file), gone }, Arc::new(Mutex::new(None)));
+    let recall = Recall::call({
+        let place = Arc::downgrade(&place);
+        move |_: &RecallEvent| {
+            let _guard = &guard;
+            let pin = place.upgrade().and_then(|place| place.lock().take());
+            drop(pin);
+        }
+    });
+    let pin = file.mapping.pin_leased(range(2, 5), info("cache", PinKind::Write), recall);
+    *place.lock() = Some(pin.expect("the pages can be pinned"));
+    (place, is_gone)
+}
+
+/// Runs `ends` in a thread of its own, and finds that it ends, with the guard gone.
+#[track_caller]
+fn check_guard_goes(ends: impl FnOnce(&TestFile, &Place) + Send + 'static) {
+    let file = TestFile::new(8, &data(0, 8));
+    let (place, is_gone) = guarded(&file);
+    let (done, is_done) = mpsc::channel();
+    let thread = std::thread::spawn({
+        let file = Arc::clone(&file);
+        move || {
+            ends(&file, &place);
+            done.send(()).expect("the test listens");
+        }
+    });
+    let long = Duration::from_secs(10);
+    is_gone.recv_timeout(long).expect("the guard goes when no lock is held");
+    is_done.recv_timeout(long).expect("nobody waits for a lock that it has");
+    thread.join().unwrap();
+    file.verify();
+}
+
+#[test]
+fn what_a_callback_owns_goes_when_the_layout_is_not_locked_any_more() {
+    check_guard_goes(|file, _| file.truncate(0, Wait::Forever).unwrap());
+}
+
+#[test]
+fn what_the_callback_of_a_deferred_pin_owns_goes_when_the_layout_is_not_locked_any_more() {
+    check_guard_goes(|file, place| {
+        let broken = file.mapping.break_layout_deferred(range(0, 8), &file.sink).unwrap();
+        // Unpinned meanwhile: the proof has the last lease.
+        let pin = place.lock().take();
+        drop(pin);
+        drop(broken);
+    });
+}

@@ -40,7 +40,6 @@ impl Inode {
     fn free(&self) -> Result<Deferred, FsError> {
         let store = &self.node.core.store;
         let mut broken = self.break_layout(FileIndex(0), END, FreePolicy::Defer)?;
-        let mut deferred = broken.take_deferred();
         let vacant = Vacant::take(store, &mut broken);
         let mut state = self.node.write();
         let mut txn = Txn::new(store);
@@ -54,10 +53,12 @@ impl Inode {
         next.record = next.record.freed().sealed();
         txn.write(self.node.slot()?, &next.record);
         txn.commit()?;
-        store.add_pins_of(given_up, &mut deferred);
         *state = next;
         drop(state);
         broken.give_up();
+        // Not before: see `Inode::punch`.
+        let mut deferred = broken.take_deferred();
+        store.add_pins_of(given_up, &mut deferred);
         drop(broken);
         self.node.core.itable.release(self.node.ino);
         Ok(deferred)

@@ -46,7 +46,6 @@ impl Inode {
                 self.own_page_of(range.end)?;
             }
             let mut broken = self.break_layout(pages.start, pages.end, policy)?;
-            let mut deferred = broken.take_deferred();
             let vacant = Vacant::take(&self.node.core.store, &mut broken);
             let mut state = self.node.write();
             state.check_not_frozen()?;
@@ -58,9 +57,12 @@ impl Inode {
                 self.node.flush_runs(&state, broken.range())?;
             }
             if done? {
-                self.node.core.store.add_pins_of(given_up, &mut deferred);
                 drop(state);
                 broken.give_up();
+                // Not before: what fails leaves the holders with the proof, which drops them when the
+                // layout is not locked any more.
+                let mut deferred = broken.take_deferred();
+                self.node.core.store.add_pins_of(given_up, &mut deferred);
                 drop(broken);
                 return Ok(deferred.tell());
             }
