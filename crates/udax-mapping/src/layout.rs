@@ -18,7 +18,7 @@ use udax_dev::DaxSpan;
 use udax_mm::sync::thread::yield_now;
 use udax_mm::sync::{Arc, RwLockWriteGuard};
 use udax_mm::{
-    FileIndex, IdleSpan, LimboSink, Order, Pages, Patience, PgmapOff, PgmapRef, PinKind,
+    FileIndex, IdleSpan, LimboSink, Order, Pages, Patience, PgmapOff, PgmapRef, PinKind, PinRecord,
     RequestError, Wait,
 };
 
@@ -425,12 +425,21 @@ impl Obstacle {
 
     fn to_error(&self, mapping: &Mapping) -> BreakError {
         let range = self.index.span(Pages(1));
-        let mut pins = mapping.pin_list().overlapping(&range);
+        let listed = mapping.pin_list().overlapping(&range);
+        // Only the page map knows who holds the page. The file may list a pin of a page that it has
+        // left, and lists none that came by way of a larger folio or another file, or is frozen.
+        let to_pin = |record: PinRecord| {
+            let is_same = |pin: &&FilePin| {
+                pin.info.since == record.info.since && pin.info.owner == record.info.owner
+            };
+            let whole = listed.iter().find(is_same).map(|pin| pin.range.clone());
+            FilePin { range: whole.unwrap_or_else(|| range.clone()), info: record.info }
+        };
+        let records = self.pgmap.pins_in(self.page.span(Pages(1)));
+        let mut pins: Vec<_> = records.into_iter().map(to_pin).collect();
         if pins.is_empty() {
-            // Pinned by way of a larger folio, or frozen: only the page map knows.
-            let records = self.pgmap.pins_in(self.page.span(Pages(1)));
-            let to_pin = |info| FilePin { range: range.clone(), info };
-            pins = records.into_iter().map(|record| to_pin(record.info)).collect();
+            // Counted, and not on record yet.
+            pins = listed;
         }
         BreakError::Pinned { index: self.index, pins }
     }

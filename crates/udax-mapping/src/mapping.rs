@@ -131,10 +131,11 @@ impl Mapping {
         Ok(mapped)
     }
 
-    /// Lists the pins on pages of the file, oldest first.
+    /// Lists the pins that were taken through this mapping, oldest first.
     ///
     /// A pin on pages that the file has given up is not listed: they are in limbo, and the page map
-    /// lists it.
+    /// lists it. One on shared pages stays listed when a store moves the file to a copy: of a file
+    /// that shares, only the page maps know who pins the pages that it has.
     pub fn pins(&self) -> Vec<FilePin> {
         self.pins.list()
     }

@@ -5,9 +5,9 @@ mod common;
 
 use common::sharing::{Left, SharingFile};
 use common::{info, mode, range};
-use udax_mapping::{Fallback, FaultError, MapMode, Populate};
+use udax_mapping::{BreakError, Fallback, FaultError, MapMode, Populate};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind};
+use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind, Wait};
 
 /// More than 2 MiB.
 const PAGES: u64 = 1300;
@@ -67,4 +67,25 @@ fn what_is_shared_is_counted_page_by_page() {
         assert!(stats.reasons().all(|(reason, _)| reason == Fallback::Shared));
         file.mapping.verify().unwrap();
     });
+}
+
+/// Whoever pins the pages that the file has left is in nobody's way.
+#[test]
+fn a_pin_of_what_the_file_has_left_is_not_named_as_in_the_way() {
+    let file = SharingFile::new(4, None);
+    let old = file.mapping.pin(range(0, 4), info("old", PinKind::Read)).unwrap();
+    let writer =
+        file.mapping.map(FileIndex(0), Pages(1), mode(Access::Write, Populate::Eager)).unwrap();
+    writer.vma().store_u64(0, 1).unwrap();
+    assert_eq!(file.left(), [Left::Pinned]);
+    let new = file.mapping.pin(range(0, 2), info("new", PinKind::Read)).unwrap();
+
+    let error = file.mapping.break_layout(range(0, 4), Wait::Never).unwrap_err();
+
+    let BreakError::Pinned { index: FileIndex(0), pins } = &error else { panic!("{error}") };
+    let named: Vec<_> = pins.iter().map(|pin| (&*pin.info.owner.label, &pin.range)).collect();
+    assert_eq!(named, [("new", &range(0, 2))]);
+    drop(new);
+    drop(file.mapping.break_layout(range(0, 4), Wait::Never).unwrap());
+    drop(old);
 }
