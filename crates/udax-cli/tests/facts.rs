@@ -81,6 +81,9 @@ fn a_touched_file_says_by_which_folios_it_is_mapped_and_why_not_by_larger_ones()
             { "order": 9, "bytes": 2 << 20, "count": 2 },
         ]);
         assert_eq!(touched["folios"], folios, "{how}");
+        for none in ["failures", "poison", "copies", "pins", "breaks", "waits", "wakeups"] {
+            assert_eq!(touched[none], 0, "{none}: it is only read");
+        }
         let fallbacks = touched["fallbacks"].as_array().unwrap();
         assert!(!fallbacks.is_empty(), "{how}");
         for fallback in fallbacks {

@@ -476,3 +476,14 @@ fn two_clones_in_opposite_directions_do_not_block_each_other() {
         world.fs.verify().unwrap();
     });
 }
+
+/// F-55: the mapping of a file counts what stores and pins copy, and nothing for the other file.
+#[test]
+fn pages_that_a_store_and_a_pin_copy_are_counted() {
+    let world = World::new(None, LEN);
+    let device = pin_info("device", PinKind::Write);
+    drop(world.clone.pin(FileIndex(0)..FileIndex(2), device.clone()).unwrap());
+    drop(world.clone.pin(FileIndex(1)..FileIndex(3), device).unwrap());
+    assert_eq!((world.clone.stats().copies, world.clone.stats().pins), (3, 2));
+    assert_eq!((world.file.stats().copies, world.file.stats().pins), (0, 0));
+}

@@ -6,7 +6,7 @@
 
 use crate::entry::EntryGuard;
 use crate::events;
-use crate::iomap::{Iomap, IomapError, IomapOps};
+use crate::iomap::{Iomap, IomapError, IomapOps, New};
 use crate::mapping::{Layout, Mapping};
 use crate::poison::check_good;
 use crate::run::{Bounds, Run};
@@ -370,11 +370,17 @@ impl<'m> FaultGuard<'m> {
         }
     }
 
-    /// Remembers that `range` is not a hole any more, until no entry is locked.
-    pub(crate) fn note_new(&self, range: Range<FileIndex>) {
-        if !range.is_empty() {
-            self.allocated.borrow_mut().push(range);
-        }
+    /// Remembers what is new, and so not a hole any more, until no entry is locked.
+    pub(crate) fn note_new(&self, new: New) {
+        let range = match new {
+            New::Nothing => return,
+            New::Allocated(range) => range,
+            New::Copied(page) => {
+                self.mapping.counters().event(Event::Copy);
+                page.span(Pages(1))
+            }
+        };
+        self.allocated.borrow_mut().push(range);
     }
 
     /// Makes what became data since it was mapped as a hole, or as the space past the end, visible
@@ -426,6 +432,7 @@ impl<'m> FaultGuard<'m> {
             while let Some(next) = user.table().next_absent(&(at..part.end)) {
                 let served = self.fault_in(&user, next, user.populating());
                 let pages = served.unwrap_or_else(|why| {
+                    self.mapping.counters().lost(&why);
                     let lost = self.lost_with(user.index(next), &why);
                     let lost = lost.min(part.end.since(next));
                     user.fail(next, lost, why);

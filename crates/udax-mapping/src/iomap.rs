@@ -16,8 +16,8 @@ pub enum Iomap {
         /// Another file, or another place of this one, has these pages too (`IOMAP_F_SHARED`).
         /// They are shown for reading only (I-36).
         is_shared: bool,
-        /// What this call allocated or gave the file a copy of (`IOMAP_F_NEW`); mostly nothing.
-        new: Range<FileIndex>,
+        /// What this call made of it (`IOMAP_F_NEW`); mostly nothing.
+        new: New,
     },
 
     /// A hole, which reads as zeros.
@@ -28,6 +28,17 @@ pub enum Iomap {
 
     /// The index lies at or past the end of the file, rounded up to a page.
     PastEnd,
+}
+
+/// What an answer is besides an answer: data that was not there before it was asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum New {
+    /// The data was there.
+    Nothing,
+    /// These pages were a hole, and were allocated.
+    Allocated(Range<FileIndex>),
+    /// This page was shared, and the file has a copy of its own.
+    Copied(FileIndex),
 }
 
 /// The owner of a file, who says where its pages lie.

@@ -168,6 +168,7 @@ impl Mapping {
             match self.try_break(&owner, range.clone(), patience.wait(), &mut progress)? {
                 Attempt::Broken(mut broken) => {
                     broken.told = progress.waiting.take().map(Waiting::end);
+                    self.counters().event(Event::Break);
                     return Ok(broken);
                 }
                 Attempt::Blocked(obstacle, holders) => {
@@ -220,6 +221,7 @@ impl Mapping {
         }
         broken.deferred = Deferred::new(holders);
         self.index().remove(&broken.range);
+        self.counters().event(Event::Break);
         Ok(broken)
     }
 
@@ -261,7 +263,6 @@ impl<'m> LayoutBroken<'m> {
         let layout = Some(mapping.layout().write());
         // An entry that is still locked would be a guard that outlived its layout guard.
         assert!(!mapping.index().is_locked(), "I-28: an entry lock needs the layout lock");
-        mapping.counters().event(Event::Break);
         mapping.zap(&range);
         let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = Deferred::default();
@@ -402,9 +403,17 @@ impl Obstacle {
         if self.is_pinned {
             let page = self.page.span(Pages(1));
             progress.busy_since = None;
-            mapping.counters().event(Event::Wait);
-            let waited = self.pgmap.wait_unpinned(page, *patience);
-            return waited.map_err(|_| interrupted().unwrap_or_else(|| self.to_error(mapping)));
+            let sleeps = may_sleep(patience);
+            if sleeps {
+                mapping.counters().event(Event::Wait);
+            }
+            if self.pgmap.wait_unpinned(page, *patience).is_err() {
+                return Err(interrupted().unwrap_or_else(|| self.to_error(mapping)));
+            }
+            if sleeps {
+                mapping.counters().event(Event::Wakeup);
+            }
+            return Ok(());
         }
         if let Some(interrupted) = interrupted() {
             return Err(interrupted);
@@ -443,6 +452,16 @@ impl Obstacle {
         }
         BreakError::Pinned { index: self.index, pins }
     }
+}
+
+/// Whether any time is left to wait.
+fn may_sleep(patience: &Patience<'_>) -> bool {
+    let has_time = match patience.wait() {
+        Wait::Never => false,
+        Wait::Until(deadline) => Instant::now() < deadline,
+        Wait::Forever => true,
+    };
+    has_time && !patience.is_interrupted()
 }
 
 fn held_by(pins: &[FilePin]) -> String {

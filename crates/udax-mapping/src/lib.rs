@@ -36,7 +36,7 @@ mod writeback;
 pub use entry::EntryGuard;
 pub use fault::{FaultError, FaultGuard};
 pub use holders::Deferred;
-pub use iomap::{Iomap, IomapError, IomapOps};
+pub use iomap::{Iomap, IomapError, IomapOps, New};
 pub use layout::{BreakError, LayoutBroken};
 pub use mapping::Mapping;
 pub use pinned::PinnedFolios;

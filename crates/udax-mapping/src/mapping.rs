@@ -151,7 +151,7 @@ impl Mapping {
         writers.map(place).collect()
     }
 
-    /// What happened in the file so far: faults by size, fallbacks by reason, waits.
+    /// What happened in the file so far: faults by size, fallbacks by reason, waits, pins, failed memory.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot()
     }

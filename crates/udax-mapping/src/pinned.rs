@@ -10,7 +10,7 @@ use crate::iomap::Iomap;
 use crate::mapping::Mapping;
 use crate::pins::Listed;
 use crate::run::{Bounds, Run};
-use crate::stats::Fallback;
+use crate::stats::{Event, Fallback};
 use std::ops::Range;
 use udax_mm::sync::Arc;
 use udax_mm::{
@@ -52,6 +52,8 @@ pub struct PinnedFolios {
     info: PinInfo,
     lease: Lease,
     listed: Listed,
+    /// Whether all of the range is pinned, and it was told.
+    is_granted: bool,
 }
 
 /// Pages of the range that lie side by side, in file order.
@@ -119,6 +121,8 @@ impl Mapping {
             PinKind::Read => Access::Read,
             PinKind::Write => Access::Write,
         };
+        // Let go after the layout lock, if the pin fails: its callback owns what may use the file.
+        let lease = Lease::new(range.clone(), recall);
         // Before the pin is listed: nobody has one while the layout is broken (I-52).
         let faults = self.faults();
         let owner = faults.owner()?;
@@ -134,16 +138,20 @@ impl Mapping {
             parts: Vec::new(),
             range: range.clone(),
             info: info.clone(),
-            lease: Lease::new(range.clone(), recall),
+            lease: lease.clone(),
             listed: self.pin_list().add(range.clone(), info),
+            is_granted: false,
         };
-        events::pin(&pinned.range, &pinned.info);
         let request = Request { range, access };
         let mut at = request.range.start;
         while at < request.range.end {
-            at = pinned.add_run(&faults, &request, at)?;
+            let next = pinned.add_run(&faults, &request, at);
+            at = next.inspect_err(|why| self.counters().lost(why))?;
         }
         drop(faults);
+        pinned.is_granted = true;
+        self.counters().event(Event::Pin);
+        events::pin(&pinned.range, &pinned.info);
         pinned
             .parts
             .iter()
@@ -376,7 +384,9 @@ impl PinnedFolios {
 
 impl Drop for PinnedFolios {
     fn drop(&mut self) {
-        events::unpin(&self.range, &self.info);
+        if self.is_granted {
+            events::unpin(&self.range, &self.info);
+        }
     }
 }
 

@@ -1,8 +1,9 @@
-//! What happened in a file: faults by size, fallbacks by reason, waits.
+//! What happened in a file: faults by size, fallbacks by reason, waits, pins, failed memory.
 
+use crate::fault::FaultError;
 use std::fmt;
-use udax_mm::Order;
 use udax_mm::sync::atomic::{AtomicU64, Ordering};
+use udax_mm::{Order, RequestError};
 
 /// Why a fault or a pin was served by a smaller folio than there could be (rule 14): by less than
 /// 2 MiB, or by 2 MiB where the data of the file would fill 1 GiB.
@@ -102,12 +103,20 @@ pub struct Stats {
     /// Faults that became SIGBUS: past the end, or for a reason that
     /// [`last_fault_error`](crate::UserMapping::last_fault_error) names.
     pub failures: u64,
-    /// Folios that a store gave a copy of its own, because they were shared.
+    /// Pages that a store through a mapping, or a pin for stores, gave a copy of their own, because
+    /// they were shared. What a write copies is not among them.
     pub copies: u64,
-    /// Layouts that were broken.
+    /// Layouts that were broken, also by a break that deferred what was pinned; not those that a pin
+    /// or an error kept as they were.
     pub breaks: u64,
-    /// How often breaking one slept for a pin.
+    /// How often breaking one began to sleep for a pin.
     pub waits: u64,
+    /// How often such a sleep ended because the pin was gone, and not with the time or an interrupt.
+    pub wakeups: u64,
+    /// Pins that were granted.
+    pub pins: u64,
+    /// Faults and pins that met memory that failed.
+    pub poison: u64,
 }
 
 impl Stats {
@@ -135,6 +144,9 @@ pub(crate) enum Event {
     Copy,
     Break,
     Wait,
+    Wakeup,
+    Pin,
+    Poison,
 }
 
 /// The counters behind [`Stats`]. Independent facts, so relaxed atomics do.
@@ -142,7 +154,7 @@ pub(crate) enum Event {
 pub(crate) struct Counters {
     faults: [AtomicU64; Order::ALL.len()],
     fallbacks: [AtomicU64; Fallback::ALL.len()],
-    events: [AtomicU64; 5],
+    events: [AtomicU64; 8],
 }
 
 impl Counters {
@@ -158,6 +170,13 @@ impl Counters {
         self.events[event.slot()].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A fault or a pin failed: notes whether its memory has.
+    pub(crate) fn lost(&self, why: &FaultError) {
+        if matches!(why, FaultError::Request(RequestError::Poisoned(_))) {
+            self.event(Event::Poison);
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Stats {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let event = |event: Event| load(&self.events[event.slot()]);
@@ -169,6 +188,9 @@ impl Counters {
             copies: event(Event::Copy),
             breaks: event(Event::Break),
             waits: event(Event::Wait),
+            wakeups: event(Event::Wakeup),
+            pins: event(Event::Pin),
+            poison: event(Event::Poison),
         }
     }
 }
@@ -181,6 +203,9 @@ impl Event {
             Event::Copy => 2,
             Event::Break => 3,
             Event::Wait => 4,
+            Event::Wakeup => 5,
+            Event::Pin => 6,
+            Event::Poison => 7,
         }
     }
 }

@@ -350,6 +350,7 @@ impl Mapping {
         let faults = self.faults();
         if let Err(why) = faults.fault_in(user, at, access) {
             self.counters().event(Event::Failure);
+            self.counters().lost(&why);
             user.fail(at, Pages(1), why);
         }
     }

@@ -394,3 +394,13 @@ fn a_fault_of_a_lazy_mapping_is_told_by_who_serves_it() {
     assert_eq!(fields(&seen, "dax_insert_mapping", &["index", "pages"]), ["index=3", "pages=13"]);
     assert_eq!(fields(&seen, "recorded", &["result"]), ["result=mapped"]);
 }
+
+#[test]
+fn a_pin_that_fails_is_not_told() {
+    let file = TestFile::new(8, &data(0, 4));
+    let seen = told_of(|| {
+        file.mapping.pin(range(2, 6), info("nic", PinKind::Write)).unwrap_err();
+    });
+    let pins: Vec<_> = names(&seen).into_iter().filter(|name| name.contains("pin")).collect();
+    assert!(pins.is_empty(), "{pins:?}");
+}

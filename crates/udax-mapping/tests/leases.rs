@@ -197,7 +197,7 @@ fn a_pin_of_a_part_of_a_folio_is_recalled_for_another_part_of_it() {
     assert_eq!(part.heard(), [(range(100, 512), None, RecallReason::Wait)]);
 }
 
-/// Looks at the file when it goes, as the owner of a cache may that its callback keeps.
+/// Uses the file when it goes, as the owner of a cache may that its callback keeps.
 struct Guard {
     file: Arc<TestFile>,
     gone: mpsc::Sender<()>,
@@ -205,7 +205,7 @@ struct Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        drop(self.file.mapping.faults());
+        drop(self.file.mapping.break_layout(range(7, 8), Wait::Never));
         self.gone.send(()).expect("the test listens");
     }
 }
@@ -247,7 +247,7 @@ fn check_guard_goes(ends: impl FnOnce(&TestFile, &Place) + Send + 'static) {
     let long = Duration::from_secs(10);
     is_gone.recv_timeout(long).expect("the guard goes when no lock is held");
     is_done.recv_timeout(long).expect("nobody waits for a lock that it has");
-    thread.join().unwrap();
+    thread.join().expect("it ended as it should");
     file.verify();
 }
 
@@ -265,4 +265,18 @@ fn what_the_callback_of_a_deferred_pin_owns_goes_when_the_layout_is_not_locked_a
         drop(pin);
         drop(broken);
     });
+}
+
+#[test]
+fn what_the_callback_of_a_pin_that_fails_owns_goes_when_the_layout_is_not_locked_any_more() {
+    let file = TestFile::new(8, &data(0, 8));
+    let (gone, is_gone) = mpsc::channel();
+    let guard = Guard { file: Arc::clone(&file), gone };
+    let thread = std::thread::spawn(move || {
+        let recall = Recall::call(move |_: &RecallEvent| drop(guard.gone.clone()));
+        file.mapping.pin_leased(range(2, 9), info("nic", PinKind::Write), recall).unwrap_err();
+    });
+    let long = Duration::from_secs(10);
+    is_gone.recv_timeout(long).expect("the guard goes when no lock is held");
+    thread.join().expect("it ended as it should");
 }

@@ -5,7 +5,7 @@ mod common;
 use common::{PAGE, fault_service, info, mode, range};
 use std::ops::Range;
 use udax_dev::{DaxDevice, DaxSpan, PgmapDevice};
-use udax_mapping::{Iomap, IomapError, IomapOps, Mapping, Populate};
+use udax_mapping::{Iomap, IomapError, IomapOps, Mapping, New, Populate};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::{Arc, Weak};
 use udax_mm::{Access, DeviceOff, FileIndex, MediaRange, MemoryType, Pages, Pgmap, PinKind, Wait};
@@ -55,7 +55,7 @@ impl IomapOps for Sparse {
             return Ok(Iomap::Hole { pages: Pages(STRIDE - index.0 % STRIDE) });
         }
         let span = self.page(index.0 / STRIDE)?;
-        Ok(Iomap::Data { span, start: index, is_shared: false, new: index..index })
+        Ok(Iomap::Data { span, start: index, is_shared: false, new: New::Nothing })
     }
 
     fn end(&self) -> FileIndex {

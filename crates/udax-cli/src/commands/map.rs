@@ -90,8 +90,22 @@ struct Touched {
     folios: Vec<Folios>,
     /// Faults that showed a hole as zeros.
     holes: u64,
+    #[serde(flatten)]
+    events: Events,
     /// Why folios were not larger, and how often.
     fallbacks: Vec<FellBack>,
+}
+
+/// What is counted of a file besides: see [`Stats`].
+#[derive(Debug, Serialize)]
+struct Events {
+    failures: u64,
+    poison: u64,
+    copies: u64,
+    pins: u64,
+    breaks: u64,
+    waits: u64,
+    wakeups: u64,
 }
 
 /// Why a mapping is eager.
@@ -199,6 +213,7 @@ impl Touched {
             why_eager: None,
             folios: Order::ALL.into_iter().map(folios).filter(|found| found.count > 0).collect(),
             holes: stats.holes,
+            events: Events::of(stats),
             fallbacks: stats.reasons().map(FellBack::new).collect(),
         }
     }
@@ -210,6 +225,7 @@ impl Touched {
         if self.holes > 0 {
             parts.push(format!("{} faults on holes", self.holes));
         }
+        parts.extend(self.events.human());
         let parts = if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") };
         writeln!(out, "touched ({}): {parts}", self.faulting)?;
         if let Some(Why { meaning, .. }) = &self.why_eager {
@@ -219,6 +235,30 @@ impl Touched {
             writeln!(out, "  {count} not larger, {reason}: {meaning}")?;
         }
         Ok(())
+    }
+}
+
+impl Events {
+    fn of(stats: &Stats) -> Events {
+        let &Stats { failures, poison, copies, pins, breaks, waits, wakeups, .. } = stats;
+        Events { failures, poison, copies, pins, breaks, waits, wakeups }
+    }
+
+    /// What there was of each.
+    fn human(&self) -> impl Iterator<Item = String> {
+        let counts = [
+            (self.failures, "faults that failed"),
+            (self.poison, "faults and pins that met memory that failed"),
+            (self.copies, "pages of shared data copied"),
+            (self.pins, "pins"),
+            (self.breaks, "layouts broken"),
+            (self.waits, "waits for a pin"),
+            (self.wakeups, "waits that a pin ended"),
+        ];
+        counts
+            .into_iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, of)| format!("{count} {of}"))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use udax_dev::DaxSpan;
-use udax_mapping::{Iomap, IomapError, IomapOps};
+use udax_mapping::{Iomap, IomapError, IomapOps, New};
 use udax_mm::{Access, FileIndex, Order, Pages};
 
 use super::copy::Overlay;
@@ -60,11 +60,11 @@ impl Node {
         let mut state = self.write();
         state.check_not_frozen()?;
         let found = find(&self.core.store, &state, index)?;
-        let filled = self.make_ready(&mut state, index, &found)?;
+        let new = self.make_ready(&mut state, index, &found)?;
         let found = find(&self.core.store, &state, index)?;
         Ok(match found {
             Iomap::Data { span, start, is_shared, .. } => {
-                Iomap::Data { span, start, is_shared, new: filled }
+                Iomap::Data { span, start, is_shared, new }
             }
             other => other,
         })
@@ -76,18 +76,18 @@ impl Node {
         state: &mut State,
         index: FileIndex,
         found: &Iomap,
-    ) -> Result<Range<FileIndex>, FsError> {
+    ) -> Result<New, FsError> {
         match found {
-            Iomap::Hole { .. } => self.fill_around(state, index),
+            Iomap::Hole { .. } => Ok(New::Allocated(self.fill_around(state, index)?)),
             // One page: the lock of its entry holds off who uses it, and covers no more for sure.
             Iomap::Data { is_shared: true, .. } => {
                 let page = index..index + Pages(1);
                 let is_copied =
                     self.copy(state, &page, Overlay::NONE, Vacant::none(&self.core.store))?;
                 assert!(is_copied, "what was found is there while the state is locked");
-                Ok(page)
+                Ok(New::Copied(index))
             }
-            Iomap::Data { .. } | Iomap::PastEnd => Ok(index..index),
+            Iomap::Data { .. } | Iomap::PastEnd => Ok(New::Nothing),
         }
     }
 
@@ -140,12 +140,12 @@ fn find(store: &Store, state: &State, index: FileIndex) -> Result<Iomap, FsError
     let before = page.since(part.start);
     let span = store.span(part)?;
     if before < span.pages() {
-        return Ok(Iomap::Data { span, start, is_shared, new: start..start });
+        return Ok(Iomap::Data { span, start, is_shared, new: New::Nothing });
     }
     // The run crosses from one medium to the next before the page that was asked for.
     let rest = Extent { start: page, pages: part.pages - before };
     let (span, start) = (store.span(rest)?, index);
-    Ok(Iomap::Data { span, start, is_shared, new: start..start })
+    Ok(Iomap::Data { span, start, is_shared, new: New::Nothing })
 }
 
 /// The addresses of `runs`; a run that crosses media becomes several spans.

@@ -12,7 +12,8 @@ use std::ops::Range;
 use std::time::Instant;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
 use udax_mapping::{
-    BreakError, Iomap, IomapError, IomapOps, LayoutBroken, MapMode, Mapping, PinnedFolios, Populate,
+    BreakError, Iomap, IomapError, IomapOps, LayoutBroken, MapMode, Mapping, New, PinnedFolios,
+    Populate,
 };
 use udax_mm::media::FileMedia;
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
@@ -387,7 +388,8 @@ impl IomapOps for TestFile {
             Some(_) => {
                 let is_new = blocks.pages[to_usize(index.0)].is_none();
                 blocks.allocate(&self.device, index.0).map_err(|error| IomapError(error.into()))?;
-                let new = index.span(Pages(u64::from(is_new)));
+                let page = index..index + Pages(1);
+                let new = if is_new { New::Allocated(page) } else { New::Nothing };
                 let (start, block, pages) = blocks.run(index.0);
                 let span = self.device.recovery_access(DeviceOff(block), Pages(pages));
                 let span = span.map_err(|error| IomapError(error.into()))?;

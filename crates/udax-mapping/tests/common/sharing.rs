@@ -3,7 +3,7 @@
 use super::PAGE;
 use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
-use udax_mapping::{Iomap, IomapError, IomapOps, Mapping};
+use udax_mapping::{Iomap, IomapError, IomapOps, Mapping, New};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{
@@ -76,10 +76,10 @@ impl IomapOps for SharingFile {
         if page >= is_own.len() {
             return Ok(Iomap::PastEnd);
         }
-        let mut new = index..index;
+        let mut new = New::Nothing;
         if access == Access::Write && !is_own[page] {
             self.leave(&mut is_own, page)?;
-            new = index..index + Pages(1);
+            new = New::Copied(index);
         }
         let like = |other: &&bool| **other == is_own[page];
         let before = is_own[..page].iter().rev().take_while(like).count();

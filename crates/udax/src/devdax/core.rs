@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use udax_dev::{AccessError, DaxBytes, DaxDevice, DaxSpan, Holder, IoError};
-use udax_mapping::{Iomap, IomapError, IomapOps, Mapping};
+use udax_mapping::{Iomap, IomapError, IomapOps, Mapping, New};
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{
     Access, DeviceOff, FaultService, FileIndex, Lease, Order, Pages, RecallEvent, RecallReason,
@@ -131,8 +131,8 @@ impl IomapOps for Core {
         let head = DeviceOff(index.align_down(self.order).0);
         let span = self.device().recovery_access(head, size - Pages(head.0));
         let span = span.map_err(|error| IomapError(error.into()))?;
-        let (start, new) = (FileIndex(head.0), FileIndex(0)..FileIndex(0));
-        Ok(Iomap::Data { span, start, is_shared: false, new })
+        let start = FileIndex(head.0);
+        Ok(Iomap::Data { span, start, is_shared: false, new: New::Nothing })
     }
 
     fn end(&self) -> FileIndex {
