@@ -54,6 +54,8 @@ const LOCKS: &[(&str, &str)] = &[
     ("spaces", "udax_mm::space::Space"),
     ("flushed pages", "udax_mm::persist::PendingPages"),
     ("msync", "Errno"),
+    ("areas in reserve, own pages", "udax_mm::areas::Spare"),
+    ("areas in reserve, own pages", "udax_mm::pagemap::Pagemap"),
     ("position", "u64"),
     ("load of a table", "udax_dev::mapped::Turn"),
     ("change of a table", "udax_dev::change::Change"),
