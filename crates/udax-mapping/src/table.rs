@@ -60,8 +60,9 @@ struct Leaves {
     by_start: BTreeMap<VmaOff, Leaf>,
     /// Nothing is mapped any more: the user mapping is being dropped.
     is_closed: bool,
-    /// A folio may be shown in pieces: around what a private mapping has stored, or page by page.
-    has_pieces: bool,
+    /// The order of the largest folio that may be shown in pieces: around what a private mapping has
+    /// stored, or page by page.
+    in_pieces: Order,
 }
 
 impl Table {
@@ -192,8 +193,7 @@ impl Table {
     ) -> Option<Range<VmaOff>> {
         let mut leaves = self.leaves.lock();
         let part = part_of(range, index(VmaOff(0)), self.vma.pages());
-        let pieces = if leaves.has_pieces { usize::MAX } else { 1 };
-        let hull = leaves.hull(&part, range, index, pieces)?;
+        let hull = leaves.hull(&part, range, index)?;
         let zapped = match spare {
             Spare::Nothing => self.unmap(&mut leaves, &hull),
             Spare::Own => self.unmap_but_own(&mut leaves, &hull),
@@ -444,14 +444,16 @@ impl Leaves {
         part: &Range<VmaOff>,
         range: &Range<FileIndex>,
         index: impl Fn(VmaOff) -> FileIndex,
-        pieces: usize,
     ) -> Option<Range<VmaOff>> {
         let inside = self
             .overlapping(part)
             .map(|leaf| leaf.range().start.max(part.start)..leaf.range().end.min(part.end));
-        // The folio that the range cuts may be shown before and behind it, too: in one piece, or
-        // around what a private mapping has stored.
-        let reach = Order::Pud.pages().0;
+        // The folio that the range cuts may be shown before and behind it, too: in one piece, or in
+        // several.
+        let (pieces, reach) = match self.in_pieces {
+            Order::Base => (1, Order::Pud.pages().0),
+            order => (usize::MAX, order.pages().0),
+        };
         let before = self.by_start.range(..part.start).rev().map(|(_, leaf)| leaf);
         let behind = self.by_start.range(part.end..).map(|(_, leaf)| leaf);
         let before = before.take_while(|leaf| leaf.range().end.0 + reach > part.start.0);
@@ -467,7 +469,7 @@ impl Leaves {
     /// Puts a leaf in the place of what it covers, and joins it to its neighbours. Returns what was
     /// covered.
     fn put(&mut self, leaf: Leaf) -> Vec<Leaf> {
-        self.has_pieces |= leaf.is_piece();
+        self.in_pieces = self.in_pieces.max(leaf.piece_of());
         let hidden = self.carve(&leaf.range());
         let mut leaf = leaf;
         let follows = self.by_start.remove(&leaf.range().end);

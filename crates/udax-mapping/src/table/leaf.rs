@@ -74,12 +74,12 @@ impl Leaf {
         }
     }
 
-    /// Whether it shows a folio in part, or lies between two parts of one.
-    pub(crate) fn is_piece(&self) -> bool {
+    /// The order of the folio that it shows in part, or that may lie around it; else that of a page.
+    pub(crate) fn piece_of(&self) -> Order {
         match &self.target {
-            Target::Folios(shown) => !shown.is_whole(self.pages),
-            Target::Own => true,
-            _ => false,
+            Target::Folios(shown) if !shown.is_whole(self.pages) => shown.order(),
+            Target::Own => Order::Pud,
+            _ => Order::Base,
         }
     }
 

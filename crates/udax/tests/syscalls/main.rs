@@ -264,8 +264,7 @@ fn answered<T: Send>(touch: impl FnOnce() -> T + Send) -> T {
             done.send(()).unwrap();
             touched
         });
-        if let Err(mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_mins(1))
-        {
+        if let Err(mpsc::RecvTimeoutError::Timeout) = is_done.recv_timeout(Duration::from_mins(1)) {
             let _ = writeln!(io::stderr(), "a touch is not answered");
             std::process::exit(1);
         }
