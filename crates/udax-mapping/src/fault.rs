@@ -359,8 +359,9 @@ impl<'m> FaultGuard<'m> {
     /// Takes back every translation of `range`, because the data moves. Eager mappings get the new
     /// place when this guard is dropped.
     pub(crate) fn outdate(&self, range: &Range<FileIndex>) {
-        let taken = self.mapping.zap(range);
-        self.note_outdated(&taken);
+        if let Some(taken) = self.mapping.zap(range) {
+            self.note_outdated(&taken);
+        }
     }
 
     /// Takes back what shows nothing of the file in `range`.

@@ -18,7 +18,7 @@ use udax_dev::DaxSpan;
 use udax_mm::sync::thread::yield_now;
 use udax_mm::sync::{Arc, RwLockWriteGuard};
 use udax_mm::{
-    FileIndex, IdleSpan, LimboSink, Order, Pages, Patience, PgmapOff, PgmapRef, PinKind, PinRecord,
+    FileIndex, IdleSpan, LimboSink, Pages, Patience, PgmapOff, PgmapRef, PinKind, PinRecord,
     RequestError, Wait,
 };
 
@@ -93,6 +93,8 @@ pub enum BreakError {
 pub struct LayoutBroken<'m> {
     mapping: &'m Mapping,
     range: Range<FileIndex>,
+    /// From where to where something was taken back.
+    taken: Range<FileIndex>,
     idle: Vec<IdleSpan>,
     limbo: Vec<(PgmapRef, Range<PgmapOff>)>,
     deferred: Deferred,
@@ -263,10 +265,11 @@ impl<'m> LayoutBroken<'m> {
         let layout = Some(mapping.layout().write());
         // An entry that is still locked would be a guard that outlived its layout guard.
         assert!(!mapping.index().is_locked(), "I-28: an entry lock needs the layout lock");
-        mapping.zap(&range);
+        let taken = mapping.zap(&range).unwrap_or(range.start..range.start);
         let (idle, limbo, failed) = (Vec::new(), Vec::new(), Vec::new());
         let deferred = Deferred::default();
-        LayoutBroken { mapping, range, idle, limbo, deferred, failed, layout, owner, told: None }
+        let told = None;
+        LayoutBroken { mapping, range, taken, idle, limbo, deferred, failed, layout, owner, told }
     }
 
     /// Claims the pages of a span that starts at index `start` of the file, but for those that
@@ -362,10 +365,10 @@ impl Drop for LayoutBroken<'_> {
         }
         self.layout = None;
         drop(self.told.take());
-        // The folios that the range cuts were taken back as a whole.
-        let block = Order::Pud.pages();
-        let end = FileIndex(self.range.end.0.saturating_add(block.0));
-        let around = self.range.start.align_down(Order::Pud)..end.align_down(Order::Pud);
+        // Of the range too what was shown nowhere: it may have become data.
+        let (start, end) =
+            (self.range.start.min(self.taken.start), self.range.end.max(self.taken.end));
+        let around = start..end;
         if !self.mapping.eager_users(&around).is_empty() {
             self.mapping.faults().refill(&around);
         }

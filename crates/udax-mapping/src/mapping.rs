@@ -287,16 +287,21 @@ impl Mapping {
     }
 
     /// Takes back every translation of pages in `range`, but not what private mappings have stored.
-    /// Returns the range and what went with it, because it is of the same folio.
-    pub(crate) fn zap(&self, range: &Range<FileIndex>) -> Range<FileIndex> {
+    /// Returns from where to where something went that eager mappings have to show again: also outside
+    /// of the range, because it was of the same folio.
+    pub(crate) fn zap(&self, range: &Range<FileIndex>) -> Option<Range<FileIndex>> {
         self.zap_sparing(range, Spare::Own)
     }
 
     /// The same, and what private mappings have stored if nothing is spared.
-    pub(crate) fn zap_sparing(&self, range: &Range<FileIndex>, spare: Spare) -> Range<FileIndex> {
+    pub(crate) fn zap_sparing(
+        &self,
+        range: &Range<FileIndex>,
+        spare: Spare,
+    ) -> Option<Range<FileIndex>> {
         let users = self.users.lock();
         let taken = users.iter().filter_map(|user| user.zap(range, spare));
-        taken.fold(range.clone(), |all, taken| all.start.min(taken.start)..all.end.max(taken.end))
+        taken.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
     }
 
     /// Takes back what lazy mappings show of nothing in `range`. Returns whether an eager mapping

@@ -184,7 +184,8 @@ impl Table {
 
     /// Takes back every folio of which a page of `range` of the file is counted, and all else that
     /// is shown of it. `index` says which page of the file an address shows. Returns from where to
-    /// where something went.
+    /// where something went that is to come again, where nobody can fault for it: a page that could not
+    /// be had stays so.
     pub(crate) fn zap(
         &self,
         range: &Range<FileIndex>,
@@ -198,6 +199,12 @@ impl Table {
             Spare::Nothing => self.unmap(&mut leaves, &hull),
             Spare::Own => self.unmap_but_own(&mut leaves, &hull),
         };
+        let (refused, zapped): (Vec<_>, Vec<_>) = zapped.into_iter().partition(Leaf::is_refused);
+        if !self.vma.is_lazy() {
+            for leaf in refused {
+                drop(leaves.put(leaf));
+            }
+        }
         drop(leaves);
         let taken = zapped.iter().map(Leaf::range);
         taken.reduce(|one, other| one.start.min(other.start)..one.end.max(other.end))
@@ -228,18 +235,20 @@ impl Table {
 
     /// Takes back what is void in `range` because it could not be had. Returns whether there was any.
     pub(crate) fn zap_refused(&self, range: &Range<VmaOff>) -> bool {
-        self.zap_that(range, |leaf| matches!(leaf.target, Target::Failed))
+        self.zap_that(range, Leaf::is_refused)
     }
 
     /// Returns whether there was any.
     fn zap_that(&self, range: &Range<VmaOff>, is_meant: impl Fn(&Leaf) -> bool) -> bool {
-        let mut leaves = self.leaves.lock();
+        let (mut leaves, mut zapped) = (self.leaves.lock(), Vec::new());
         let mut at = range.start;
         while let Some(found) = leaves.first_that(&(at..range.end), &is_meant) {
             let part = found.start.max(at)..found.end.min(range.end);
             at = part.end;
-            drop(self.unmap(&mut leaves, &part));
+            zapped.extend(self.unmap(&mut leaves, &part));
         }
+        drop(leaves);
+        drop(zapped);
         at > range.start
     }
 

@@ -185,7 +185,8 @@ impl UserMapping {
     /// may be gone, such as a full pool. An eager mapping is filled at once. Returns whether there
     /// was such a page.
     ///
-    /// A lazy mapping does the same by itself, 10 ms after each such touch.
+    /// A lazy mapping does the same by itself, 10 ms after each such touch; but not where all of it is
+    /// void, because the host had no addresses or memory left when pages were taken back.
     pub fn retry(&self, pages: Range<VmaOff>) -> bool {
         let was_refused = self.user.table.zap_refused(&pages);
         if was_refused && !self.user.is_lazy() {

@@ -18,7 +18,9 @@ use crate::num::to_usize;
 use crate::proof::Txn;
 
 /// For how long somebody may take who lets go of the folios of a file.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(200);
+/// How long it is until the next look.
+const PAUSE: Duration = Duration::from_millis(1);
 
 impl Inode {
     /// Makes the bytes of the file immutable, durably and for ever; it can still be removed.
@@ -151,7 +153,8 @@ impl Inode {
                 Err(FsError::Layout(BreakError::Pinned { index, .. })) if may_change => {
                     let is_frozen = self.frozen_before(index.span(Pages(1)), info)?.is_some();
                     may_change = is_frozen && since.elapsed() < PATIENCE;
-                    thread::yield_now();
+                    // Each attempt takes back what is shown of the file.
+                    thread::sleep(PAUSE);
                 }
                 frozen => return frozen,
             }

@@ -74,6 +74,11 @@ impl Leaf {
         }
     }
 
+    /// Whether it is void because a page could not be had.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(self.target, Target::Failed)
+    }
+
     /// The order of the folio that it shows in part, or that may lie around it; else that of a page.
     pub(crate) fn piece_of(&self) -> Order {
         match &self.target {
