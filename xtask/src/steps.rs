@@ -129,7 +129,8 @@ fn operations(
 ) -> Result<()> {
     let steps = steps.to_string();
     let seed = seed.map(|seed| seed.to_string());
-    let mut environment = vec![("UDAX_STEPS", steps.as_str())];
+    // What a thread gives back stays in its part of the heap: with one part, growth is told from scatter.
+    let mut environment = vec![("UDAX_STEPS", steps.as_str()), ("MALLOC_ARENA_MAX", "1")];
     environment.extend(more);
     if let Some(seed) = &seed {
         environment.push(("UDAX_SEED", seed));

@@ -89,16 +89,3 @@ fn a_pin_of_what_the_file_has_left_is_not_named_as_in_the_way() {
     drop(file.mapping.break_layout(range(0, 4), Wait::Never).unwrap());
     drop(old);
 }
-
-/// It takes back what shows the shared page, which has to be shown again: not for ever.
-#[test]
-fn an_eager_mapping_that_cannot_keep_its_floor_over_shared_data_is_refused() {
-    let file = SharingFile::new(PAGES, None);
-    let _pin = file.mapping.pin(range(0, 1), info("reader", PinKind::Read)).unwrap();
-    let floor = MapMode { floor: Order::Pmd, ..mode(Access::Write, Populate::Eager) };
-
-    let refused = file.mapping.map(FileIndex(0), Pages(512), floor).unwrap_err();
-
-    assert!(matches!(refused, FaultError::BelowFloor { .. }), "{refused}");
-    file.mapping.verify().unwrap();
-}

@@ -5,7 +5,7 @@
 use common::{close_clean, error, in_memory, on_file};
 use udax::{
     Access, Deduped, ErrorKind, FreePolicy, MapOptions, OpenOptions, PinKind, PinOptions, Pool,
-    Wait,
+    Populate, Wait,
 };
 
 mod common;
@@ -183,4 +183,24 @@ fn what_a_clone_keeps_of_a_frozen_file_can_be_stored_to() {
     assert!(pool.read("/clone").unwrap() == expected, "what is read");
     drop((shown, stored, pin, clone));
     assert_eq!(pool.verify(), Ok(()));
+}
+
+/// Each attempt to move away from a shared page takes back what shows it: it must not lead to another
+/// one, for ever.
+#[test]
+fn an_eager_mapping_for_stores_of_shared_data_is_refused_by_a_full_pool() {
+    let pool = in_memory();
+    pool.write("/a", bytes(1, 5 * 4096)).unwrap();
+    pool.clone_file("/a", "/b", Wait::Never).unwrap();
+    let rest = OpenOptions::new().write(true).create(true).open(&pool, "/rest").unwrap();
+    let full = (0..).find_map(|page: u64| rest.write_all_at(&[1; 4096], page * 4096).err());
+    assert_eq!(full.unwrap().kind(), ErrorKind::Full);
+    let file = OpenOptions::new().read(true).write(true).open(&pool, "/a").unwrap();
+    let _pin = file.pin(0..5 * 4096, &PinOptions::new("reader")).unwrap();
+
+    let for_stores = MapOptions::new().access(Access::Write).populate(Populate::Eager);
+    let refused = file.map(0..5 * 4096, &for_stores).unwrap_err();
+
+    assert_eq!(refused.kind(), ErrorKind::Full, "{refused}");
+    assert!(pool.read("/a").unwrap() == bytes(1, 5 * 4096));
 }
