@@ -202,7 +202,10 @@ impl Table {
         let (refused, zapped): (Vec<_>, Vec<_>) = zapped.into_iter().partition(Leaf::is_refused);
         if !self.vma.is_lazy() {
             for leaf in refused {
-                drop(leaves.put(leaf));
+                // Something else is there if the mapping has started over.
+                if leaves.overlapping(&leaf.range()).next().is_none() {
+                    drop(leaves.put(leaf));
+                }
             }
         }
         drop(leaves);
