@@ -28,6 +28,9 @@ use crate::uffd::{MESSAGE_SIZE, PageFault};
 use crate::units::{PAGE_SIZE, VmaOff};
 use crate::vma::Access;
 
+/// How often a thread looks for a fault before it sleeps. Who was woken often faults again a moment
+/// later, and to be woken takes longer than these looks.
+const LOOKS: usize = 16;
 /// How long a thread waits that is not needed.
 const IDLE: Duration = Duration::from_secs(2);
 /// How long a page stays void that could not be had. The host has signalled whoever waited for it by
@@ -234,8 +237,15 @@ impl Crew {
         }
     }
 
-    /// Reads a message if there is one, and has a thread that waits be told of the next.
+    /// Looks for a fault, and has a thread that waits be told of the next message.
     fn read_message(&self) -> Option<Fault> {
+        let fault = (0..LOOKS).find_map(|_| self.look());
+        self.listen(ONE_MESSAGE);
+        fault
+    }
+
+    /// Reads a message if there is one.
+    fn look(&self) -> Option<Fault> {
         let mut message = [0; MESSAGE_SIZE];
         // While a message can be read its thread waits, and a mapping that is dropped wakes it: under
         // this lock the mapping is found that the fault is of, and no later one.
@@ -246,10 +256,7 @@ impl Crew {
             Err(Errno::AGAIN | Errno::INTR) => None,
             Err(error) => panic!("faults: cannot read faults: {error}"),
         };
-        let fault = fault.map(|page| Fault { page, space: find(&spaces, page.address) });
-        drop(spaces);
-        self.listen(ONE_MESSAGE);
-        fault
+        fault.map(|page| Fault { page, space: find(&spaces, page.address) })
     }
 
     /// A page that has been void for long enough.
