@@ -22,10 +22,10 @@ use layout::{Layout, Permitted};
 ///
 /// Each line is a run that is contiguous in the file and in the pool. Its order says how it can be
 /// mapped: 0 by pages of 4 KiB, 9 by pages of 2 MiB, 18 by pages of 1 GiB. Why not by larger ones is
-/// in the last column, as far as the places of the bytes say. A run that is shared is one that other files have too; it is copied when one of them is written. What is missing between
-/// the lines is a hole, which reads as zeros and takes no room. Bytes that are lost, because memory
-/// under them is known to have failed, are listed at the end: write their whole pages anew to heal
-/// them.
+/// in the last column, as far as the places of the bytes say. A run that is shared is one that other
+/// files have too; it is copied when one of them is written. What is missing between the lines is a
+/// hole, which reads as zeros and takes no room. Bytes that are lost, because memory under them is
+/// known to have failed, are listed at the end: write their whole pages anew to heal them.
 ///
 /// With --touch the file is really mapped and every page of it read, and what served the faults is
 /// counted: by which folios, and for what reasons they were not larger. These counters are those of

@@ -1,6 +1,7 @@
-//! What a vma shows that is no page of a medium: zeros, and copies that may become the program's.
+//! What a vma shows that is no page of a medium: zeros, copies that may become the program's, and
+//! pages that could not be had.
 //!
-//! Holes and the space past the end are in [`vma`](super), but for pages that could not be had; the decision what belongs where is that
+//! Holes and the space past the end are in [`vma`](super); the decision what belongs where is that
 //! of a file mapping.
 
 use super::{Access, Vma};
