@@ -82,6 +82,9 @@ pub(crate) fn random(steps: u64, seed: Option<u64>) -> Result<()> {
 pub(crate) enum Stressed {
     /// Files that are mapped, pinned and changed by four threads.
     Mapping,
+    /// Pages that threads touch at once through mappings that want them in other sizes; each step
+    /// is a round of each test.
+    Faults,
     /// A device on a stack of tables that change, until it is killed; for a minute.
     Devices,
 }
@@ -101,6 +104,12 @@ pub(crate) fn stress(
             let minutes = minutes.map(|minutes| minutes.to_string());
             let minutes = minutes.as_ref().map(|minutes| ("UDAX_MINUTES", minutes.as_str()));
             operations(&test("stress"), steps, seed, minutes)
+        }
+        Stressed::Faults => {
+            ensure!(minutes.is_none(), "faults race for a number of rounds: give `--steps`");
+            ensure!(seed.is_none(), "nothing is drawn at random when faults race");
+            let test = ["-p", "udax-mapping", "--test", "races", "--", "--nocapture"];
+            operations(&test, steps, None, None)
         }
         Stressed::Devices => {
             let seconds = (60 * minutes.unwrap_or(1)).to_string();

@@ -4,7 +4,8 @@
 mod common;
 
 use common::{KIB, MIB, Pool, contents, create, pattern, unlink};
-use udax_dev::{DaxDevice, Mapped, PgmapDevice};
+use std::iter;
+use udax_dev::{DaxDevice, Line, Mapped, Member, PgmapDevice, Striped, Table, Target};
 use udax_fs::{Deduped, Filesystem, FormatOptions, FreePolicy, FsError, Inode, MountMode};
 use udax_mm::media::FileMedia;
 use udax_mm::sync::Arc;
@@ -28,50 +29,72 @@ fn media(pages: u64) -> Arc<FileMedia> {
     Arc::new(FileMedia::memfd("udax-fs-test", Pages(pages).bytes()).unwrap())
 }
 
-/// A device that grants `granted` pages at most: half of it lies in ranges of one page map, and half
-/// in devices of their own, joined.
-fn striped(granted: u64, stripes: u64) -> Arc<dyn DaxDevice> {
-    let range = |pages| MediaRange { media: media(pages), start: 0, pages: Pages(pages) };
-    let pgmap = |ranges| Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()));
-    let first = pgmap((0..stripes / 2).map(|_| range(granted)).collect());
-    let mut devices: Vec<Arc<dyn DaxDevice>> = vec![first];
-    let single = |_| -> Arc<dyn DaxDevice> { pgmap(vec![range(granted)]) };
-    devices.extend((stripes / 2..stripes).map(single));
-    Arc::new(Mapped::concat(devices).unwrap())
+/// Enough for a file of 600 pages, and for what a clone of it changes.
+const LEAST: u64 = 1536;
+
+fn device(ranges: u64, pages: u64) -> Arc<dyn DaxDevice> {
+    let range = |_| MediaRange { media: media(pages), start: 0, pages: Pages(pages) };
+    let ranges = (0..ranges).map(range).collect();
+    Arc::new(PgmapDevice::new(Pgmap::new(ranges, MemoryType::FsDax).unwrap()))
 }
 
-/// O-2, I-48: what is copied and compared never runs past what the device granted.
+/// A device that grants `granted` pages at most: half of it lies in ranges of one page map, and half
+/// in devices of their own, joined.
+fn joined(granted: u64) -> Arc<dyn DaxDevice> {
+    let parts = LEAST / granted;
+    let first = device(parts / 2, granted);
+    let single = (parts / 2..parts).map(|_| device(1, granted));
+    Arc::new(Mapped::concat(iter::once(first).chain(single).collect()).unwrap())
+}
+
+/// Stripes over `width` devices, which grant a chunk of `chunk` pages at most.
+fn striped(chunk: u64, width: u64) -> Arc<dyn DaxDevice> {
+    let each = LEAST.div_ceil(chunk * width) * chunk;
+    let member = |_| Member { device: device(1, each), from: DeviceOff(0) };
+    let stripes = Striped::new(Pages(chunk), (0..width).map(member).collect());
+    let (start, pages) = (DeviceOff(0), Pages(each * width));
+    let line = Line { start, pages, target: Target::Striped(stripes) };
+    Arc::new(Mapped::new(Table::new(vec![line]).unwrap()).unwrap())
+}
+
+/// F-31, O-2, I-48: what is copied and compared never runs past what the device granted.
 #[test]
 fn copies_and_comparisons_stay_in_what_the_device_grants() {
     for granted in [1, 2, 7, 64, 256] {
-        let device = striped(granted, 1536 / granted);
-        Filesystem::format(Arc::clone(&device), &FormatOptions::default()).unwrap();
-        let (fs, _) = Filesystem::mount(device, MountMode::ReadWrite, None).unwrap();
-        let bytes = pattern(granted, 600 * PAGE + 99);
-        let file = file_of(&fs, "a", &bytes);
-        let clone = clone_of(&fs, &file, "b");
-        assert!(contents(&clone) == bytes);
-        let new = pattern(3, 50 * PAGE);
-        clone.write_at(&new, 37 * PAGE + 9).unwrap();
-        assert!(contents(&file) == bytes);
-        clone.unshare(100 * PAGE..300 * PAGE).unwrap();
-        assert!(contents(&file) == bytes);
-        fs.verify().unwrap();
-
-        let all = 0..600 * PAGE + 99;
-        let found = file.dedupe_range(all.clone(), &clone, 0, Wait::Never).unwrap();
-        assert!(matches!(found, Deduped::Differs(at) if at >= 37 * PAGE + 9), "{found:?}");
-        let part = usize::try_from(37 * PAGE + 9).unwrap();
-        clone.write_at(&bytes[part..part + new.len()], 37 * PAGE + 9).unwrap();
-        let found = file.dedupe_range(all.clone(), &clone, 0, Wait::Never).unwrap();
-        assert_eq!(found, Deduped::Shared(all.end));
-        assert!(contents(&clone) == bytes);
-        fs.verify().unwrap();
-        clone.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
-        assert_eq!(fs.usage().shared, Pages(0));
-        assert!(contents(&file) == bytes);
-        fs.verify().unwrap();
+        let stripes = (1..=4).map(|width| striped(granted, width));
+        for device in iter::once(joined(granted)).chain(stripes) {
+            copy_and_compare(device, granted);
+        }
     }
+}
+
+fn copy_and_compare(device: Arc<dyn DaxDevice>, seed: u64) {
+    Filesystem::format(Arc::clone(&device), &FormatOptions::default()).unwrap();
+    let (fs, _) = Filesystem::mount(device, MountMode::ReadWrite, None).unwrap();
+    let bytes = pattern(seed, 600 * PAGE + 99);
+    let file = file_of(&fs, "a", &bytes);
+    let clone = clone_of(&fs, &file, "b");
+    assert!(contents(&clone) == bytes);
+    let new = pattern(3, 50 * PAGE);
+    clone.write_at(&new, 37 * PAGE + 9).unwrap();
+    assert!(contents(&file) == bytes);
+    clone.unshare(100 * PAGE..300 * PAGE).unwrap();
+    assert!(contents(&file) == bytes);
+    fs.verify().unwrap();
+
+    let all = 0..600 * PAGE + 99;
+    let found = file.dedupe_range(all.clone(), &clone, 0, Wait::Never).unwrap();
+    assert!(matches!(found, Deduped::Differs(at) if at >= 37 * PAGE + 9), "{found:?}");
+    let part = usize::try_from(37 * PAGE + 9).unwrap();
+    clone.write_at(&bytes[part..part + new.len()], 37 * PAGE + 9).unwrap();
+    let found = file.dedupe_range(all.clone(), &clone, 0, Wait::Never).unwrap();
+    assert_eq!(found, Deduped::Shared(all.end));
+    assert!(contents(&clone) == bytes);
+    fs.verify().unwrap();
+    clone.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+    assert_eq!(fs.usage().shared, Pages(0));
+    assert!(contents(&file) == bytes);
+    fs.verify().unwrap();
 }
 
 /// A pool whose first file has a bad page, which a clone of it shares.

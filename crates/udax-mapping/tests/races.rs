@@ -1,9 +1,11 @@
 //! Many threads that touch the same pages at once, through mappings that want them in other sizes
-//! (F-24, B-11, B-13). What they find afterwards is checked, and `verify` after each round.
+//! (F-24, B-11, B-13). What they find afterwards is checked, and `verify` after each round. More
+//! rounds: `cargo xtask stress faults`.
 
 mod common;
 
 use common::{PAGE, TestFile, info, mode, range};
+use std::env;
 use std::thread::{self, yield_now};
 use udax_mapping::{Fallback, MapMode, Populate, Sharing, UserMapping};
 use udax_mm::sync::Arc;
@@ -11,12 +13,16 @@ use udax_mm::sync::atomic::{AtomicU64, Ordering};
 use udax_mm::{Access, FileIndex, Order, Pages, PinKind, Vma, Wait};
 
 const THREADS: u64 = 4;
-const ROUNDS: u64 = 400;
 /// A block of data, a block of a hole, and some pages of a hole that get data.
 const DATA: u64 = 0;
 const HOLE: u64 = 512;
 const FILLED: u64 = 1024;
 const END: u64 = FILLED + 8;
+
+/// How many rounds: `UDAX_STEPS`, or a few.
+fn rounds() -> u64 {
+    env::var("UDAX_STEPS").map_or(400, |steps| steps.parse().expect("UDAX_STEPS is a number"))
+}
 
 /// A file of these, where the host permits lazy mappings.
 fn file() -> Option<Arc<TestFile>> {
@@ -75,7 +81,7 @@ fn round_byte(round: u64) -> u8 {
 #[test]
 fn many_threads_can_fault_the_same_pages() {
     let Some(file) = file() else { return };
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let (byte, before) = (round_byte(round), file.mapping.stats());
         let mapped = map(&file, 0, END, Sharing::Shared, Access::Write);
         at_once(|worker| {
@@ -107,7 +113,7 @@ fn many_threads_can_fault_the_same_pages() {
 fn small_and_large_faults_of_one_block_race_and_nothing_is_lost() {
     let Some(file) = file() else { return };
     let (mut large, mut small) = (0, 0);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let byte = round_byte(round);
         let whole = map(&file, 0, END, Sharing::Shared, Access::Write);
         let part = map(&file, 8, 4, Sharing::Shared, Access::Write);
@@ -156,7 +162,7 @@ fn small_and_large_faults_of_one_block_race_and_nothing_is_lost() {
         drop((whole, part, zeros, page_of_zeros));
         reset(&file);
     }
-    assert_eq!(large + small, ROUNDS, "the first one decides");
+    assert_eq!(large + small, rounds(), "the first one decides");
 }
 
 /// B-11 was found in private mappings: stores to what they show, and to zeros, large and small.
@@ -164,7 +170,7 @@ fn small_and_large_faults_of_one_block_race_and_nothing_is_lost() {
 fn private_stores_race_with_faults_of_every_size_and_stay_private() {
     let Some(file) = file() else { return };
     file.fill_block(512 + 9, 0x55);
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let byte = round_byte(round);
         let private = map(&file, 0, END, Sharing::Private, Access::Write);
         let part = map(&file, 8, 4, Sharing::Private, Access::Write);
@@ -209,7 +215,7 @@ fn private_stores_race_with_faults_of_every_size_and_stay_private() {
 #[test]
 fn faults_at_congruent_and_other_addresses_race_and_all_end() {
     let Some(file) = TestFile::lazy(2048, &common::data(512, 1024)) else { return };
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let byte = round_byte(round);
         // By the page that they start with: 2 MiB fit in the first one only.
         let mapped = [0, 1, 511, 5]

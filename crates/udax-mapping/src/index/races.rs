@@ -49,6 +49,13 @@ fn visit(index: &Index, at: u64) {
     index.unlock(block.head);
 }
 
+/// Locks and unlocks the entry that covers a page if there is one, and tells its pages.
+fn find(index: &Index, at: u64) -> Option<Range<FileIndex>> {
+    let block = index.lock_existing(FileIndex(at))?;
+    index.unlock(block.head);
+    Some(block.range())
+}
+
 /// The dirty entries that a walk over the file meets.
 fn walk(index: &Index) -> Vec<u64> {
     let (mut at, mut met) = (ALL.start, Vec::new());
@@ -208,6 +215,70 @@ fn every_waiter_of_a_block_that_shrinks_is_woken() {
 
         join(waiters);
         assert_eq!(index.blocks().len(), 1, "what stayed empty is forgotten");
+        assert!(!index.is_locked());
+    });
+}
+
+/// B-17, I-26: who locks by folio waits for the owner of the block, and gets what is there then.
+///
+/// Kills: a wait that ends with the block that went; one that nobody ends.
+#[test]
+fn who_locks_by_folio_gets_what_the_block_has_become() {
+    model(|| {
+        let index = index();
+        let block = index.lock(FileIndex(0), Order::Pmd).unwrap();
+        let finders = [1, 3].map(|at| with(&index, move |index| find(index, at)));
+
+        let page = index.shrink(block.head, FileIndex(1), Order::Base);
+        fill(&index, &page, true);
+        index.unlock(page.head);
+
+        let found = finders.map(|finder| finder.join().unwrap());
+        assert_eq!(found, [Some(FileIndex(1)..FileIndex(2)), None]);
+        assert!(!index.is_locked());
+    });
+}
+
+/// F-19, B-17: failed memory takes a block apart while one thread waits for it by folio and one by
+/// index.
+///
+/// Kills: a division that wakes nobody.
+#[test]
+fn every_waiter_of_a_block_that_is_divided_is_woken() {
+    model(|| {
+        let index = index();
+        let block = index.lock(FileIndex(0), Order::Pmd).unwrap();
+        fill(&index, &block, true);
+        let finder = with(&index, |index| find(index, 2));
+        let fault = with(&index, |index| visit(index, 3));
+
+        let page = index.divide(block.head, FileIndex(1), &[FileIndex(2)]);
+        index.unlock(page.head);
+
+        assert_eq!(finder.join().unwrap(), None, "that page has failed");
+        fault.join().unwrap();
+        assert_eq!(index.pages(), Pages(3), "the good pages stay dirty");
+        assert!(!index.is_locked());
+    });
+}
+
+/// F-19: a lock by folio makes no entry, and takes none from a fault that has it for a moment only.
+///
+/// Kills: a look for an entry that leaves an empty one behind.
+#[test]
+fn a_lock_by_folio_beside_a_fault_that_shows_nothing_leaves_no_entry() {
+    model(|| {
+        let index = index();
+        let finder = with(&index, |index| find(index, 3));
+        let fault = with(&index, |index| visit(index, 3));
+
+        if let Ok(block) = index.lock(FileIndex(0), Order::Pmd) {
+            index.unlock(block.head);
+        }
+
+        fault.join().unwrap();
+        finder.join().unwrap();
+        assert_eq!(index.pages(), Pages(0), "I-28");
         assert!(!index.is_locked());
     });
 }
