@@ -8,54 +8,19 @@ mod common;
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Read, Write, stdin};
 use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::thread::JoinHandle;
 
-use common::{errno, is_impossible, skipped, store_mapped};
+use common::served::{BYTES, Served};
+use common::{errno, store_mapped};
 use rustix::mount::{UnmountFlags, unmount};
-use tempfile::TempDir;
 use udax::fs::FsError;
-use udax::{ErrorKind, Pool, Wait};
-use udax_fuse::{MountError, MountOptions, Unmounter, mount};
+use udax::{ErrorKind, Wait};
 
 /// Set in a child: the file that it maps.
 const CHILD: &str = "UDAX_TEST_CHILD_MAPS";
 
-/// What the file holds at first.
-const BYTES: [u8; 9000] = [1; 9000];
-
-/// A pool in memory with a file, served by threads of this process, which maps nothing of it.
-struct Served {
-    pool: Pool,
-    unmounter: Unmounter,
-    server: JoinHandle<Result<(), MountError>>,
-    place: TempDir,
-}
-
 impl Served {
-    /// Mounts it, or says why that cannot be shown here.
-    fn new() -> Option<Served> {
-        let place = tempfile::tempdir().unwrap();
-        let pool = Pool::create_in_memory("pool", 8 << 20).unwrap();
-        // By the pool itself: the kernel tells of the last close of a file without waiting.
-        pool.write("/file", BYTES).unwrap();
-        let session = match mount(pool.clone(), place.path(), &MountOptions::new().threads(3)) {
-            Err(error) if is_impossible(&error) => {
-                skipped(&error);
-                return None;
-            }
-            session => session.unwrap(),
-        };
-        let unmounter = session.unmounter();
-        let server = std::thread::spawn(move || session.run());
-        Some(Served { pool, unmounter, server, place })
-    }
-
-    fn at(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
-    }
-
     fn freeze(&self, wait: Wait) -> udax::Result<()> {
         self.pool.open_file("/file").unwrap().freeze(wait)
     }
@@ -73,12 +38,6 @@ impl Served {
 
     fn frozen_bytes(&self) -> Vec<u8> {
         self.pool.open_file("/file").unwrap().frozen().unwrap().to_vec()
-    }
-
-    fn finish(self) {
-        // The kernel may still be about to tell of the last close.
-        let _ = self.unmounter.unmount().unwrap();
-        self.server.join().unwrap().unwrap();
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the tests of the mount share.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod served;
+
 use std::fmt::Display;
 use std::fs::File;
 use std::io::Write;
