@@ -7,7 +7,7 @@ mod common;
 use std::ops::Range;
 
 use common::{file, in_memory, open};
-use udax::{ErrorKind, Fallback, File, MapOptions, Order, Pool, Populate, Wait};
+use udax::{ErrorKind, Fallback, File, MapOptions, Order, Pin, PinOptions, Pool, Populate, Wait};
 
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
@@ -38,6 +38,19 @@ fn with_bad_memory(pool: &Pool) -> File {
     file
 }
 
+/// A file of 4 MiB that has its data alone no more.
+fn with_a_clone(pool: &Pool) -> File {
+    let (file, clone) = (file(pool, "/file", 4 * MIB), open(pool, "/clone"));
+    file.clone_range(0..4 * MIB, &clone, 0, Wait::Forever).unwrap();
+    file
+}
+
+/// A file of 4 MiB that was closed and opened while a device had a page of its first block.
+fn with_a_pin(pool: &Pool) -> (File, Pin) {
+    let pin = file(pool, "/file", 4 * MIB).pin(3 * PAGE..4 * PAGE, &PinOptions::new("nic"));
+    (open(pool, "/file"), pin.unwrap())
+}
+
 fn with_a_hole(pool: &Pool) -> File {
     let file = file(pool, "/file", 4 * MIB);
     file.punch_hole(3 * MIB..3 * MIB + PAGE).unwrap();
@@ -46,9 +59,14 @@ fn with_a_hole(pool: &Pool) -> File {
 
 /// Reads `range` through a mapping, all of it that can be, and looks why folios were not larger.
 fn check(make: impl Fn(&Pool) -> File, range: Range<u64>, reason: Fallback) {
+    check_held(|pool| (make(pool), ()), range, reason);
+}
+
+/// The same with something that is held meanwhile.
+fn check_held<T>(make: impl Fn(&Pool) -> (File, T), range: Range<u64>, reason: Fallback) {
     for populate in [Populate::Lazy, Populate::Eager] {
         let pool = in_memory();
-        let (file, other) = (make(&pool), self::file(&pool, "/other", 2 * MIB));
+        let ((file, _held), other) = (make(&pool), self::file(&pool, "/other", 2 * MIB));
         let options = MapOptions::new().populate(populate);
         let map = match file.map(range.clone(), &options) {
             // What is lost cannot be mapped in advance.
@@ -83,6 +101,8 @@ fn pool_is_lazy(pool: &Pool, populate: Populate) -> bool {
     populate == Populate::Lazy && pool.why_eager().is_none()
 }
 
+/// All but [`Fallback::DeviceOrder`], which no file of a pool meets: its pages are counted in any
+/// size. A character device of pages tells it, in `tests/devdax`.
 #[test]
 fn every_reason_is_told_by_the_mappings_of_its_file_and_of_no_other() {
     let of_4_mib = |pool: &Pool| file(pool, "/file", 4 * MIB);
@@ -92,5 +112,7 @@ fn every_reason_is_told_by_the_mappings_of_its_file_and_of_no_other() {
     check(with_a_hole, 0..4 * MIB, Fallback::ExtentTooShort);
     check(shifted, 0..4 * MIB, Fallback::Misaligned);
     check(with_a_small_entry, 0..4 * MIB, Fallback::Conflict);
+    check_held(with_a_pin, 0..4 * MIB, Fallback::Busy);
     check(with_bad_memory, 0..4 * MIB, Fallback::Media);
+    check(with_a_clone, 0..4 * MIB, Fallback::Shared);
 }
