@@ -10,7 +10,7 @@ use common::{close_clean, error, in_memory, on_file};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use udax::{
     Access, Error, ErrorKind, FreePolicy, Interrupt, MapOptions, OpenOptions, PinKind, PinOptions,
-    PinnedFile, Pool, Wait,
+    PinnedFile, Pool, RecallReason, Recalled, Wait,
 };
 use udax_mm::sync::{Arc, Mutex};
 
@@ -357,6 +357,52 @@ fn whoever_truncates_chooses_to_wait_to_defer_or_to_fail() {
     assert_eq!(pool.usage().limbo.0, 3);
     drop(pin);
     assert_eq!(pool.usage().limbo.0, 0);
+}
+
+/// What a holder is told is what whoever wants its pages has said.
+#[test]
+fn a_holder_is_told_until_when_it_is_waited_for_and_what_becomes_of_its_bytes() {
+    let pool = in_memory();
+    let file = pool.create_file("/file").unwrap();
+    file.write_all_at(&[3; 16384], 0).unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let options = PinOptions::new("nic").kind(PinKind::Write).on_recall({
+        let told = Arc::clone(&told);
+        move |recalled| told.lock().push(recalled.clone())
+    });
+    let pin = file.pin(4096..16384, &options).unwrap();
+    let asked_to = |range, deadline, why| {
+        assert_eq!(std::mem::take(&mut *told.lock()), [Recalled { range, deadline, why }]);
+    };
+    let over = |found: Error| assert_eq!(found.kind(), ErrorKind::Pinned, "{found}");
+    let in_a_moment = || Instant::now() + Duration::from_millis(20);
+
+    let end = in_a_moment();
+    over(error(file.set_len_with(0, FreePolicy::Wait(Wait::Until(end)))));
+    asked_to(4096..16384, Some(end), RecallReason::Wait);
+    let end = in_a_moment();
+    let interrupt = Interrupt::new();
+    let unless = FreePolicy::WaitUnless(Wait::Until(end), &interrupt);
+    over(error(file.punch_hole_with(0..8192, unless)));
+    asked_to(4096..8192, Some(end), RecallReason::Wait);
+    let end = in_a_moment();
+    over(error(pool.remove_file_with("/file", FreePolicy::Wait(Wait::Until(end)))));
+    asked_to(4096..16384, Some(end), RecallReason::Wait);
+    let end = in_a_moment();
+    over(error(file.freeze(Wait::Until(end))));
+    asked_to(4096..16384, Some(end), RecallReason::Wait);
+
+    interrupt.raise();
+    let unless = FreePolicy::WaitUnless(Wait::Forever, &interrupt);
+    assert_eq!(error(file.set_len_with(0, unless)).kind(), ErrorKind::Interrupted);
+    asked_to(4096..16384, None, RecallReason::Wait);
+    file.set_len(8192).unwrap();
+    asked_to(8192..16384, None, RecallReason::Deferred);
+    pool.remove_file("/file").unwrap();
+    drop(file);
+    asked_to(4096..8192, None, RecallReason::Deferred);
+    drop(pin);
+    assert_eq!(pool.verify(), Ok(()));
 }
 
 /// Every call that may wait for pins without end can be ended by another thread, and has changed nothing.
