@@ -9,7 +9,7 @@ use std::thread;
 use common::{KIB, MIB, Pool, contents, create, pattern, pin_info};
 use udax_dev::{DaxDevice, PgmapDevice};
 use udax_fs::{FileMapping, Filesystem, FreePolicy, Inode, MountMode};
-use udax_mapping::{MapMode, Populate};
+use udax_mapping::{MapMode, Populate, Sharing};
 use udax_mm::sync::Arc;
 use udax_mm::{Access, FaultService, FileIndex, Pages, PinKind, Wait};
 
@@ -44,6 +44,12 @@ impl World {
         let pages = Pages::holding(file.attr().size);
         let mode = MapMode { access, populate: self.populate, ..MapMode::default() };
         file.map(FileIndex(0), pages, mode).unwrap()
+    }
+
+    fn map_private(&self, file: &Arc<Inode>) -> FileMapping {
+        let (access, sharing) = (Access::Write, Sharing::Private);
+        let mode = MapMode { access, sharing, populate: self.populate, ..MapMode::default() };
+        file.map(FileIndex(0), Pages::holding(file.attr().size), mode).unwrap()
     }
 
     fn over(&self, at: u64, bytes: &[u8]) -> Vec<u8> {
@@ -106,6 +112,58 @@ fn every_mapping_of_a_file_shows_the_copy() {
         let expected = world.over(8 * PAGE - 4, &[7; 8]);
         assert!(shown(&reader, LEN) == expected && shown(&writer, LEN) == expected);
         assert!(shown(&source, LEN) == world.bytes);
+        world.fs.verify().unwrap();
+    });
+}
+
+/// F-22: what is stored privately is the host's copy, and the files share on.
+#[test]
+fn a_private_store_to_shared_data_changes_no_file_and_ends_no_sharing() {
+    both(LEN, |world| {
+        let (private, untouched) =
+            (world.map_private(&world.clone), world.map_private(&world.clone));
+        assert!(shown(&private, LEN) == world.bytes);
+        let used = world.fs.usage().used;
+
+        private.vma().write(3 * PAGE + 100, &[7; 200]).unwrap();
+        untouched.vma().write(3 * PAGE + 100, &[7; 200]).unwrap();
+
+        let mut expected = world.over(3 * PAGE + 100, &[7; 200]);
+        assert!(shown(&private, LEN) == expected && shown(&untouched, LEN) == expected);
+        assert!(contents(&world.clone) == world.bytes && contents(&world.file) == world.bytes);
+        assert_eq!((shared_pages(&world.clone), shared_pages(&world.file)), (40, 40));
+        assert_eq!((world.fs.usage().used, world.clone.stats().copies), (used, 0));
+
+        // The page that was copied is the mapping's own; the next is the file's.
+        world.clone.write_at(&[8; 8192], 3 * PAGE).unwrap();
+        world.file.write_at(&[9; 4096], 20 * PAGE).unwrap();
+        expected[4 * 4096..5 * 4096].fill(8);
+        assert!(shown(&private, LEN) == expected && shown(&untouched, LEN) == expected);
+        assert!(contents(&world.clone) == world.over(3 * PAGE, &[8; 8192]));
+        assert!(contents(&world.file) == world.over(20 * PAGE, &[9; 4096]));
+        assert_eq!(shared_pages(&world.clone), 37);
+        world.fs.verify().unwrap();
+    });
+}
+
+/// F-22: a store through a shared mapping shows in the pages that a private one has not copied.
+#[test]
+fn a_shared_store_to_shared_data_shows_in_a_private_mapping_where_it_has_no_copy() {
+    both(LEN, |world| {
+        let (private, writer) =
+            (world.map_private(&world.clone), world.map(&world.clone, Access::Write));
+        private.vma().write(5 * PAGE - 2, &[7; 2]).unwrap();
+        assert!(shown(&private, LEN) == world.over(5 * PAGE - 2, &[7; 2]));
+
+        writer.vma().write(5 * PAGE - 2, &[8; 4]).unwrap();
+
+        assert!(shown(&private, LEN) == world.over(5 * PAGE - 2, &[7, 7, 8, 8]));
+        assert!(shown(&writer, LEN) == world.over(5 * PAGE - 2, &[8; 4]));
+        drop(writer);
+        world.clone.sync().unwrap();
+        drop(private);
+        assert!(contents(&world.clone) == world.over(5 * PAGE - 2, &[8; 4]));
+        assert!(contents(&world.file) == world.bytes);
         world.fs.verify().unwrap();
     });
 }
