@@ -1,0 +1,182 @@
+//! Which pages a sync flushes: those that can have been stored to through mappings, and none that a
+//! write has made durable already (F-34).
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod common;
+
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+
+use common::{MIB, create, pattern, pin_info};
+use udax_dev::PgmapDevice;
+use udax_fs::{Filesystem, FormatOptions, FreePolicy, Inode, MountMode};
+use udax_mapping::{MapMode, Populate, Sharing};
+use udax_mm::media::{FileMedia, Site};
+use udax_mm::sync::{Arc, Mutex};
+use udax_mm::{
+    Access, Active, FileIndex, Media, MediaError, MediaFacts, MediaRange, MemoryType, Pages, Pgmap,
+    PinKind, Wait,
+};
+
+const PAGE: u64 = 4096;
+
+/// Memory that remembers which bytes were flushed.
+#[derive(Debug)]
+struct Witness {
+    memory: FileMedia,
+    flushed: Mutex<Vec<Range<u64>>>,
+}
+
+impl Media for Witness {
+    fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    fn facts(&self) -> MediaFacts {
+        self.memory.facts()
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
+        self.memory.read(at, into)
+    }
+
+    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
+        self.memory.write(at, bytes)
+    }
+
+    fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
+        self.memory.zero(at, len)
+    }
+
+    fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
+        self.memory.load_u64(at)
+    }
+
+    fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
+        self.memory.store_u64(at, value)
+    }
+
+    fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError> {
+        self.flushed.lock().push(at..at + len);
+        self.memory.flush(at, len, site)
+    }
+
+    fn fence(&self, site: Site) -> Result<(), MediaError> {
+        self.memory.fence(site)
+    }
+
+    fn backing(&self) -> Option<(BorrowedFd<'_>, u64)> {
+        self.memory.backing()
+    }
+
+    fn active(&self) -> &Active {
+        self.memory.active()
+    }
+}
+
+/// A file of ten pages, the last two of them holes, on a medium that remembers.
+struct World {
+    medium: Arc<Witness>,
+    fs: Arc<Filesystem>,
+    file: Arc<Inode>,
+}
+
+impl World {
+    fn new() -> World {
+        let memory = FileMedia::memfd("witness", 8 * MIB).unwrap();
+        let medium = Arc::new(Witness { memory, flushed: Mutex::default() });
+        let range = MediaRange { media: medium.clone(), start: 0, pages: Pages::holding(8 * MIB) };
+        let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).unwrap();
+        let device = Arc::new(PgmapDevice::new(pgmap));
+        Filesystem::format(device.clone(), &FormatOptions::default()).unwrap();
+        let (fs, _) = Filesystem::mount(device, MountMode::ReadWrite, None).unwrap();
+        let file = create(&fs, "a");
+        file.write_at(&pattern(1, 8 * PAGE), 0).unwrap();
+        file.truncate(10 * PAGE, FreePolicy::Fail).unwrap();
+        World { medium, fs, file }
+    }
+
+    fn mode(access: Access, sharing: Sharing) -> MapMode {
+        MapMode { access, sharing, populate: Populate::Eager, ..MapMode::default() }
+    }
+
+    /// The pages of the file of which `run` flushes a byte.
+    fn flushed(&self, run: impl FnOnce()) -> Vec<u64> {
+        self.medium.flushed.lock().clear();
+        run();
+        let flushed = std::mem::take(&mut *self.medium.flushed.lock());
+        let is_flushed = |at: u64| flushed.iter().any(|f| f.start < at + PAGE && at < f.end);
+        let extents = self.file.extents().unwrap();
+        let pages = extents.iter().flat_map(|extent| {
+            (0..extent.pages.0).map(|page| (extent.index.0 + page, extent.device.0 + page))
+        });
+        pages.filter(|&(_, at)| is_flushed(at * PAGE)).map(|(page, _)| page).collect()
+    }
+
+    /// Writes in place, into a hole, and past the end; each flushes what it writes, and the sync
+    /// after it nothing.
+    fn check_writes(&self, how: &str) {
+        let file = &self.file;
+        let writes = [(2, 3 * PAGE - 50, 100), (5, 5 * PAGE, PAGE), (8, 8 * PAGE + 7, 9)];
+        for (page, at, len) in writes {
+            let written = self.flushed(|| assert!(file.write_at(&pattern(7, len), at).is_ok()));
+            assert!(written.contains(&page), "{how}: {written:?}");
+            assert_eq!(self.flushed(|| file.flush(0..20 * PAGE).unwrap()), [], "{how}, {page}");
+            assert_eq!(self.flushed(|| file.sync().unwrap()), [], "{how}, {page}");
+        }
+        self.flushed(|| assert!(file.append(&pattern(7, PAGE)).is_ok()));
+        assert_eq!(self.flushed(|| file.sync().unwrap()), [], "{how}, an append");
+        self.fs.verify().unwrap();
+    }
+}
+
+#[test]
+fn a_write_marks_no_page_that_others_read() {
+    let world = World::new();
+    world.check_writes("no entry");
+
+    let world = World::new();
+    let mode = World::mode(Access::Read, Sharing::Shared);
+    drop(world.file.map(FileIndex(0), Pages(10), mode).unwrap());
+    world.check_writes("was mapped for reading");
+    let reader = world.file.map(FileIndex(0), Pages(10), mode).unwrap();
+    world.check_writes("is mapped for reading");
+    drop(reader);
+
+    let world = World::new();
+    let mode = World::mode(Access::Write, Sharing::Private);
+    let private = world.file.map(FileIndex(0), Pages(10), mode).unwrap();
+    private.vma().write(4 * PAGE, b"my own").unwrap();
+    world.check_writes("is mapped privately");
+
+    let world = World::new();
+    let range = FileIndex(0)..FileIndex(8);
+    let pin = world.file.pin(range, pin_info("reader", PinKind::Read)).unwrap();
+    world.check_writes("is pinned for reading");
+    drop(pin);
+    world.check_writes("was pinned for reading");
+}
+
+/// The copy of a shared page is durable when the write returns, too.
+#[test]
+fn a_write_to_shared_data_marks_nothing() {
+    let world = World::new();
+    let clone = create(&world.fs, "b");
+    let mode = World::mode(Access::Read, Sharing::Shared);
+    drop(world.file.map(FileIndex(0), Pages(10), mode).unwrap());
+    world.file.clone_range(0..8 * PAGE, &clone, 0, Wait::Never).unwrap();
+    world.check_writes("shared");
+}
+
+/// What can have been stored to is flushed, and what is written is no reason to take it for clean.
+#[test]
+fn a_write_takes_no_mark_off() {
+    let world = World::new();
+    let mode = World::mode(Access::Write, Sharing::Shared);
+    let writer = world.file.map(FileIndex(4), Pages(2), mode).unwrap();
+    writer.vma().write(PAGE, b"stored").unwrap();
+    drop(writer);
+    world.file.write_at(b"written", 5 * PAGE).unwrap();
+    assert_eq!(world.flushed(|| world.file.sync().unwrap()), [4, 5]);
+    assert_eq!(world.flushed(|| world.file.sync().unwrap()), []);
+}
