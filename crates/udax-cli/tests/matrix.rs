@@ -82,17 +82,61 @@ fn pages_of_a_file_that_goes_are_given_to_nobody_else() {
     check("tmpfs", &[("unlink", "safe", "mapping"), ("dies", "safe", "came after its death")]);
 }
 
+/// The verdicts of all actions on one kind of file, and what was seen; none where they cannot be
+/// performed.
+fn row(args: &[&str]) -> Option<(String, Vec<(String, String)>)> {
+    let (_, json) = matrix(args)?;
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let row = &json["rows"][0];
+    let cells = row["cells"].as_array().unwrap().iter();
+    let cells: Vec<_> = cells.map(|cell| (text(&cell["verdict"]), text(&cell["why"]))).collect();
+    assert_eq!(cells.len(), 5, "{json}");
+    Some((text(&row["backing"]), cells))
+}
+
+/// The kernel refuses the buffer, so nobody comes to act on the file.
 #[test]
 fn a_file_on_a_disk_is_not_registered() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let args = ["--dir", dir.to_str().unwrap(), "--backing", "disk", "--action", "truncate"];
-    let Some((_, json)) = matrix(&args) else { return };
-    let row = &json["rows"][0];
-    if row["backing"] == "file on tmpfs" {
+    let args = ["--dir", dir.to_str().unwrap(), "--backing", "disk"];
+    let Some((backing, cells)) = row(&args) else { return };
+    if backing == "file on tmpfs" {
         return skipped("the build is in memory");
     }
-    assert_eq!(row["cells"][0]["verdict"], "refused", "{json}");
-    assert!(row["cells"][0]["why"].as_str().unwrap().starts_with("register"), "{json}");
+    for (verdict, why) in &cells {
+        assert_eq!(verdict, "refused", "{cells:?}");
+        assert!(why.starts_with("register: "), "{cells:?}");
+    }
+}
+
+/// How many huge pages of 2 MiB the host has to give; none if it has no such thing.
+fn free_huge_pages() -> Option<u64> {
+    let free = "/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages";
+    fs::read_to_string(free).ok().map(|free| free.trim().parse().unwrap())
+}
+
+#[test]
+fn a_memfd_of_huge_pages_is_no_better_than_another_and_unavailable_where_there_are_none() {
+    let before = free_huge_pages();
+    let Some((_, huge)) = row(&["--backing", "huge"]) else { return };
+    let after = free_huge_pages();
+    if [before, after].iter().all(|free| free.unwrap_or(0) == 0) {
+        for (verdict, why) in &huge {
+            assert_eq!(verdict, "unavailable", "{huge:?}");
+            let is_told = why.contains("huge pages of 2 MiB are needed and 0 are free");
+            assert!(is_told || before.is_none(), "{huge:?}");
+        }
+        return;
+    }
+    // The file, and the files of the others.
+    if before.min(after) < Some(8) {
+        return skipped("others have the huge pages of this host");
+    }
+    let Some((_, memfd)) = row(&["--backing", "memfd"]) else { return };
+    let verdicts = |cells: &[(String, String)]| -> Vec<String> {
+        cells.iter().map(|(verdict, _)| verdict.clone()).collect()
+    };
+    assert_eq!(verdicts(&huge), verdicts(&memfd), "{huge:?}");
 }
 
 #[test]
