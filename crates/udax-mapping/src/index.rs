@@ -255,12 +255,14 @@ impl Index {
         state.slots.set(head, word.with_to_write(false));
     }
 
-    /// Marks entries dirty again, locked or not, if they are still there.
+    /// Marks entries dirty again, locked or not, if they are still there. One that is shared is
+    /// another than was cleaned: who shares the data made it durable first.
     pub(crate) fn redirty(&self, heads: &[FileIndex]) {
         let mut state = self.state.lock();
         for &head in heads {
             if let Some((found, word)) = state.slots.covering(head)
                 && word.kind() == Kind::Real
+                && !word.is_shared()
             {
                 state.slots.set(found, word.with_dirty(true));
             }

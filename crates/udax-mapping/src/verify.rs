@@ -1,7 +1,7 @@
 //! The walk that checks a mapping against its invariants, for tests and tools.
 
 use crate::index::{Block, Entry};
-use crate::iomap::IomapOps;
+use crate::iomap::{Iomap, IomapOps};
 use crate::mapping::Mapping;
 use crate::table::{Leaf, Sharing, Shown, Target};
 use crate::user::User;
@@ -36,6 +36,7 @@ impl Mapping {
         let permits_stores = owner.permits_stores();
         for block in &blocks {
             check_block(block, &spans, permits_stores)?;
+            check_shared(block, &*owner)?;
         }
         let pages: u64 = blocks.iter().map(|block| block.order.pages().0).sum();
         ensure(pages == self.entry_pages().0, || "I-29: pages of entries miscounted".into())?;
@@ -117,6 +118,20 @@ fn check_block(block: &Block, spans: &Spans, permits_stores: bool) -> Result<(),
     Ok(())
 }
 
+/// What a file shows of data that it shares is what it has there, first page and last.
+fn check_shared(block: &Block, owner: &dyn IomapOps) -> Result<(), String> {
+    let Some(place) = block.place().filter(|place| place.is_shared) else { return Ok(()) };
+    for index in [block.head, FileIndex(block.range().end.0 - 1)] {
+        // The owner refuses what has failed.
+        let Ok(found) = owner.iomap(index, Access::Read) else { continue };
+        let expected = place.first + index.since(block.head);
+        let is_there = matches!(found, Iomap::Data { span, start, .. }
+            if span.at() + index.since(start) == expected && *span.pgmap().pgmap() == place.pgmap);
+        ensure(is_there, || format!("I-20: page {index} shows shared data that the file has not"))?;
+    }
+    Ok(())
+}
+
 fn check_leaf(user: &User, leaf: &Leaf, blocks: &[Block], spans: &Spans) -> Result<(), String> {
     let index = user.index(leaf.at);
     let range = index.span(leaf.pages);
@@ -158,7 +173,8 @@ fn check_shown(range: &Range<FileIndex>, shown: &Shown, blocks: &[Block]) -> Res
             return Err(format!("I-33: page {index} is mapped and its entry is a hole"));
         };
         let page = shown.first + index.since(range.start);
-        let is_same = place.first + index.since(block.head) == page;
+        let is_same = place.first + index.since(block.head) == page
+            && place.pgmap == *shown.folios.pgmap().pgmap();
         ensure(is_same, || format!("I-33: page {index} shows another page than its entry"))?;
         ensure(place.is_dirty || !can_store, || {
             format!("I-34: page {index} is writable and clean")

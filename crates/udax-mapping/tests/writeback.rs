@@ -64,6 +64,30 @@ fn a_large_page_is_flushed_as_a_whole() {
     assert_eq!(witness.take(), [Seen::Flush(512 * 4096, 512 * 4096), Seen::Fence], "B-10");
 }
 
+/// Of a large page, of several, and of what begins and ends inside a page; and no entry is clean for it.
+#[test]
+fn a_flush_is_of_exactly_its_bytes_and_leaves_the_rest_to_the_writeback() {
+    let (witness, file) = file(&[data(512, 512), data(0, 4)].concat());
+    drop(map(&file, 0, 516, Access::Write));
+    let at = |page: u64| page * 4096;
+
+    file.mapping.flush(5000..9001).unwrap();
+    assert_eq!(witness.take(), [Seen::Flush(at(512) + 5000, 4001), Seen::Fence]);
+
+    file.mapping.flush(at(511) + 7..at(513) + 1).unwrap();
+    let last = [Seen::Flush(at(1023) + 7, 4089), Seen::Flush(0, 4096), Seen::Flush(at(1), 1)];
+    assert_eq!(witness.take(), [&last[..], &[Seen::Fence]].concat());
+
+    for nothing in [9..9, at(600)..at(700)] {
+        file.mapping.flush(nothing).unwrap();
+        assert_eq!(witness.take(), []);
+    }
+    file.mapping.writeback(all()).unwrap();
+    let small = (0..4).map(|page| Seen::Flush(at(page), 4096));
+    let whole: Vec<_> = [Seen::Flush(at(512), at(512))].into_iter().chain(small).collect();
+    assert_eq!(witness.take(), [&whole[..], &[Seen::Fence]].concat(), "I-41");
+}
+
 #[test]
 fn a_page_that_is_only_read_is_not_flushed() {
     let (witness, file) = file(&data(0, 4));

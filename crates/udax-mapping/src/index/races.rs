@@ -283,6 +283,55 @@ fn a_lock_by_folio_beside_a_fault_that_shows_nothing_leaves_no_entry() {
     });
 }
 
+/// What a locked block may become while others wait for it.
+#[derive(Clone, Copy, Debug)]
+enum Becomes {
+    Nothing,
+    ItsPage,
+    Data,
+}
+
+/// F-19, B-14, B-16: one who waits for a whole block, beside one who waits for a page of it.
+///
+/// Kills: a wait for a block that only the unlock of a page ends; waking one of the two.
+#[test]
+fn waiters_for_the_block_and_for_a_page_of_it_are_all_woken() {
+    for becomes in [Becomes::Nothing, Becomes::ItsPage, Becomes::Data] {
+        model(move || {
+            let index = index();
+            let block = index.lock(FileIndex(0), Order::Pmd).unwrap();
+            let whole = with(&index, |index| {
+                let block = index.lock(FileIndex(1), Order::Pmd).ok()?;
+                index.unlock(block.head);
+                Some(block.order)
+            });
+            let page = with(&index, |index| visit(index, 3));
+
+            let mut head = block.head;
+            match becomes {
+                Becomes::Nothing => {}
+                Becomes::ItsPage => {
+                    let page = index.shrink(head, FileIndex(2), Order::Base);
+                    fill(&index, &page, true);
+                    head = page.head;
+                }
+                Becomes::Data => fill(&index, &block, true),
+            }
+            index.unlock(head);
+
+            page.join().unwrap();
+            let whole = whole.join().unwrap();
+            match becomes {
+                // Nobody else may have a page of it at that moment.
+                Becomes::Nothing => assert!(matches!(whole, None | Some(Order::Pmd))),
+                Becomes::ItsPage => assert_eq!(whole, None, "I-31"),
+                Becomes::Data => assert_eq!(whole, Some(Order::Pmd)),
+            }
+            assert!(!index.is_locked());
+        });
+    }
+}
+
 /// I-24, I-25: an unlock makes one of those who wait the owner.
 ///
 /// Kills: handing the lock to all of them; unlocking what was handed on.

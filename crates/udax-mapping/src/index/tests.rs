@@ -425,6 +425,21 @@ fn a_dirty_entry_that_is_cut_stays_tagged() {
     assert_eq!(tagged(&index), [512, 513], "I-43");
 }
 
+/// A writeback that fails late may find that its file has become one that shares the data.
+#[test]
+fn what_is_shared_meanwhile_is_not_marked_dirty_again() {
+    let index = Index::default();
+    insert(&index, 3, Order::Base, false);
+    let block = lock(&index, 4);
+    let (first, is_shared) = (PgmapOff(7), true);
+    index.insert(block.head, &Place { pgmap: pgmap(), first, is_dirty: false, is_shared });
+    index.unlock(block.head);
+
+    index.redirty(&[FileIndex(3), FileIndex(4), FileIndex(5)]);
+
+    assert_eq!(entries(&index), [(3, 1, Some(1024), true), (4, 1, Some(7), false)], "I-36");
+}
+
 /// Who waits to lock an entry by folio gets what is there then, not what was.
 #[test]
 fn an_existing_entry_is_waited_for_and_not_made() {
