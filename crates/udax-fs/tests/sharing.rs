@@ -306,44 +306,6 @@ fn what_cannot_be_cloned_is_refused_and_changes_nothing() {
 }
 
 #[test]
-fn a_frozen_file_is_cloned_while_its_bytes_are_borrowed() {
-    let pool = Pool::new(8 * MIB);
-    let fs = pool.mount();
-    let bytes = pattern(1, 9 * PAGE + 123);
-    let file = file_of(&fs, "a", &bytes);
-    file.freeze(Wait::Never).unwrap();
-    let borrowed = file.frozen_bytes(&pin_info("reader", PinKind::Read)).unwrap();
-    let clone = clone_of(&fs, &file, "b");
-    clone.write_at(&pattern(2, 100), 50).unwrap();
-    drop(file);
-    unlink(&fs, "a");
-    // The clone is the only file that has the pages, and somebody reads them as a slice.
-    clone.write_at(&pattern(3, 3 * PAGE), PAGE + 50).unwrap();
-    assert!(borrowed[..] == bytes, "the bytes of a frozen file never change");
-    let expected = over(&over(&bytes, 50, &pattern(2, 100)), PAGE + 50, &pattern(3, 3 * PAGE));
-    assert!(contents(&clone) == expected);
-    fs.verify().unwrap();
-    drop(borrowed);
-    assert_eq!(fs.usage().limbo, Pages(0));
-    fs.verify().unwrap();
-}
-
-#[test]
-fn the_bytes_of_a_frozen_file_that_shares_are_borrowed_from_pages_of_its_own() {
-    let pool = Pool::new(8 * MIB);
-    let fs = pool.mount();
-    let bytes = pattern(1, 9 * PAGE + 123);
-    let file = file_of(&fs, "a", &bytes);
-    let clone = clone_of(&fs, &file, "b");
-    file.freeze(Wait::Never).unwrap();
-    let borrowed = file.frozen_bytes(&pin_info("reader", PinKind::Read)).unwrap();
-    assert_eq!(shared_pages(&file), 0);
-    clone.write_at(&[7; 100], 0).unwrap();
-    assert!(borrowed[..] == bytes);
-    fs.verify().unwrap();
-}
-
-#[test]
 fn a_pin_to_write_holds_off_a_clone_and_is_named() {
     let pool = Pool::new(8 * MIB);
     let fs = pool.mount();

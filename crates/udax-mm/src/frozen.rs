@@ -107,12 +107,6 @@ impl FrozenFolio {
         self.pin.borrow()
     }
 
-    /// Its bytes, if they fit into memory.
-    pub(crate) fn size(&self) -> Option<usize> {
-        let pages = self.pages();
-        usize::try_from(pages.end.since(pages.start).bytes()).ok()
-    }
-
     fn counted(pgmap: PgmapRef, block: Block, info: PinInfo) -> FrozenFolio {
         FrozenFolio { pin: PinnedFolio::pinned(Folio::counted(pgmap, block), info) }
     }

@@ -17,23 +17,21 @@
 //! (`UFFD_FEATURE_EVENT_REMAP`); in return mremap waits until the fault service has read a message
 //! about it.
 
+mod frozen_bytes;
 mod own;
 
 use std::io;
-use std::ops::Deref;
 
 use rustix::io::Errno;
 
 use crate::areas::{self, Cost};
-use crate::frozen::FrozenFolio;
 use crate::media::MediaError;
-use crate::reserve::{Reservation, Sharing};
-use crate::show::Shown;
 use crate::space::Space;
 use crate::sync::Arc;
 use crate::units::{Pages, VmaOff};
 
 pub use crate::faults::{FaultService, FaultSink};
+pub use frozen_bytes::FrozenBytes;
 
 /// What a thread wants to do with a page, or may do with a mapped one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -307,92 +305,6 @@ impl Drop for Vma {
     }
 }
 
-/// Bytes that cannot change: frozen pages, mapped for reading.
-///
-/// They are one slice, whatever their order on the medium. As long as this lives the pages stay
-/// frozen and pinned.
-///
-/// A program that changes the medium behind udax's back (another process, or this one through the
-/// file or the [`Media`](crate::Media) itself instead of a page map) changes these bytes, too; the
-/// pool's file is to be kept from those. If the host loses the memory under them (somebody
-/// truncates the file), a load is SIGBUS.
-///
-/// # Invariants
-///
-/// 1. The first `len` bytes of `mapping` map pages of `frozen`, for reading, until drop; without a
-///    mapping `len` is zero.
-/// 2. `frozen` keeps everybody who goes through a page map from storing to those pages.
-#[derive(Debug)]
-pub struct FrozenBytes {
-    // Unmapped first: a field is dropped before those that follow it.
-    mapping: Option<Reservation>,
-    len: usize,
-    frozen: Vec<FrozenFolio>,
-}
-
-impl FrozenBytes {
-    /// Maps folios one after the other; `len` bytes of them count.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error of kind [`io::ErrorKind::InvalidInput`] if the folios have fewer than `len`
-    /// bytes, [`io::ErrorKind::Unsupported`] if a medium has no file, or the host's error.
-    pub fn map(pages: Vec<FrozenFolio>, len: usize) -> io::Result<FrozenBytes> {
-        let frozen = pages;
-        let sizes: Option<Vec<usize>> = frozen.iter().map(FrozenFolio::size).collect();
-        let total =
-            sizes.iter().flatten().try_fold(0, |total: usize, &size| total.checked_add(size));
-        let (Some(sizes), Some(total)) = (sizes, total) else {
-            return Err(io::ErrorKind::OutOfMemory.into());
-        };
-        if len > total {
-            let message = format!("{len} bytes do not fit into {total} bytes of frozen pages");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
-        }
-        if len == 0 {
-            return Ok(FrozenBytes { mapping: None, len, frozen });
-        }
-        let mapping = Reservation::new(total)?;
-        let mut at = 0;
-        for (folio, size) in frozen.iter().zip(sizes) {
-            let bytes = at..at + size;
-            let shown = Shown {
-                pgmap: folio.pgmap(),
-                pages: folio.pages(),
-                access: Access::Read,
-                sharing: Sharing::Shared,
-            };
-            shown.map(&mapping, bytes)?;
-            at += size;
-        }
-        // INVARIANT: 1 by the loop, 2 by the type of `frozen`.
-        Ok(FrozenBytes { mapping: Some(mapping), len, frozen })
-    }
-
-    /// The pages, in order.
-    pub fn folios(&self) -> &[FrozenFolio] {
-        &self.frozen
-    }
-}
-
-impl Deref for FrozenBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        let Some(mapping) = &self.mapping else { return &[] };
-        let start = mapping.window().start().as_ptr();
-        // SAFETY: the bytes are mapped for as long as `self` is borrowed (invariant 1) and nobody
-        // changes them (invariant 2); the length is at most that of a mapping.
-        unsafe { std::slice::from_raw_parts(start, self.len) }
-    }
-}
-
-impl AsRef<[u8]> for FrozenBytes {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Access, FaultSink, MediaError, Pages, Vma, VmaOff};
@@ -504,14 +416,19 @@ mod tests {
     /// The address that the program touches.
     static TOUCHED: OnceLock<usize> = OnceLock::new();
 
-    /// Ends the process with the code of the signal, if it has the address that was touched.
+    /// Ends the process with the code of the signal, if it has the address that was touched, and the
+    /// size where memory failed (B-40).
     extern "C" fn end(_: c_int, info: *mut libc::siginfo_t, _: *mut c_void) {
         // SAFETY: the kernel passes what is valid while the handler runs.
         let info = unsafe { &*info };
         // SAFETY: the signal is SIGBUS, which has an address.
         let address = unsafe { info.si_addr() };
+        // SAFETY: the kernel writes how large the failed memory is behind the address; libc has no
+        // field for it.
+        let size = unsafe { (&raw const *info).cast::<u8>().add(24).cast::<u16>().read() };
         let is_touched = TOUCHED.get() == Some(&address.addr());
-        exit(if is_touched { 64 + info.si_code } else { 1 });
+        let is_page = info.si_code != libc::BUS_MCEERR_AR || 1 << size == PAGE_SIZE;
+        exit(if is_touched && is_page { 64 + info.si_code } else { 1 });
     }
 
     /// Touches the third page of four whose last three failed, with nothing that catches it.

@@ -13,6 +13,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/udax-mm/src/reserve.rs",
     "crates/udax-mm/src/uffd.rs",
     "crates/udax-mm/src/vma.rs",
+    "crates/udax-mm/src/vma/frozen_bytes.rs",
     "crates/udax-uring/src/table.rs",
     "crates/udax/tests/syscalls/raw.rs",
 ];

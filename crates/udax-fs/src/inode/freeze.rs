@@ -22,6 +22,14 @@ const PATIENCE: Duration = Duration::from_millis(200);
 /// How long it is until the next look.
 const PAUSE: Duration = Duration::from_millis(1);
 
+/// A folio, and those of its pages that are of the file.
+type Part = (FrozenFolio, Range<PgmapOff>);
+
+fn whole(folio: FrozenFolio) -> Part {
+    let pages = folio.pages();
+    (folio, pages)
+}
+
 impl Inode {
     /// Makes the bytes of the file immutable, durably and for ever; it can still be removed.
     ///
@@ -122,8 +130,8 @@ impl Inode {
 
     /// The bytes of a frozen file, without a copy. `info` says in whose name they are pinned.
     ///
-    /// The bytes must be nobody else's: what the file shares with others is copied first, as
-    /// [`Inode::unshare`] does.
+    /// What the file shares with a frozen file whose bytes are borrowed is borrowed from there. What
+    /// else it shares is copied first, as [`Inode::unshare`] does: the bytes must be nobody else's.
     ///
     /// # Errors
     ///
@@ -135,18 +143,18 @@ impl Inode {
         if !self.node.read().record.is_frozen() {
             return Err(FsError::NotFrozen);
         }
-        let folios = self.frozen_folios(info)?;
+        let parts = self.frozen_parts(info)?;
         let len = to_usize(self.node.read().size());
-        FrozenBytes::map(folios, len).map_err(FsError::Map)
+        FrozenBytes::map_parts(parts, len).map_err(FsError::Map)
     }
 
     /// Handles of all folios, which somebody froze before, or which are frozen now.
-    fn frozen_folios(&self, info: &PinInfo) -> Result<Vec<FrozenFolio>, FsError> {
+    fn frozen_parts(&self, info: &PinInfo) -> Result<Vec<Part>, FsError> {
         let (since, all) = (Instant::now(), FileIndex(0)..END);
         let mut may_change = true;
         loop {
-            if let Some(folios) = self.frozen_before(all.clone(), info)? {
-                return Ok(folios);
+            if let Some(parts) = self.frozen_before(all.clone(), info)? {
+                return Ok(parts);
             }
             match self.freeze_folios(info) {
                 // Somebody else froze them first, or is letting go of them, one after the other.
@@ -156,22 +164,24 @@ impl Inode {
                     // Each attempt takes back what is shown of the file.
                     thread::sleep(PAUSE);
                 }
-                frozen => return frozen,
+                frozen => return Ok(frozen?.into_iter().map(whole).collect()),
             }
         }
     }
 
-    /// More handles of folios that somebody froze before, which hold the data in `range`; `None` if
-    /// a page of it is not frozen.
+    /// More handles of folios that somebody froze before, with those of their pages that hold the
+    /// data in `range`; `None` if a page of it is not frozen.
+    ///
+    /// A file that shares a part of the data of another finds it in a folio that reaches further.
     fn frozen_before(
         &self,
         range: Range<FileIndex>,
         info: &PinInfo,
-    ) -> Result<Option<Vec<FrozenFolio>>, FsError> {
+    ) -> Result<Option<Vec<Part>>, FsError> {
         let _faults = self.mapping.faults();
         let store = &self.node.core.store;
         let tree = self.node.read().tree;
-        let mut folios = Vec::new();
+        let mut parts = Vec::new();
         for (_, span) in spans(store, tree.runs(store, range)?)? {
             let end = span.at() + span.pages();
             let mut at = span.at();
@@ -179,11 +189,12 @@ impl Inode {
                 let Some(folio) = FrozenFolio::get(span.pgmap(), at, info.clone()) else {
                     return Ok(None);
                 };
-                at = folio.pages().end;
-                folios.push(folio);
+                let pages = at..folio.pages().end.min(end);
+                at = pages.end;
+                parts.push((folio, pages));
             }
         }
-        Ok(Some(folios))
+        Ok(Some(parts))
     }
 
     /// Takes every translation back and freezes the folios behind the file.
