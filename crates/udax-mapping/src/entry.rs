@@ -93,6 +93,7 @@ impl<'g, 'm> EntryGuard<'g, 'm> {
     /// [`FaultError::Iomap`] with any other reason of the owner; [`FaultError::Closed`] and
     /// [`FaultError::Removed`] if there is no owner or no device any more.
     pub fn iomap(&self, access: Access) -> Result<Iomap, FaultError> {
+        let access = self.faults.permitted(access);
         if access == Access::Write {
             self.faults.begin_filling();
             if self.block.place().is_some_and(|place| place.is_shared) {

@@ -86,6 +86,10 @@ pub struct FaultGuard<'m> {
     allocated: RefCell<Vec<Range<FileIndex>>>,
     /// Whether this guard counts among those that may be filling holes.
     is_filling: Cell<bool>,
+    /// Whether what is left to show is what eager mappings have made outdated for one another while
+    /// they were filled. No page is copied for that: what a refused copy takes back, and its retry,
+    /// would go on for ever.
+    is_settling: Cell<bool>,
     // Put after the lock is released: the last reference of an owner may break its layout.
     owner: Option<Arc<dyn IomapOps>>,
 }
@@ -104,7 +108,8 @@ impl<'m> FaultGuard<'m> {
         let owner = mapping.owner();
         let (outdated, allocated) = (RefCell::default(), RefCell::default());
         let (layout, is_filling) = (mapping.layout().read(), Cell::new(false));
-        FaultGuard { layout, mapping, outdated, allocated, is_filling, owner }
+        let is_settling = Cell::new(false);
+        FaultGuard { layout, mapping, outdated, allocated, is_filling, is_settling, owner }
     }
 
     pub(crate) fn mapping(&self) -> &'m Mapping {
@@ -169,6 +174,8 @@ impl<'m> FaultGuard<'m> {
         if !is_candidate {
             return Ok(Entered { entry, found, reason });
         }
+        // The next answer finds it there and does not tell (B-12).
+        self.note_new(found.into_new());
         drop(entry);
         let (entry, reason) = match self.mapping.index().lock(index, Order::Pud) {
             Ok(block) => (EntryGuard::new(self, index, block), None),
@@ -432,16 +439,31 @@ impl<'m> FaultGuard<'m> {
             let mut at = part.start;
             while let Some(next) = user.table().next_absent(&(at..part.end)) {
                 let served = self.fault_in(&user, next, user.populating());
-                let pages = served.unwrap_or_else(|why| {
-                    self.mapping.counters().lost(&why);
-                    let lost = self.lost_with(user.index(next), &why);
-                    let lost = lost.min(part.end.since(next));
-                    user.fail(next, lost, why);
-                    lost
-                });
-                at = next + pages;
+                let left = part.end.since(next);
+                at = next + served.unwrap_or_else(|why| self.fail(&user, next, left, why));
             }
         }
+    }
+}
+
+impl FaultGuard<'_> {
+    /// Makes page `at` of a mapping that cannot fault for itself SIGBUS, of which `left` pages are
+    /// still to be filled. Returns how many are lost with it.
+    fn fail(&self, user: &User, at: VmaOff, left: Pages, why: FaultError) -> Pages {
+        if self.is_settling.get() && matches!(why, FaultError::NotAllocated(_)) {
+            // It has failed before, for a better reason.
+            user.fail_again(at);
+            return Pages(1);
+        }
+        self.mapping.counters().lost(&why);
+        let lost = self.lost_with(user.index(at), &why).min(left);
+        user.fail(at, lost, why);
+        lost
+    }
+
+    /// What the owner may be asked for instead of `access`.
+    pub(crate) fn permitted(&self, access: Access) -> Access {
+        if self.is_settling.get() { Access::Read } else { access }
     }
 }
 
@@ -462,6 +484,7 @@ impl Drop for FaultGuard<'_> {
             for range in &outdated {
                 self.refill(range);
             }
+            self.is_settling.set(true);
         }
     }
 }

@@ -30,6 +30,16 @@ pub enum Iomap {
     PastEnd,
 }
 
+impl Iomap {
+    /// What the call has made of it.
+    pub(crate) fn into_new(self) -> New {
+        match self {
+            Iomap::Data { new, .. } => new,
+            Iomap::Hole { .. } | Iomap::PastEnd => New::Nothing,
+        }
+    }
+}
+
 /// What an answer is besides an answer: data that was not there before it was asked for.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum New {

@@ -303,6 +303,15 @@ impl User {
             _ => Absent::Failed,
         };
         *self.last_error.lock() = Some(Arc::new(why));
+        self.show_failure(at, pages, absent);
+    }
+
+    /// Makes a touch of this page SIGBUS, for the reason that is remembered.
+    pub(crate) fn fail_again(&self, at: VmaOff) {
+        self.show_failure(at, Pages(1), Absent::Failed);
+    }
+
+    fn show_failure(&self, at: VmaOff, pages: Pages, absent: Absent<'_>) {
         // If the host has no area left for that either (`vm.max_map_count`), nothing is shown: SIGBUS in
         // an eager mapping, and in a lazy one the thread asks again.
         let _ = self.table.map_absent(at.span(pages), at, absent);

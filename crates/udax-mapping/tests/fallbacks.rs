@@ -158,6 +158,31 @@ fn a_gibibyte_that_was_tried_and_refused_says_why() {
     assert_eq!(faults(&stats), [512, 511, 0]);
 }
 
+/// B-12: the question that tells of 1 GiB may fill a hole, and the next one finds it filled. Who showed
+/// zeros of it shows the data from then on.
+#[test]
+fn a_hole_that_is_filled_on_the_way_to_a_gibibyte_is_shown_as_a_hole_nowhere() {
+    let Some(file) = TestFile::lazy(2 * GIB, &data(GIB, GIB)) else { return };
+    let blocks = [1001, 1000].map(|page| (page, file.take_block(page)));
+    for (page, block) in blocks {
+        assert_eq!(block, GIB + page);
+        file.give_block(block);
+    }
+    file.fill_holes();
+    let small = map(&file, 1001, 1, Populate::Lazy);
+    assert_eq!(load(&small, 0), Some(0));
+    let writer = mode(Access::Write, Populate::Lazy);
+    let whole = file.mapping.map(FileIndex(0), Pages(GIB), writer).unwrap();
+
+    whole.vma().store_u64(1000 * PAGE, 1).unwrap();
+
+    assert_eq!(file.blocks()[1000..1002], [Some(GIB + 1000), Some(GIB + 1001)]);
+    file.verify();
+    whole.vma().store_u64(1001 * PAGE, 7).unwrap();
+    assert_eq!(load(&small, 0), Some(7));
+    file.verify();
+}
+
 #[test]
 fn data_that_fills_no_gibibyte_is_no_fallback_from_one() {
     both(4096, &data(512, 2048), |file, how| {

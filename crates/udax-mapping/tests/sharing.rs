@@ -7,7 +7,8 @@ use common::sharing::{Left, SharingFile};
 use common::{info, mode, range};
 use udax_mapping::{BreakError, Fallback, FaultError, MapMode, Populate};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind, Wait};
+use udax_mm::sync::atomic::Ordering;
+use udax_mm::{Access, FaultService, FileIndex, Order, Pages, PinKind, VmaOff, Wait};
 
 /// More than 2 MiB.
 const PAGES: u64 = 1300;
@@ -42,6 +43,39 @@ fn what_a_file_moves_away_from_is_shown_nowhere_by_then() {
         assert_eq!(reader.vma().load_u64(3 * common::PAGE).unwrap(), 1);
         file.mapping.verify().unwrap();
     });
+}
+
+/// Who is refused a copy takes back what shows the page. That is shown again, and nobody asks again
+/// for that reason.
+#[test]
+fn refused_copies_of_eager_mappings_do_not_take_turns_with_those_who_read() {
+    let file = SharingFile::new(8, None);
+    let map = |access| {
+        let mapped = file.mapping.map(FileIndex(0), Pages(8), mode(access, Populate::Eager));
+        mapped.unwrap()
+    };
+    let reader = map(Access::Read);
+    let writers = [map(Access::Write), map(Access::Write)];
+    file.is_full.store(true, Ordering::Relaxed);
+
+    file.share_again();
+
+    file.mapping.verify().unwrap();
+    for page in 0..8 {
+        reader.vma().load_u64(page * common::PAGE).unwrap();
+        for writer in &writers {
+            writer.vma().load_u64(page * common::PAGE).unwrap_err();
+            let why = writer.last_fault_error().unwrap().to_string();
+            assert_eq!(why, "no room for a copy");
+        }
+    }
+
+    file.is_full.store(false, Ordering::Relaxed);
+    assert!(writers[0].retry(VmaOff(2)..VmaOff(3)));
+    writers[0].vma().store_u64(2 * common::PAGE, 7).unwrap();
+    assert_eq!(reader.vma().load_u64(2 * common::PAGE).unwrap(), 7);
+    assert_eq!(writers[1].vma().load_u64(2 * common::PAGE).unwrap(), 7);
+    file.mapping.verify().unwrap();
 }
 
 /// Each page stops being shared on its own, so it is counted on its own.

@@ -40,6 +40,7 @@ pub struct TestFile {
     /// Run at the next call of `spans`, with the layout lock held exclusively.
     spans_hook: Mutex<Option<Hook>>,
     permits_stores: AtomicBool,
+    fills_holes: AtomicBool,
 }
 
 #[derive(Default)]
@@ -111,6 +112,7 @@ impl TestFile {
             hook: Mutex::new(None),
             spans_hook: Mutex::new(None),
             permits_stores: AtomicBool::new(true),
+            fills_holes: AtomicBool::new(false),
         })
     }
 
@@ -125,6 +127,7 @@ impl TestFile {
             hook: Mutex::new(None),
             spans_hook: Mutex::new(None),
             permits_stores: AtomicBool::new(true),
+            fills_holes: AtomicBool::new(false),
         })
     }
 
@@ -153,6 +156,11 @@ impl TestFile {
 
     pub fn free_blocks(&self) -> usize {
         self.blocks.lock().free.len()
+    }
+
+    /// Lets a store to a hole fill all of it.
+    pub fn fill_holes(&self) {
+        self.fills_holes.store(true, Ordering::Relaxed);
     }
 
     /// Runs `hook` after the next answer to `iomap` is known, before it is given.
@@ -332,6 +340,13 @@ impl Blocks {
         (start, block - (index - start), end - start)
     }
 
+    /// The hole around a page; none if it has a block.
+    fn hole_around(&self, index: u64) -> Range<u64> {
+        let is_hole = |page: &u64| self.pages[to_usize(*page)].is_none();
+        let before = (0..index).rev().take_while(is_hole).count();
+        index - count(before)..index + self.hole_len(index)
+    }
+
     fn hole_len(&self, index: u64) -> u64 {
         count(self.pages[to_usize(index)..].iter().take_while(|page| page.is_none()).count())
     }
@@ -386,10 +401,15 @@ impl IomapOps for TestFile {
                 Iomap::Hole { pages: Pages(blocks.hole_len(index.0)) }
             }
             Some(_) => {
+                let fills = self.fills_holes.load(Ordering::Relaxed);
+                let hole = if fills { blocks.hole_around(index.0) } else { index.0..index.0 + 1 };
                 let is_new = blocks.pages[to_usize(index.0)].is_none();
-                blocks.allocate(&self.device, index.0).map_err(|error| IomapError(error.into()))?;
-                let page = index..index + Pages(1);
-                let new = if is_new { New::Allocated(page) } else { New::Nothing };
+                for page in hole.clone() {
+                    let allocated = blocks.allocate(&self.device, page);
+                    allocated.map_err(|error| IomapError(error.into()))?;
+                }
+                let hole = FileIndex(hole.start)..FileIndex(hole.end);
+                let new = if is_new { New::Allocated(hole) } else { New::Nothing };
                 let (start, block, pages) = blocks.run(index.0);
                 let span = self.device.recovery_access(DeviceOff(block), Pages(pages));
                 let span = span.map_err(|error| IomapError(error.into()))?;

@@ -5,9 +5,11 @@ use std::ops::Range;
 use udax_dev::{DaxBytes, DaxDevice, DaxSpan, PgmapDevice};
 use udax_mapping::{Iomap, IomapError, IomapOps, Mapping, New};
 use udax_mm::media::FileMedia;
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
 use udax_mm::sync::{Arc, Mutex, Weak};
 use udax_mm::{
     Access, DeviceOff, FaultService, FileIndex, MediaRange, MemoryType, Pages, Pgmap, PgmapOff,
+    Wait,
 };
 
 /// Page n is page n of the device while it is shared, and then page `PAGES + n`.
@@ -17,6 +19,8 @@ pub struct SharingFile {
     device: Arc<dyn DaxDevice>,
     is_own: Mutex<Vec<bool>>,
     left: Mutex<Vec<Left>>,
+    /// Whether there is no room for copies.
+    pub is_full: AtomicBool,
 }
 
 /// How a page was in use at the moment in which the file moved away from it. Whoever has it alone
@@ -42,12 +46,21 @@ impl SharingFile {
             device,
             is_own: Mutex::new(vec![false; usize::try_from(pages).expect("a small file")]),
             left: Mutex::default(),
+            is_full: AtomicBool::new(false),
         })
     }
 
     /// What became of the pages that the file left, in order.
     pub fn left(&self) -> Vec<Left> {
         self.left.lock().clone()
+    }
+
+    /// Gives the pages of its own up for those that others have, too.
+    pub fn share_again(&self) {
+        let broken = self.mapping.break_layout(FileIndex(0)..self.end(), Wait::Never);
+        let broken = broken.expect("nobody pins a page");
+        self.is_own.lock().fill(false);
+        drop(broken);
     }
 
     fn leave(&self, is_own: &mut [bool], page: usize) -> Result<(), IomapError> {
@@ -78,6 +91,9 @@ impl IomapOps for SharingFile {
         }
         let mut new = New::Nothing;
         if access == Access::Write && !is_own[page] {
+            if self.is_full.load(Ordering::Relaxed) {
+                return Err(IomapError("no room for a copy".into()));
+            }
             self.leave(&mut is_own, page)?;
             new = New::Copied(index);
         }
