@@ -450,6 +450,28 @@ fn a_copy_that_was_read_is_no_more_shown_when_the_page_is_the_files_own() {
 
 /// What a mapping comes to show is claimed by nobody, also where it is filled before the clone
 /// returns.
+/// A page at the edge of a punch or a shrink, which is zeroed in place, too.
+#[test]
+fn what_is_zeroed_in_a_page_that_became_the_files_own_is_zero_in_copies_of_it() {
+    both(LEN, |world| {
+        let map = world.map(&world.clone, Access::Write);
+        assert!(shown(&map, LEN) == world.bytes);
+        world.file.truncate(0, FreePolicy::Wait(Wait::Never)).unwrap();
+        assert_eq!(shared_pages(&world.clone), 0);
+
+        let never = FreePolicy::Wait(Wait::Never);
+        world.clone.punch(3 * PAGE + 100..3 * PAGE + 200, never).unwrap();
+        world.clone.punch(5 * PAGE - 7..6 * PAGE + 9, never).unwrap();
+        assert!(shown(&map, LEN) == contents(&world.clone));
+        let end = 20 * PAGE + 50;
+        world.clone.truncate(end, never).unwrap();
+        let mut expected = contents(&world.clone);
+        expected.resize(usize::try_from(21 * PAGE).unwrap(), 0);
+        assert!(shown(&map, 21 * PAGE) == expected);
+        world.fs.verify().unwrap();
+    });
+}
+
 #[test]
 fn mappings_show_what_was_cloned_under_them() {
     both(LEN, |world| {

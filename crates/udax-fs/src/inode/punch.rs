@@ -57,6 +57,7 @@ impl Inode {
                 self.node.flush_runs(&state, broken.range())?;
             }
             if done? {
+                let may_be_copied = state.tree.may_share;
                 drop(state);
                 broken.give_up();
                 // Not before: what fails leaves the holders with the proof, which drops them when the
@@ -64,6 +65,10 @@ impl Inode {
                 let mut deferred = broken.take_deferred();
                 self.node.core.store.add_pins_of(given_up, &mut deferred);
                 drop(broken);
+                if may_be_copied {
+                    self.show_in_place(range.start);
+                    self.show_in_place(range.end - 1);
+                }
                 return Ok(deferred.tell());
             }
         }

@@ -2,7 +2,7 @@
 
 use udax_mapping::{BreakError, Deferred, FilePin, LayoutBroken};
 use udax_mm::sync::Arc;
-use udax_mm::{FileIndex, Interrupt, LimboSink, Patience, Wait};
+use udax_mm::{FileIndex, Interrupt, LimboSink, Pages, Patience, Wait};
 
 use super::{END, Inode, Node, State, end_of};
 use crate::FsError;
@@ -140,12 +140,23 @@ impl Inode {
         store.add_pins_of(given_up, deferred);
         // What a reader of the last page sees past the end is zero for as long as nobody stores
         // there. Growing zeros it again, so a crash before these stores are durable does no harm.
-        self.node.zero_tail(&state, u64::MAX)?;
+        let zeroed = self.node.zero_tail(&state, u64::MAX);
+        let may_be_copied = state.tree.may_share;
         drop(state);
         broken.give_up();
         broken.discard_private();
         drop(broken);
+        if may_be_copied {
+            self.show_in_place(to);
+        }
+        zeroed?;
         Ok(true)
+    }
+
+    /// Makes bytes that were changed in place visible where the page of byte `at` is shown as a
+    /// protected copy: the page may have been shared, and is the file's own now.
+    pub(super) fn show_in_place(&self, at: u64) {
+        self.mapping.invalidate_holes(FileIndex::of_byte(at).span(Pages(1)));
     }
 
     /// Takes back what an append could not complete. The caller holds the writer lock, and tells
