@@ -210,16 +210,10 @@ impl Mapping {
         // Before the proof, so that an error drops them when the lock is released.
         let mut holders = Holders::default();
         let mut broken = LayoutBroken::zapped(self, Arc::clone(&owner), range);
-        for (start, span) in owner.spans(broken.range())? {
-            for part in broken.set_failed_aside(&span) {
-                let (idle, limbo) = span.pgmap().claim_or_defer(part, sink)?;
-                broken.idle.extend(idle);
-                for pages in &limbo {
-                    holders.add(start + pages.start.since(span.at()), span.pgmap(), pages);
-                }
-                let of_pgmap = |pages| (span.pgmap().clone(), pages);
-                broken.limbo.extend(limbo.into_iter().map(of_pgmap));
-            }
+        if let Err(error) = broken.defer(sink, &mut holders) {
+            // Every entry is still there, dirty where devices store.
+            broken.withdraw();
+            return Err(error);
         }
         broken.deferred = Deferred::new(holders);
         self.index().remove(&broken.range);
@@ -292,6 +286,33 @@ impl<'m> LayoutBroken<'m> {
         Ok(None)
     }
 
+    /// Claims what is idle and leaves what is not to limbo, whose holders are added.
+    fn defer(
+        &mut self,
+        sink: &Arc<dyn LimboSink>,
+        holders: &mut Holders,
+    ) -> Result<(), BreakError> {
+        for (start, span) in self.owner.spans(self.range())? {
+            for part in self.set_failed_aside(&span) {
+                let (idle, limbo) = span.pgmap().claim_or_defer(part, sink)?;
+                self.idle.extend(idle);
+                for pages in &limbo {
+                    holders.add(start + pages.start.since(span.at()), span.pgmap(), pages);
+                }
+                let of_pgmap = |pages| (span.pgmap().clone(), pages);
+                self.limbo.extend(limbo.into_iter().map(of_pgmap));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the words of limbo back: the pages are not delivered.
+    fn withdraw(&mut self) {
+        for (pgmap, pages) in self.limbo.drain(..) {
+            pgmap.withdraw(pages);
+        }
+    }
+
     /// Notes which pages of a span failed and are held by nobody, and returns what is between them.
     fn set_failed_aside(&mut self, span: &DaxSpan) -> Vec<Range<PgmapOff>> {
         let (parts, failed) = around_failed(span);
@@ -325,9 +346,7 @@ impl<'m> LayoutBroken<'m> {
     /// Lets a file keep what is in limbo: its pages are not delivered, and those that devices store
     /// to are dirty again.
     fn keep_limbo(&mut self) -> Result<(), IomapError> {
-        for (pgmap, pages) in self.limbo.drain(..) {
-            pgmap.withdraw(pages);
-        }
+        self.withdraw();
         let pins = self.mapping.pin_list().overlapping(&self.range);
         for pin in pins.iter().filter(|pin| pin.info.kind == PinKind::Write) {
             let part = pin.range.start.max(self.range.start)..pin.range.end.min(self.range.end);

@@ -156,6 +156,28 @@ fn a_deferred_break_says_what_is_in_limbo() {
 }
 
 /// I-41, I-51: the owner could not give the pages up.
+/// The first span has been left to limbo when the second turns out to be somebody's.
+#[test]
+fn a_deferred_break_that_fails_leaves_every_entry_as_it_was() {
+    let file = TestFile::new(2048, &[data(512, 512), data(3, 2)].concat());
+    drop(file.mapping.map(FileIndex(0), Pages(512), mode(Access::Write, Populate::Eager)));
+    let pin = file.mapping.pin(range(5, 7), info("device", PinKind::Write)).unwrap();
+    let live = file.pgmap().try_get_live().unwrap();
+    let claim = live.claim(PgmapOff(4)..PgmapOff(5)).unwrap();
+
+    let error = file.mapping.break_layout_deferred(range(0, 514), &file.sink).unwrap_err();
+
+    assert!(matches!(error, BreakError::Busy { .. } | BreakError::Request(_)), "{error:?}");
+    drop(claim);
+    file.verify();
+    assert_eq!(file.mapping.entry_pages(), Pages(512));
+    let folios = folios(&file.mapping.pin(range(6, 7), info("again", PinKind::Read)).unwrap());
+    assert_eq!(folios, [(PgmapOff(512), Order::Pmd)]);
+    drop(pin);
+    file.truncate(0, Wait::Never).unwrap();
+    assert_eq!((file.collect_limbo(), file.free_blocks()), (0, 2048), "nothing is in limbo");
+}
+
 #[test]
 fn a_deferred_break_that_is_not_given_up_leaves_pins_and_dirty_pages() {
     let file = TestFile::new(8, &data(0, 4));
