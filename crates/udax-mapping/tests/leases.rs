@@ -269,7 +269,8 @@ fn what_the_callback_of_a_deferred_pin_owns_goes_when_the_layout_is_not_locked_a
 
 #[test]
 fn what_the_callback_of_a_pin_that_fails_owns_goes_when_the_layout_is_not_locked_any_more() {
-    let file = TestFile::new(8, &data(0, 8));
+    // There is no block for its last page.
+    let file = TestFile::new(8, &[data(0, 8), vec![None]].concat());
     let (gone, is_gone) = mpsc::channel();
     let guard = Guard { file: Arc::clone(&file), gone };
     let thread = std::thread::spawn(move || {
