@@ -78,9 +78,17 @@ const NESTS: &[&str] = &[
     "udax_dev::targets::log_writes::Turn",
 ];
 
-/// Asserts that the order has no cycle and that the table has every lock. Prints the order.
-pub(crate) fn check() -> String {
+/// Asserts that the order has no cycle, that the table has every lock, and that each of `taken`, a lock
+/// and one that is taken with it held, was recorded. Prints the order.
+pub(crate) fn check(taken: &[[&str; 2]]) -> String {
     let edges = lock_order::edges();
+    let is_recorded = cfg!(any(debug_assertions, feature = "lock-order"));
+    for [outer, inner] in taken.iter().filter(|_| is_recorded) {
+        let is_there = edges
+            .iter()
+            .any(|edge| edge.outer.contains(part_of(outer)) && edge.inner.contains(part_of(inner)));
+        assert!(is_there, "nobody saw {inner} taken with {outer} held");
+    }
     let all: Vec<_> = edges.iter().map(|edge| format!("  {edge}")).collect();
     let all = all.join("\n");
     if let Err(cycle) = lock_order::check(&edges, NESTS) {
@@ -92,6 +100,12 @@ pub(crate) fn check() -> String {
         assert!(is_in_table(name), "docs/protocol.md does not name {name}");
     }
     format!("{} edges between locks, no circle:\n{all}", edges.len())
+}
+
+/// How a recorded lock is known.
+fn part_of(lock: &str) -> &'static str {
+    let known = LOCKS.iter().find(|(name, _)| *name == lock);
+    known.expect("the table has it").1
 }
 
 fn is_in_table(lock: &str) -> bool {
