@@ -423,9 +423,10 @@ mod tests {
         let info = unsafe { &*info };
         // SAFETY: the signal is SIGBUS, which has an address.
         let address = unsafe { info.si_addr() };
+        let size = (&raw const *info).cast::<u16>().wrapping_add(12);
         // SAFETY: the kernel writes how large the failed memory is behind the address; libc has no
         // field for it.
-        let size = unsafe { (&raw const *info).cast::<u8>().add(24).cast::<u16>().read() };
+        let size = unsafe { size.read() };
         let is_touched = TOUCHED.get() == Some(&address.addr());
         let is_page = info.si_code != libc::BUS_MCEERR_AR || 1 << size == PAGE_SIZE;
         exit(if is_touched && is_page { 64 + info.si_code } else { 1 });
