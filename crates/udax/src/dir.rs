@@ -27,8 +27,10 @@ const BATCH: usize = 256;
 /// ```
 #[derive(Debug)]
 pub struct ReadDir {
-    pool: Arc<Inner>,
+    // Before the pool: the last handle of a directory without a name frees it, for which the pool is
+    // open.
     dir: Arc<Inode>,
+    pool: Arc<Inner>,
     path: PathBuf,
     batch: std::vec::IntoIter<udax_fs::DirEntry>,
     cookie: u64,

@@ -35,8 +35,9 @@ use crate::range::byte_count;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct File {
-    pool: Arc<Inner>,
+    // Before the pool: the last handle of a file without a name frees it, for which the pool is open.
     inode: Arc<Inode>,
+    pool: Arc<Inner>,
     path: PathBuf,
     rights: Rights,
     position: Mutex<u64>,
