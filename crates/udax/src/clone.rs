@@ -125,10 +125,23 @@ impl Pool {
         let (metadata, to) = (source.metadata(), to.as_ref());
         let mut options = OpenOptions::new();
         let target = options.write(true).create_new(true).mode(metadata.mode()).open(self, to)?;
-        let cloned = source.clone_range(0..metadata.len(), &target, 0, wait);
-        cloned.or_else(|error| {
+        clone_all(&source, &target, wait.into()).or_else(|error| {
             self.remove_file(to)?;
             Err(error)
         })
+    }
+}
+
+/// Makes the empty file `target` a clone of all of `source`. Returns its size.
+fn clone_all(source: &File, target: &File, wait: Patience<'_>) -> Result<u64> {
+    let len = source.metadata().len();
+    loop {
+        let done = source.clone_range(0..len, target, 0, wait)?;
+        if done == len {
+            return Ok(len);
+        }
+        // The first step of the rest says why. If it is done, there is room again, and all is cloned
+        // again, so that the clone is what the file held at one moment.
+        source.clone_range(done..len, target, done, wait)?;
     }
 }

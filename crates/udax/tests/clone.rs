@@ -204,3 +204,36 @@ fn an_eager_mapping_for_stores_of_shared_data_is_refused_by_a_full_pool() {
     assert_eq!(refused.kind(), ErrorKind::Full, "{refused}");
     assert!(pool.read("/a").unwrap() == bytes(1, 5 * 4096));
 }
+
+#[test]
+fn a_clone_that_does_not_fit_as_a_whole_leaves_no_file() {
+    let pool = in_memory();
+    // More pieces than one step clones, so that steps are made before the pool is full.
+    let source = pool.create_file("/a").unwrap();
+    for page in 0..1100 {
+        source.write_at(&[7; 4096], page * 2 * 4096).unwrap();
+    }
+    let filler = pool.create_file("/filler").unwrap();
+    let mut room = pool.usage().free.bytes();
+    while room > 0 {
+        if filler.append(&vec![1; usize::try_from(room).unwrap()]).is_err() {
+            room = room / 2 / 4096 * 4096;
+        }
+    }
+    // With each page that comes free, one more step may fit.
+    let mut refusals = 0;
+    let cloned = loop {
+        let before = pool.usage().free;
+        match pool.clone_file("/a", "/b", Wait::Never) {
+            Ok(cloned) => break cloned,
+            Err(found) => assert_eq!(found.kind(), ErrorKind::Full),
+        }
+        assert!(!pool.exists("/b").unwrap(), "no file is left");
+        assert_eq!(pool.usage().free, before);
+        refusals += 1;
+        filler.set_len(filler.metadata().len() - 4096).unwrap();
+    };
+    assert_eq!(cloned, source.metadata().len());
+    assert!(pool.read("/b").unwrap() == pool.read("/a").unwrap());
+    assert!(refusals > 5, "the clone needs five leaf nodes and a root");
+}
