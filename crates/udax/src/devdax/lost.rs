@@ -63,14 +63,15 @@ impl Core {
                 return Err(DevDaxError::PartlyLost { start, end }.into());
             }
         }
-        for (at, span) in &failed {
-            span.pgmap().recover(span.at().byte(), &page(at.byte()))?;
-        }
-        store().map_err(|error| self.located(error, &range))?;
+        let stored = renew(&failed, page)
+            .and_then(|()| store().map_err(|error| self.located(error, &range)));
+        // Also where one was refused: the marks of those before it are gone, and nobody comes again
+        // for what mappings show of these.
         for (at, _) in &failed {
             let head = FileIndex(at.0).align_down(self.order());
             self.mapping().heal(head.span(self.order().pages()));
         }
+        stored?;
         self.bytes().flush(range.start, range.end - range.start)?;
         Ok(self.bytes().fence()?)
     }
@@ -117,6 +118,14 @@ impl Core {
             }
         }
     }
+}
+
+/// Gives lost pages the bytes that `page` says, up to the first that is refused.
+fn renew(failed: &[(DeviceOff, DaxSpan)], page: impl Fn(u64) -> Vec<u8>) -> Result<(), Cause> {
+    for (at, span) in failed {
+        span.pgmap().recover(span.at().byte(), &page(at.byte()))?;
+    }
+    Ok(())
 }
 
 /// The pages that hold the bytes of `range`.

@@ -121,3 +121,27 @@ fn a_failed_page_that_is_pinned_is_healed_when_the_pin_goes() {
     map(&device, 0..2 * MIB).load(4096).unwrap();
     device.kill(Wait::Never).unwrap();
 }
+
+/// The mark of the first page was gone when the second one was refused, and nobody ever healed what
+/// mappings showed of the first.
+#[test]
+fn what_is_healed_before_a_write_is_refused_is_seen_by_mappings() {
+    each_way(Order::Base, 2, |device| {
+        let map = map(device, 0..8192);
+        map.store(0, 7).unwrap();
+        let pin = device.pin(4096..4104, &PinOptions::new("nic").kind(PinKind::Write)).unwrap();
+        fail(device, 0);
+        fail(device, 4096);
+        map.load(0).unwrap_err();
+
+        assert_eq!(error(device.write_at(&[9; 8192], 0)).kind(), ErrorKind::Pinned);
+
+        assert_eq!(device.bad_ranges().unwrap(), std::iter::once(4096..8192).collect::<Vec<_>>());
+        device.read_at(&mut [0; 4096], 0).unwrap();
+        assert_eq!(map.load(0).unwrap(), 0x0909_0909_0909_0909);
+        map.load(4096).expect_err("it is lost still");
+        drop(pin);
+        device.write_at(&[8; 8192], 0).unwrap();
+        assert_eq!(map.load(4096).unwrap(), 0x0808_0808_0808_0808);
+    });
+}
