@@ -59,14 +59,18 @@ impl Core {
             }
             return;
         };
-        // Data stays where it is, and nobody frees nodes of the tree while it is read.
+        // Until they are taken back, so that what is the file's alone stays where it is. A file that
+        // leaves a shared page meanwhile takes back what it shows of it.
         let faults = inode.mapping().faults();
-        let tree = inode.node().read().tree;
-        self.look_in_tree(tree, pages, |run| match inode.kind() {
-            Kind::File => self.take_back(&faults, run),
-            Kind::Dir => self.store.stop_for("a directory"),
-            Kind::Symlink => self.store.stop_for("a symbolic link"),
-        });
+        let mut hit = Vec::new();
+        inode.node().look(|state| self.look_in_tree(state.tree, pages, |run| hit.push(run)));
+        for run in hit {
+            match inode.kind() {
+                Kind::File => self.take_back(&faults, run),
+                Kind::Dir => self.store.stop_for("a directory"),
+                Kind::Symlink => self.store.stop_for("a symbolic link"),
+            }
+        }
     }
 
     /// Takes pages of a file from whoever maps them.
@@ -78,13 +82,13 @@ impl Core {
     }
 
     /// Calls `hit` for the data in `pages`, and stops the store if a node lies there.
-    fn look_in_tree(&self, tree: Tree, pages: &Range<DeviceOff>, hit: impl Fn(Run)) {
+    fn look_in_tree(&self, tree: Tree, pages: &Range<DeviceOff>, mut hit: impl FnMut(Run)) {
         let walked = tree.walk(&self.store, &mut |visit| {
             match visit {
                 Visit::Node(page) if pages.contains(&page) => {
                     self.store.stop_for(&format!("the block tree of inode {}", tree.ino.0));
                 }
-                Visit::Data(run) => clipped(run, pages).into_iter().for_each(&hit),
+                Visit::Data(run) => clipped(run, pages).into_iter().for_each(&mut hit),
                 // What hangs below a node that cannot be read is not reached by anybody else.
                 Visit::Node(_) | Visit::Bad(_) => (),
             }

@@ -96,10 +96,7 @@ impl Filesystem {
     fn runs_of(&self, ino: Ino) -> Result<Vec<Run>, FsError> {
         let core = self.core();
         if let Ok(inode) = core.inode(ino) {
-            // Nobody frees nodes of the tree while it is read.
-            let _faults = inode.mapping().faults();
-            let tree = inode.node().read().tree;
-            return tree.runs(&core.store, FileIndex(0)..END);
+            return inode.look(|state| state.tree.runs(&core.store, FileIndex(0)..END));
         }
         let tree = Tree::of(&core.itable.read(&core.store, ino)?)?;
         tree.runs(&core.store, FileIndex(0)..END)

@@ -34,28 +34,30 @@ impl Inode {
     /// Returns [`FsError::Corrupt`] if the tree of the file cannot be read.
     pub fn bad_ranges(&self) -> Result<Vec<Range<u64>>, FsError> {
         self.node.core.check_open()?;
-        let _faults = self.mapping.faults();
-        let state = self.node.read().clone();
+        let lost = self.lost(FileIndex(0)..END)?;
         let mut ranges: Vec<Range<u64>> = Vec::new();
-        for failed in self.node.failed_pages(&state.tree, FileIndex(0)..END)? {
-            let bytes = failed.bytes(state.size());
+        for bytes in lost.into_iter().filter(|bytes| !bytes.is_empty()) {
             match ranges.last_mut() {
                 Some(last) if last.end == bytes.start => last.end = bytes.end,
                 _ => ranges.push(bytes),
             }
         }
-        ranges.retain(|range| !range.is_empty());
         Ok(ranges)
+    }
+
+    /// The bytes of each failed page among `pages`, in order and up to the end of the file.
+    fn lost(&self, pages: Range<FileIndex>) -> Result<Vec<Range<u64>>, FsError> {
+        self.look(|state| {
+            let failed = self.node.failed_pages(&state.tree, pages)?;
+            Ok(failed.iter().map(|page| page.bytes(state.size())).collect())
+        })
     }
 
     /// Marks the pages of these bytes that fail when they are read, and tells everybody who has
     /// them. Called without any lock, after a medium failed.
     pub(super) fn report_failures(&self, bytes: Range<u64>) {
-        let failing = {
-            let _faults = self.mapping.faults();
-            let state = self.node.read().clone();
-            self.node.find_failing(&state, pages_holding(bytes.start, bytes.end))
-        };
+        let pages = pages_holding(bytes.start, bytes.end);
+        let failing = self.look(|state| self.node.find_failing(state, pages));
         // What cannot be looked at has failed in another way, and the caller says how.
         for page in failing.unwrap_or_default() {
             page.pgmap().memory_failure(page.range());
@@ -76,12 +78,8 @@ impl Inode {
             return error;
         }
         self.report_failures(pages.start.byte()..pages.end.byte());
-        let _faults = self.mapping.faults();
-        let state = self.node.read().clone();
-        let size = state.size();
-        let failed = self.node.failed_pages(&state.tree, pages.clone()).unwrap_or_default();
-        let mut lost = failed.iter().map(|page| page.bytes(size));
-        match lost.find(|bytes| !new.covers(bytes)) {
+        let lost = self.lost(pages.clone()).unwrap_or_default();
+        match lost.iter().find(|bytes| !new.covers(bytes)) {
             Some(lost) => FsError::PartlyLost { start: lost.start, end: lost.end },
             None => error,
         }

@@ -83,9 +83,9 @@ impl Inode {
     /// Refuses what the pool cannot hold, before a part of it is allocated.
     fn check_room(&self, range: &Range<u64>) -> Result<(), FsError> {
         let pages = pages_holding(range.start, range.end);
-        let tree = self.node.read().tree;
         let store = &self.node.core.store;
-        let wanted = tree.pages_to_fill(store, &self.node.holes(&tree, pages)?)?;
+        let wanted = self
+            .look(|state| state.tree.pages_to_fill(store, &self.node.holes(&state.tree, pages)?))?;
         let free = store.free_pages();
         if wanted > free { Err(FsError::NoSpace { wanted, free }) } else { Ok(()) }
     }

@@ -30,20 +30,24 @@ impl IomapOps for Node {
     }
 
     fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {
-        let (store, tree) = (&self.core.store, self.read().tree);
-        let runs = tree.runs(store, range).map_err(boxed)?;
-        // What other places of trees refer to is theirs too: nobody waits for it, nobody claims it
-        // (rule 26). Where nothing is written, nobody loses anything.
-        let own = if tree.may_share && self.core.mode() == MountMode::ReadWrite {
-            runs.into_iter().flat_map(|run| store.own_parts(run)).collect()
-        } else {
-            runs
-        };
-        Ok(spans(store, own).map_err(boxed)?)
+        let found = self.look(|state| self.own_runs(state, range));
+        Ok(found.and_then(|own| spans(&self.core.store, own)).map_err(boxed)?)
     }
 }
 
 impl Node {
+    /// The data in `range` that no other place of a tree refers to: what others have is theirs too,
+    /// nobody waits for it, nobody claims it (rule 26). Where nothing is written, nobody loses
+    /// anything.
+    fn own_runs(&self, state: &State, range: Range<FileIndex>) -> Result<Vec<Run>, FsError> {
+        let store = &self.core.store;
+        let runs = state.tree.runs(store, range)?;
+        if state.tree.may_share && self.core.mode() == MountMode::ReadWrite {
+            return Ok(runs.into_iter().flat_map(|run| store.own_parts(run)).collect());
+        }
+        Ok(runs)
+    }
+
     fn find_or_fill(&self, index: FileIndex, access: Access) -> Result<Iomap, FsError> {
         self.core.check_open()?;
         {

@@ -129,12 +129,13 @@ impl Inode {
     /// The pins that cover pages of this file, oldest first. Those of pages that other files have too
     /// are among them.
     pub fn pins(&self) -> Vec<FilePin> {
-        let _faults = self.mapping.faults();
         let store = &self.node.core.store;
-        let tree = self.node.read().tree;
-        let found = tree.runs(store, FileIndex(0)..END).and_then(|runs| spans(store, runs));
-        // A device that is gone has no pins to list by file; the device lists them.
-        pins_on(found.unwrap_or_default())
+        self.look(|state| {
+            let found = state.tree.runs(store, FileIndex(0)..END);
+            let found = found.and_then(|runs| spans(store, runs));
+            // A device that is gone has no pins to list by file; the device lists them.
+            pins_on(found.unwrap_or_default())
+        })
     }
 
     /// The pins that [`Inode::wait_unpinned`] waits for, oldest first: those of pages that the file
@@ -207,10 +208,11 @@ impl Inode {
     /// Returns [`FsError::Corrupt`] if the tree of the file cannot be read.
     pub fn extents(&self) -> Result<Vec<FileExtent>, FsError> {
         self.node.core.check_open()?;
-        let _faults = self.mapping.faults();
-        let tree = self.node.read().tree;
-        let runs = tree.runs(&self.node.core.store, FileIndex(0)..END)?;
-        Ok(runs.into_iter().flat_map(|run| self.node.core.store.extents_in(&tree, run)).collect())
+        let store = &self.node.core.store;
+        self.look(|state| {
+            let runs = state.tree.runs(store, FileIndex(0)..END)?;
+            Ok(runs.into_iter().flat_map(|run| store.extents_in(&state.tree, run)).collect())
+        })
     }
 
     fn check_access(&self, access: Access) -> Result<(), FsError> {

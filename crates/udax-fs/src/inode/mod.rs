@@ -135,6 +135,13 @@ impl Inode {
         self.mapping.zap_all();
     }
 
+    /// Runs `look` on the state of the file, whose pages and nodes stay what they are meanwhile.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        // The layout lock holds off everything else that could free them.
+        let _faults = self.mapping.faults();
+        self.node.look(look)
+    }
+
     pub(crate) fn node(&self) -> &Node {
         &self.node
     }
@@ -161,6 +168,19 @@ impl Node {
     /// The state, to read.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read()
+    }
+
+    /// As [`Inode::look`], for who holds the layout lock, on either side.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        let state = self.read();
+        if state.tree.may_share {
+            // A store through a mapping may move the file away from pages that it shares, and from
+            // nodes that held nothing else; the others may free the pages: not meanwhile (rule 28).
+            return look(&state);
+        }
+        let copy = state.clone();
+        drop(state);
+        look(&copy)
     }
 
     /// The state, to change.

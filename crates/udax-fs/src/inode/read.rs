@@ -22,22 +22,10 @@ impl Inode {
     pub fn read_at(&self, into: &mut [u8], at: u64) -> Result<usize, FsError> {
         self.node.core.check_open()?;
         self.check_file()?;
-        let (read, wanted) = {
-            // The layout lock holds off everything that could free the pages that are copied.
-            let _faults = self.mapping.faults();
-            let state = self.node.read();
+        let (read, wanted) = self.look(|state| {
             let wanted = state.size().saturating_sub(at).min(to_u64(into.len()));
-            let read = if state.tree.may_share {
-                // A store through a mapping may move the file away from pages that it shares, and
-                // the others may free them: not while they are copied (rule 28).
-                self.node.copy_out(&state, into, at)
-            } else {
-                let copy = state.clone();
-                drop(state);
-                self.node.copy_out(&copy, into, at)
-            };
-            (read, to_usize(wanted))
-        };
+            (self.node.copy_out(state, into, at), to_usize(wanted))
+        });
         if !matches!(read, Ok(read) if read == wanted) {
             self.report_failures(at..at + to_u64(wanted));
         }

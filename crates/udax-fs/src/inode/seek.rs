@@ -2,7 +2,7 @@
 
 use udax_mm::FileIndex;
 
-use super::{END, Inode};
+use super::{END, Inode, Node, State};
 use crate::FsError;
 use crate::tree::Lookup;
 
@@ -30,17 +30,21 @@ impl Inode {
     fn seek(&self, at: u64, sought: Sought) -> Result<Option<u64>, FsError> {
         self.node.core.check_open()?;
         self.check_file()?;
-        let _faults = self.mapping.faults();
-        let state = self.node.read().clone();
+        self.look(|state| self.node.seek(state, at, sought))
+    }
+}
+
+impl Node {
+    fn seek(&self, state: &State, at: u64, sought: Sought) -> Result<Option<u64>, FsError> {
         let size = state.size();
         let mut from = at;
         while from < size {
             let index = FileIndex::of_byte(from);
-            let (found, end) =
-                match state.tree.lookup(&self.node.core.store, index, FileIndex(0)..END)? {
-                    Lookup::Hole(pages) => (Sought::Hole, index + pages),
-                    Lookup::Run(run) => (Sought::Data, run.index + run.pages),
-                };
+            let found = state.tree.lookup(&self.core.store, index, FileIndex(0)..END)?;
+            let (found, end) = match found {
+                Lookup::Hole(pages) => (Sought::Hole, index + pages),
+                Lookup::Run(run) => (Sought::Data, run.index + run.pages),
+            };
             if found == sought {
                 return Ok(Some(from));
             }
