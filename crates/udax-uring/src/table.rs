@@ -123,13 +123,7 @@ impl<B> Table<B> {
 
     /// Hands over what is in the queue, and waits for `want` completions.
     pub(crate) fn enter(&mut self, want: usize) -> io::Result<()> {
-        loop {
-            match self.uring.submit_and_wait(want) {
-                Ok(_) => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
+        uninterrupted(|| self.uring.submit_and_wait(want)).map(drop)
     }
 
     /// Takes out the completion of a request: its number, and what the kernel returns.
@@ -166,7 +160,9 @@ impl<B> Table<B> {
             self.enter(1)?;
             while self.pop().is_some() {}
         }
-        match self.uring.submitter().unregister_buffers() {
+        // The kernel may sleep here, too, until the last request has let go of them; what a signal
+        // ended has unregistered nothing.
+        match uninterrupted(|| self.uring.submitter().unregister_buffers()) {
             // None is registered (any more).
             Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(()),
             result => result,
@@ -263,4 +259,35 @@ fn iovecs(runs: &[Run]) -> Vec<libc::iovec> {
         iov_len: run.len,
     };
     runs.iter().map(iovec).collect()
+}
+
+/// Makes a call again for as long as a signal ends it.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The kernel unregistered nothing when a signal ended the call; who gave up had all pins forgotten.
+    #[test]
+    fn a_call_that_signals_end_is_made_again_and_every_other_end_is_one() {
+        let check = |last: i32| {
+            let mut ends =
+                [libc::EINTR, libc::EINTR, last].map(io::Error::from_raw_os_error).into_iter();
+            let found =
+                uninterrupted(|| Err::<(), _>(ends.next().expect("no call after the last")));
+            assert_eq!(found.unwrap_err().raw_os_error(), Some(last));
+            assert_eq!(ends.len(), 0);
+        };
+        check(libc::ENXIO);
+        check(libc::EAGAIN);
+        assert_eq!(uninterrupted(|| Ok(7)).ok(), Some(7));
+    }
 }
