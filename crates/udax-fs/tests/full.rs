@@ -153,3 +153,17 @@ fn a_full_pool_can_be_emptied() {
     let fs = pool.mount();
     create(&fs, "again").append(&pattern(1, MIB)).unwrap();
 }
+
+#[test]
+fn an_append_that_does_not_fit_says_what_did_not() {
+    let pool = Pool::new(8 * MIB);
+    let fs = pool.mount();
+    let file = create(&fs, "a");
+    // The first 4 MiB fit.
+    match file.append(&pattern(1, 8 * MIB)) {
+        Err(FsError::NoSpace { wanted, free }) => assert!(wanted > free, "{wanted:?} of {free:?}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(file.attr().size, 0);
+    fs.verify().unwrap();
+}

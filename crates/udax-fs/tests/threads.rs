@@ -10,7 +10,8 @@ use common::{KIB, MIB, Pool, name, pattern, pin_info};
 use udax_fs::{Filesystem, FreePolicy, FsError, Inode, Kind, RenameMode};
 use udax_mapping::{MapMode, Populate};
 use udax_mm::sync::Arc;
-use udax_mm::{Access, FileIndex, Pages, PinKind, Wait};
+use udax_mm::sync::atomic::{AtomicBool, Ordering};
+use udax_mm::{Access, FileIndex, Pages, PinKind, Recall, Wait};
 
 /// Numbers without a pattern, the same in every run.
 struct Numbers(u64);
@@ -90,4 +91,47 @@ fn threads_leave_a_sound_filesystem() {
     fs.unmount().unwrap();
     pool.check();
     pool.mount().verify().unwrap();
+}
+
+/// A freeze that had waited for a pin came between two steps of an append, which could not be taken
+/// back any more: a part of it was frozen for ever.
+#[test]
+fn a_freeze_has_all_of_an_append_or_nothing() {
+    const LEN: u64 = 12 * MIB;
+    let pool = Pool::new(48 * MIB);
+    let fs = pool.mount();
+    let bytes = pattern(1, LEN);
+    for _ in 0..10 {
+        let file = common::create(&fs, "file");
+        file.append(&bytes).unwrap();
+        let is_wanted = Arc::new(AtomicBool::new(false));
+        let recall = Recall::call({
+            let is_wanted = Arc::clone(&is_wanted);
+            move |_| is_wanted.store(true, Ordering::Relaxed)
+        });
+        let info = pin_info("in the way", PinKind::Read);
+        let pin = file.pin_leased(FileIndex(0)..FileIndex(1), info, recall).unwrap();
+        thread::scope(|scope| {
+            let appender = scope.spawn(|| -> Result<(), FsError> {
+                loop {
+                    file.append(&bytes)?;
+                    file.truncate(LEN, FreePolicy::Defer)?;
+                }
+            });
+            let freezer = scope.spawn(|| file.freeze(Wait::Forever));
+            let is_half = || !file.attr().size.is_multiple_of(LEN);
+            let is_ready = || is_wanted.load(Ordering::Relaxed) && is_half();
+            while !is_ready() && !appender.is_finished() {
+                thread::yield_now();
+            }
+            drop(pin);
+            freezer.join().unwrap().unwrap();
+            assert!(matches!(appender.join().unwrap(), Err(FsError::Frozen)));
+        });
+        let size = file.attr().size;
+        assert_eq!(size % LEN, 0, "{size} bytes are frozen");
+        assert!(common::contents(&file).chunks(bytes.len()).all(|part| part == bytes));
+        common::unlink(&fs, "file");
+    }
+    fs.verify().unwrap();
 }

@@ -9,6 +9,7 @@ use udax_mm::vma::FrozenBytes;
 use udax_mm::{FileIndex, FrozenFolio, IdleSpan, Order, Pages, Patience, PgmapOff, PinInfo, Wait};
 
 use super::iomap::spans;
+use super::pair::is_held_up;
 use super::{END, Inode};
 use crate::FsError;
 use crate::MountMode;
@@ -68,13 +69,32 @@ impl Inode {
             self.wait_writers_gone(patience)?;
             self.allocate_within(0..MAX_FILE_BYTES)?;
             self.own_tail()?;
-            let broken = self.mapping.break_layout(FileIndex(0)..END, patience)?;
-            if self.freeze_broken(&broken)? {
+            if self.freeze_unpinned(patience)? {
                 return Ok(());
             }
             // Somebody opened it or punched a hole meanwhile, or the file has begun to share its last
             // page.
         }
+    }
+
+    /// Waits for pins and freezes the file. False if that has to be prepared again.
+    fn freeze_unpinned(&self, patience: Patience<'_>) -> Result<bool, FsError> {
+        loop {
+            match self.freeze_at_once() {
+                Err(error) if is_held_up(&error) && patience.wait() != Wait::Never => {
+                    self.wait_unpinned(patience)?;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Freezes the file unless somebody pins it; as [`Inode::freeze_broken`]. Not between two steps of
+    /// one write: the rest could not be written, nor what is done taken back.
+    fn freeze_at_once(&self) -> Result<bool, FsError> {
+        let _writer = self.writer.lock();
+        let broken = self.mapping.break_layout(FileIndex(0)..END, Wait::Never)?;
+        self.freeze_broken(&broken)
     }
 
     /// Sets the flag, while nobody maps or pins the file. False if it is open for writing, has a hole,

@@ -144,7 +144,7 @@ impl<'a> Pair<'a> {
 }
 
 /// Whether it helps to wait.
-fn is_held_up(error: &FsError) -> bool {
+pub(super) fn is_held_up(error: &FsError) -> bool {
     let (FsError::Layout(why) | FsError::Source(why)) = error else { return false };
     matches!(why, BreakError::Pinned { .. } | BreakError::Busy(_))
 }

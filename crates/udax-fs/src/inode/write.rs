@@ -31,7 +31,10 @@ impl Inode {
     pub fn write_at(&self, bytes: &[u8], at: u64) -> Result<usize, FsError> {
         self.check_can_write(at.saturating_add(to_u64(bytes.len())))?;
         let _writer = self.writer.lock();
-        self.write_chunks(bytes, at)
+        match self.write_chunks(bytes, at) {
+            (0, Err(error)) => Err(error),
+            (done, _) => Ok(done),
+        }
     }
 
     /// Writes `bytes` at the end of the file, wherever that is when nobody else writes, and returns
@@ -45,16 +48,13 @@ impl Inode {
         let writer = self.writer.lock();
         let at = self.node.read().size();
         self.check_can_write(at.saturating_add(to_u64(bytes.len())))?;
-        let done = self.write_chunks(bytes, at)?;
-        if done < bytes.len() {
-            let wanted = pages_holding(at + to_u64(done), at + to_u64(bytes.len()));
+        let (done, ended) = self.write_chunks(bytes, at);
+        if done > 0 && ended.is_err() {
             let deferred = self.truncate_locked(at)?;
             drop(writer);
             deferred.tell();
-            let free = self.node.core.store.free_pages();
-            return Err(FsError::NoSpace { wanted: wanted.end.since(wanted.start), free });
         }
-        Ok(at)
+        ended.map(|()| at)
     }
 
     /// Refuses what cannot be written at all, or not up to byte `end`.
@@ -68,18 +68,19 @@ impl Inode {
         Ok(())
     }
 
-    fn write_chunks(&self, bytes: &[u8], at: u64) -> Result<usize, FsError> {
+    /// Writes step by step, and returns how many bytes, and why not all. The caller holds the writer
+    /// lock.
+    fn write_chunks(&self, bytes: &[u8], at: u64) -> (usize, Result<(), FsError>) {
         let mut done = 0;
         while done < bytes.len() {
             let from = at + to_u64(done);
             let len = to_usize(next_chunk(from) - from).min(bytes.len() - done);
             match self.write_step(&bytes[done..done + len], from) {
                 Ok(written) => done += written,
-                Err(error) if done == 0 => return Err(error),
-                Err(_) => break,
+                Err(error) => return (done, Err(error)),
             }
         }
-        Ok(done)
+        (done, Ok(()))
     }
 
     /// Writes the first of some bytes that lie in one chunk, and returns how many: up to where data
