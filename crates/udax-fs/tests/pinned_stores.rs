@@ -3,6 +3,9 @@
 
 mod common;
 
+use std::thread;
+
+use common::pause::Pause;
 use common::{KIB, MIB, create, name, pattern, pin_info};
 use udax_dev::PgmapDevice;
 use udax_fs::{Filesystem, FormatOptions, FreePolicy, FsError, HeldPin, Inode, MountMode};
@@ -154,5 +157,36 @@ fn a_deferral_that_fails_leaves_the_file_what_it_had() {
     let free = world.fs.usage().free;
     drop(pin);
     assert_eq!(world.fs.usage().free, free + Pages(1));
+    world.fs.verify().unwrap();
+}
+
+/// A punch up to the end of the file broke the layout of the page in which the file ended. A file that
+/// grew before keeps the page, and what a device stored to it afterwards was never flushed.
+#[test]
+fn a_punch_that_a_growing_file_overtakes_leaves_it_the_pin_of_the_page_that_it_keeps() {
+    let world = World::new(8 * MIB);
+    let file = create(&world.fs, "a");
+    file.write_at(&pattern(1, 5000), 0).unwrap();
+    let (pin, at) = (pinned(&file, 1), place(&file, 1));
+    let (in_punch, is_breaking, go_on) = Pause::at("dax_break_layout");
+
+    let deferred = thread::scope(|scope| {
+        let go_on = go_on;
+        let puncher = scope.spawn(|| {
+            let punch = || file.punch(4096..6000, FreePolicy::Defer).unwrap();
+            tracing::subscriber::with_default(in_punch, punch)
+        });
+        is_breaking.recv().unwrap();
+        file.write_at(&pattern(1, 9000), 0).unwrap();
+        go_on.send(()).unwrap();
+        puncher.join().unwrap()
+    });
+
+    let mut expected = pattern(1, 9000);
+    expected[4096..6000].fill(0);
+    assert!(common::contents(&file) == expected);
+    pin.write(0, &[7; 8]).unwrap();
+    assert!(world.makes_durable(at, || file.sync().unwrap()), "I-41");
+    assert!(deferred.is_empty(), "nothing is given up");
     world.fs.verify().unwrap();
 }

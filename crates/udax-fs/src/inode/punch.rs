@@ -39,12 +39,13 @@ impl Inode {
         if range.start >= range.end.min(size) {
             return Ok(Vec::new());
         }
-        let pages = pages_to_break(&range, size);
         loop {
             self.own_page_of(range.start)?;
-            if range.end < self.node.read().size() {
+            let size = self.node.read().size();
+            if range.end < size {
                 self.own_page_of(range.end)?;
             }
+            let pages = pages_to_break(&range, size);
             let mut broken = self.break_layout(pages.start, pages.end, policy)?;
             let vacant = Vacant::take(&self.node.core.store, &mut broken);
             let mut state = self.node.write();
@@ -78,7 +79,7 @@ impl Inode {
 impl Node {
     /// Punches the part of `range` that lies in the file, whose size may have changed since the
     /// layout of the `broken` pages was. False, and nothing, if the file shares a page of which a
-    /// part has to be zeroed.
+    /// part has to be zeroed, or keeps a page that was broken: who pins it goes on doing so.
     #[track_caller]
     fn punch(
         &self,
@@ -95,6 +96,9 @@ impl Node {
         let whole = whole_pages(&range, size);
         // The page in which the file ends only since then is zeroed and stays.
         let whole = whole.start..whole.end.min(broken.end);
+        if whole.end < broken.end.min(state.end()) {
+            return Ok(false);
+        }
         let edges = edges(&range, &whole);
         for edge in edges.iter().filter(|edge| !edge.is_empty()) {
             if self.shares(state, pages_holding(edge.start, edge.end))? {

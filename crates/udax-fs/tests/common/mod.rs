@@ -1,6 +1,8 @@
 //! Pools on a memfd, for the tests of this crate.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod pause;
+
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
 use std::time::Instant;
