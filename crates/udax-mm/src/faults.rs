@@ -284,10 +284,7 @@ impl Crew {
         match take {
             Take::Serve(task) => Some(task),
             Take::ServeAfterStart(task) if start(self).is_ok() => Some(task),
-            Take::ServeAfterStart(task) => {
-                self.hands.lock().not_started(task);
-                None
-            }
+            Take::ServeAfterStart(task) => self.hands.lock().not_started(task),
             Take::Queued => None,
         }
     }

@@ -56,11 +56,17 @@ impl<T> Hands<T> {
     }
 
     /// The thread that should have waited could not be started, so the caller does, and leaves the
-    /// fault to somebody who is done.
-    pub(crate) fn not_started(&mut self, fault: T) {
+    /// fault to somebody who is done. Returns it if that one is done already, and waits: then the
+    /// caller serves.
+    pub(crate) fn not_started(&mut self, fault: T) -> Option<T> {
+        if self.waiting > 1 {
+            self.waiting -= 1;
+            return Some(fault);
+        }
         self.serving -= 1;
         assert!(self.serving > 0, "faults: with two threads one serves when the other waits");
         self.queue.push_back(fault);
+        None
     }
 
     /// A thread has served a fault. Returns the next one that it serves, or none: it waits.
@@ -134,9 +140,22 @@ mod tests {
         let mut hands = Hands::new();
         assert_eq!(hands.take('a'), Take::Serve('a'));
         let Take::ServeAfterStart(fault) = hands.take('b') else { panic!("nobody else waits") };
-        hands.not_started(fault);
+        assert_eq!(hands.not_started(fault), None);
         assert_eq!((hands.waiting, hands.serving), (1, 1));
         assert_eq!(hands.done(), Some('b'));
         assert_eq!(hands.done(), None);
+    }
+
+    /// The other one is done before it is known that no thread could be started.
+    #[test]
+    fn who_cannot_start_a_thread_serves_if_another_waits_by_then() {
+        let mut hands = Hands::new();
+        assert_eq!(hands.take('a'), Take::Serve('a'));
+        let Take::ServeAfterStart(fault) = hands.take('b') else { panic!("nobody else waits") };
+        assert_eq!(hands.done(), None);
+        assert_eq!(hands.not_started(fault), Some('b'));
+        assert_eq!((hands.waiting, hands.serving), (1, 1));
+        assert_eq!(hands.done(), None);
+        assert_eq!((hands.waiting, hands.serving), (2, 0));
     }
 }

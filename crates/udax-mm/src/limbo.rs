@@ -19,23 +19,32 @@ pub trait LimboSink: Send + Sync {
     fn returned(&self, span: IdleSpan);
 }
 
-/// The deferred ranges of one page map, by first page. None overlaps another, none crosses from
-/// one folio into another.
+/// How often a page is looked at again that is on its way to a sink.
+const TRIES: u32 = 1 << 20;
+
+/// The deferred ranges of one page map.
 #[derive(Default)]
 pub(crate) struct Limbo(Mutex<Deferred>);
 
-type Deferred = BTreeMap<PgmapOff, (PgmapOff, Arc<dyn LimboSink>)>;
+#[derive(Default)]
+struct Deferred {
+    /// By first page. None overlaps another, none crosses from one folio into another.
+    words: BTreeMap<PgmapOff, (PgmapOff, Arc<dyn LimboSink>)>,
+    /// What last puts have claimed and are handing on. Few.
+    on_the_way: Vec<Range<PgmapOff>>,
+}
 
 impl Limbo {
     /// Every deferred range, in order.
     pub(crate) fn ranges(&self) -> Vec<Range<PgmapOff>> {
-        self.0.lock().iter().map(|(&start, &(end, _))| start..end).collect()
+        self.0.lock().words.iter().map(|(&start, &(end, _))| start..end).collect()
     }
 
     /// Hands the deferred parts of `span` to their sinks, and each part of the rest to `others`.
     pub(crate) fn deliver(&self, span: IdleSpan, others: impl Fn(IdleSpan)) {
+        let pages = span.pages();
         let mut rest = span;
-        for (range, sink) in self.take(rest.pages()) {
+        for (range, sink) in self.take(&pages) {
             let (before, from) = rest.split(range.start);
             others(before);
             let (deferred, after) = from.split(range.end);
@@ -43,14 +52,42 @@ impl Limbo {
             sink.returned(deferred);
         }
         others(rest);
+        self.0.lock().arrived(&pages);
     }
 
-    fn take(&self, pages: Range<PgmapOff>) -> Vec<(Range<PgmapOff>, Arc<dyn LimboSink>)> {
+    /// Takes the words on `pages`, which are on the way from here on.
+    fn take(&self, pages: &Range<PgmapOff>) -> Vec<(Range<PgmapOff>, Arc<dyn LimboSink>)> {
         let mut deferred = self.0.lock();
-        let starts: Vec<_> = deferred.range(pages).map(|(&start, _)| start).collect();
-        let take = |start| deferred.remove(&start).map(|(end, sink)| (start..end, sink));
-        starts.into_iter().filter_map(take).collect()
+        deferred.on_the_way.push(pages.clone());
+        let taken = deferred.words.extract_if(pages.clone(), |_, _| true);
+        taken.map(|(start, (end, sink))| (start..end, sink)).collect()
     }
+}
+
+impl Deferred {
+    fn arrived(&mut self, pages: &Range<PgmapOff>) {
+        let at = self.on_the_way.iter().position(|way| way == pages);
+        self.on_the_way.swap_remove(at.expect("it was put there"));
+    }
+
+    /// The first page of `pages` on which there is word already.
+    fn overlapping(&self, pages: &Range<PgmapOff>) -> Option<PgmapOff> {
+        let (&start, &(end, _)) = self.words.range(..pages.end).next_back()?;
+        (end > pages.start).then(|| start.max(pages.start))
+    }
+
+    /// Whether claimed pages are the claim of a last put, which hands them on in a moment.
+    fn is_passing(&self, pages: &Range<PgmapOff>) -> bool {
+        let is_met = |way: &Range<PgmapOff>| way.start < pages.end && pages.start < way.end;
+        self.overlapping(pages).is_some() || self.on_the_way.iter().any(is_met)
+    }
+}
+
+/// Why pages could not be taken.
+enum Refusal {
+    /// A last put has them for a moment.
+    Passing(PgmapOff),
+    Final(RequestError),
 }
 
 /// What `claim_or_defer` has done so far.
@@ -64,7 +101,8 @@ struct Progress<'a> {
 
 impl PgmapRef {
     /// Claims what is idle, and leaves word on the rest: each page somebody still counts is handed
-    /// to `sink` with its last put, claimed, so that nobody can request it between. Never waits.
+    /// to `sink` with its last put, claimed, so that nobody can request it between. Waits for nobody
+    /// but last puts that are handing pages of the same folio on.
     ///
     /// Returns the spans that are idle at once, and the ranges in limbo. Of a folio that is only
     /// partly in `pages`, only that part goes to the sink. A poisoned page that nobody holds stays
@@ -81,6 +119,25 @@ impl PgmapRef {
         sink: &Arc<dyn LimboSink>,
     ) -> Result<(Vec<IdleSpan>, Vec<Range<PgmapOff>>), RequestError> {
         self.check_range(&pages)?;
+        let mut tries = 0;
+        loop {
+            match self.try_claim_or_defer(pages.clone(), sink) {
+                Ok(taken) => return Ok(taken),
+                Err(Refusal::Final(error)) => return Err(error),
+                Err(Refusal::Passing(page)) if tries == TRIES => {
+                    return Err(RequestError::Busy(page));
+                }
+                Err(Refusal::Passing(_)) => tries += 1,
+            }
+            thread::yield_now();
+        }
+    }
+
+    fn try_claim_or_defer(
+        &self,
+        pages: Range<PgmapOff>,
+        sink: &Arc<dyn LimboSink>,
+    ) -> Result<(Vec<IdleSpan>, Vec<Range<PgmapOff>>), Refusal> {
         let mut done = Progress { pgmap: self, sink, idle: Vec::new(), deferred: Vec::new() };
         // Locked throughout, so that a last put that runs meanwhile delivers after we know whether
         // all pages could be taken.
@@ -88,7 +145,7 @@ impl PgmapRef {
         let taken = done.take_all(pages, &mut limbo);
         if taken.is_err() {
             // Their words claim themselves for nobody then.
-            done.deferred.iter().for_each(|range| drop(limbo.remove(&range.start)));
+            done.deferred.iter().for_each(|range| drop(limbo.words.remove(&range.start)));
         }
         drop(limbo);
         taken.map(|()| (done.idle, merged(done.deferred)))
@@ -120,25 +177,23 @@ impl PgmapRef {
     pub fn withdraw(&self, pages: Range<PgmapOff>) -> Vec<Range<PgmapOff>> {
         let mut limbo = self.pgmap().limbo().0.lock();
         // The words claim themselves for nobody then.
-        let withdrawn: Vec<_> = limbo.extract_if(pages, |_, _| true).collect();
+        let withdrawn: Vec<_> = limbo.words.extract_if(pages, |_, _| true).collect();
         drop(limbo);
         withdrawn.into_iter().map(|(start, (end, _))| start..end).collect()
     }
 }
 
 impl Progress<'_> {
-    fn take_all(
-        &mut self,
-        pages: Range<PgmapOff>,
-        limbo: &mut Deferred,
-    ) -> Result<(), RequestError> {
+    fn take_all(&mut self, pages: Range<PgmapOff>, limbo: &mut Deferred) -> Result<(), Refusal> {
         let mut at = pages.start;
         while at < pages.end {
             let (leaf, value) = self.pgmap.pgmap().table().leaf(at);
             if value.is_idle() {
                 at = self.claim(at..pages.end, leaf.order());
             } else if value.is_claimed() {
-                return Err(RequestError::Busy(at));
+                let is_passing = limbo.is_passing(&leaf.pages());
+                let busy = || Refusal::Final(RequestError::Busy(at));
+                return Err(if is_passing { Refusal::Passing(at) } else { busy() });
             } else {
                 at = self.defer(at..leaf.pages().end.min(pages.end), limbo)?;
             }
@@ -168,13 +223,9 @@ impl Progress<'_> {
     }
 
     /// Leaves word on `pages`, which one leaf covers. Returns where to go on.
-    fn defer(
-        &mut self,
-        pages: Range<PgmapOff>,
-        limbo: &mut Deferred,
-    ) -> Result<PgmapOff, RequestError> {
-        if let Some(taken) = overlapping(limbo, &pages) {
-            return Err(RequestError::Busy(taken));
+    fn defer(&mut self, pages: Range<PgmapOff>, limbo: &mut Deferred) -> Result<PgmapOff, Refusal> {
+        if let Some(taken) = limbo.overlapping(&pages) {
+            return Err(Refusal::Final(RequestError::Busy(taken)));
         }
         let table = self.pgmap.pgmap().table();
         let (leaf, _) = table.leaf(pages.start);
@@ -187,18 +238,12 @@ impl Progress<'_> {
                 Ok(pages.start)
             }
             Defer::Deferred => {
-                limbo.insert(pages.start, (pages.end, Arc::clone(self.sink)));
+                limbo.words.insert(pages.start, (pages.end, Arc::clone(self.sink)));
                 self.deferred.push(pages.clone());
                 Ok(pages.end)
             }
         }
     }
-}
-
-/// The first page of `pages` that is deferred already.
-fn overlapping(limbo: &Deferred, pages: &Range<PgmapOff>) -> Option<PgmapOff> {
-    let (&start, &(end, _)) = limbo.range(..pages.end).next_back()?;
-    (end > pages.start).then(|| start.max(pages.start))
 }
 
 /// Adjacent ranges become one.

@@ -234,6 +234,32 @@ fn a_page_deferred_while_it_is_put_comes_back_once() {
     });
 }
 
+/// Who gives up the rest of a folio while its last put hands the first page on gets the rest, and is
+/// not told that somebody has it.
+///
+/// Kills: a last put that tells nobody what it is handing on.
+#[test]
+fn the_rest_of_a_folio_is_deferred_beside_its_last_put() {
+    model(|| {
+        let pgmap = pgmap(PMD);
+        let folio = pgmap.request_folio(PAGE, Order::Pmd).unwrap();
+        let kept = Arc::new(Kept::default());
+        let sink: Arc<dyn LimboSink> = kept.clone();
+        drop(pgmap.claim_or_defer(page(PAGE), &sink).unwrap());
+        let put = spawn(move || drop(folio));
+
+        let (idle, _) = pgmap.claim_or_defer(NEXT..BLOCK.end, &sink).unwrap();
+
+        put.join().unwrap();
+        let returned = std::mem::take(&mut *kept.0.lock());
+        let count = |span: &IdleSpan| span.pages().end.since(span.pages().start).0;
+        assert_eq!(idle.iter().chain(&returned).map(count).sum::<u64>(), PMD);
+        drop((idle, returned));
+        verify(&pgmap);
+        assert!(pgmap.claim(BLOCK).is_ok());
+    });
+}
+
 /// Rule 3: a request that found the page map live is waited for by its end (T-2).
 ///
 /// Kills: a token given out after the phase was read and the lock released.

@@ -2,7 +2,9 @@
 
 use crate::{PMD, PUD, live, pages, pinned_by, verify};
 use std::ops::Range;
-use udax_mm::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use udax_mm::sync::{Arc, Mutex, mpsc};
 use udax_mm::{IdleSpan, LimboSink, Order, PgmapOff, PgmapRef, RequestError};
 
 /// Keeps what comes back.
@@ -111,6 +113,38 @@ fn a_deferral_that_meets_a_claim_changes_nothing() {
     drop(claim);
     verify(&pgmap);
     assert!(pgmap.claim(pages(0..2 * PMD)).is_ok());
+}
+
+/// Whoever was asked for the pages puts them at the moment in which their owner gives up the next ones.
+#[test]
+fn the_rest_of_a_folio_is_given_up_while_its_first_pages_are_on_their_way() {
+    struct Slow(Mutex<mpsc::Sender<()>>, Mutex<mpsc::Receiver<()>>);
+    impl LimboSink for Slow {
+        fn returned(&self, _: IdleSpan) {
+            self.0.lock().send(()).unwrap();
+            // Until the others are refused, if they are.
+            let _ = self.1.lock().recv_timeout(Duration::from_millis(100));
+        }
+    }
+    let pgmap = live(PMD);
+    let (entered, has_entered) = mpsc::channel();
+    let (done, is_done) = mpsc::channel();
+    let slow: Arc<dyn LimboSink> = Arc::new(Slow(Mutex::new(entered), Mutex::new(is_done)));
+    let folio = pgmap.request_folio(PgmapOff(0), Order::Pmd).unwrap();
+    drop(pgmap.claim_or_defer(pages(5..6), &slow).unwrap());
+    let put = thread::spawn(move || drop(folio));
+    has_entered.recv().unwrap();
+
+    let (_, other) = sink();
+    let rest = pgmap.claim_or_defer(pages(6..PMD), &other);
+
+    // The sink may have ended.
+    let _ = done.send(());
+    put.join().unwrap();
+    let (idle, limbo) = rest.unwrap();
+    assert_eq!((idle[0].pages(), idle.len(), limbo), (pages(6..PMD), 1, vec![]));
+    drop(idle);
+    verify(&pgmap);
 }
 
 #[test]
