@@ -109,7 +109,7 @@ fn a_claimer_sees_what_the_last_claimer_did() {
     });
 }
 
-/// Kills: no Acquire in `put`, which the count needs if another holder wrote.
+/// Kills: no Acquire in `leave`, which the count needs if another holder wrote.
 #[test]
 fn the_last_put_comes_after_every_use_of_the_folio() {
     model(|| {
@@ -142,6 +142,21 @@ fn who_takes_a_block_sees_what_the_holder_of_a_page_did() {
     long_model(|| {
         let (pgmap, bytes) = (pgmap(PMD), Bytes::new());
         write_and_drop(&bytes, request(&pgmap, PAGE));
+
+        if let Ok(_held) = pgmap.request_folio(PAGE, Order::Pmd) {
+            bytes.assert_written();
+        }
+    });
+}
+
+/// Kills: no Acquire in `put`: whoever was last hands on what the others did.
+#[test]
+fn who_takes_a_block_sees_what_every_holder_of_a_page_did() {
+    long_model(|| {
+        let (pgmap, bytes) = (pgmap(PMD), Bytes::new());
+        let folio = request(&pgmap, PAGE);
+        write_and_drop(&bytes, folio.clone());
+        drop(folio);
 
         if let Ok(_held) = pgmap.request_folio(PAGE, Order::Pmd) {
             bytes.assert_written();
