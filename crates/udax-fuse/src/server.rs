@@ -26,7 +26,8 @@ use crate::opened::{FOR_READING, Opened, is_for_writing};
 use crate::ops::{self, Fallocate, New};
 
 /// How long the kernel may trust a name or attributes without asking. It sees its own changes at
-/// once; this bounds how long it misses those made through the pool itself.
+/// once; this bounds how long it misses those made through the pool itself. Of stores through mappings
+/// of the pool, and by devices, it counts from the sync or flush that finds them.
 pub(crate) const TTL: Duration = Duration::from_secs(1);
 
 /// The most bytes of one write.
@@ -288,7 +289,8 @@ impl fuser::Filesystem for Server {
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         match self.on(ino, |inode| self.open_as(inode, flags.0)) {
-            // What the kernel has cached is what is in the file: it made every change itself.
+            // The kernel made most changes of what it has cached itself. Of others the time of the
+            // file tells, which it asks for once the attributes are too old.
             Ok(handle) => reply.opened(handle, FopenFlags::FOPEN_KEEP_CACHE),
             Err(errno) => reply.error(errno),
         }

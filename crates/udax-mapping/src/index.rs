@@ -69,6 +69,8 @@ struct State {
     waiters: Waiters,
     /// Entries that somebody has locked.
     locked: usize,
+    /// Whether there may be stores that the owner was not told of.
+    has_stores: bool,
 }
 
 type Guard<'a> = MutexGuard<'a, State>;
@@ -240,6 +242,28 @@ impl Index {
         let mut state = self.state.lock();
         let word = state.locked(head);
         state.slots.set(head, word.with_dirty(is_dirty));
+        state.has_stores |= is_dirty;
+    }
+
+    /// Notes that there may be stores, though no entry became dirty.
+    pub(crate) fn note_stores(&self) {
+        self.state.lock().has_stores = true;
+    }
+
+    /// Whether there may be stores that the owner was not told of.
+    pub(crate) fn has_stores(&self) -> bool {
+        self.state.lock().has_stores
+    }
+
+    /// The same, for who tells the owner of those in `range`. None are known from then on, unless an
+    /// entry lies outside, which may have them.
+    pub(crate) fn take_stores(&self, range: &Range<FileIndex>) -> bool {
+        let mut state = self.state.lock();
+        let outside = [FileIndex(0)..range.start, range.end..FileIndex(u64::MAX)];
+        let has_more = outside.iter().any(|part| state.slots.first(part).is_some());
+        let has_stores = state.has_stores;
+        state.has_stores &= has_more;
+        has_stores
     }
 
     /// Tags every dirty entry of `range` for a writeback: what becomes dirty later is the next

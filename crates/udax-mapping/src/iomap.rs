@@ -103,6 +103,15 @@ pub trait IomapOps: Send + Sync {
         true
     }
 
+    /// Notes that there may have been stores by user mappings and devices: the time of the last
+    /// change moves.
+    ///
+    /// Called by a writeback, and by a flush, that finds what may have been stored to since the one
+    /// before. Such stores are not told of one by one, so it is called as well where an entry can be
+    /// stored to and was not. No entry is locked, but another writeback waits, so this must not write
+    /// back or flush the file.
+    fn note_stores(&self) {}
+
     /// Lists the data in `range` that no other file has, clipped to it, in file order: breaking a
     /// layout claims it, and waits for its pins. What is shared stays in use.
     ///

@@ -156,6 +156,13 @@ impl Mapping {
         self.counters.snapshot()
     }
 
+    /// Whether there may have been stores that the owner was not told of
+    /// ([`IomapOps::note_stores`]). It knows from here on: for who sets the time of the last change, or
+    /// takes away the pages without a writeback.
+    pub fn take_stores(&self) -> bool {
+        self.index.take_stores(&(FileIndex(0)..FileIndex(u64::MAX)))
+    }
+
     /// The pages that entries cover (`nrpages`).
     pub fn entry_pages(&self) -> Pages {
         self.index.pages()

@@ -7,10 +7,14 @@
 //! a fault keeps its mark, and every writeback flushes it. That is at least as strong, because an
 //! unmarked entry is one that nobody can store to; and cheaper, because the program does not fault
 //! again, and a flush of what did not change costs little on the media that need one.
+//!
+//! The owner is told of stores here, as the kernel tells a filesystem in the fault: of those behind
+//! an entry that became dirty, once, and of those to one that keeps its mark, each time.
 
 use crate::entry::EntryGuard;
 use crate::events;
 use crate::index::{Block, Place};
+use crate::iomap::IomapOps;
 use crate::mapping::Mapping;
 use std::ops::Range;
 use std::panic::Location;
@@ -37,17 +41,25 @@ impl Mapping {
     #[track_caller]
     pub fn writeback(&self, range: Range<FileIndex>) -> Result<(), IoError> {
         let site = Location::caller();
+        // Put after the lock is released: the last reference of an owner may write back.
+        let owner = self.owner();
         // One at a time: the second must not find clean what the first has not fenced (I-43).
         let _turn = self.writeback_lock().lock();
+        let had_stores = self.index().take_stores(&range);
         let mut cleaned = Vec::new();
-        events::writeback_range(&range).run("durable", || {
+        let done = events::writeback_range(&range).run("durable", || {
             self.index().tag(&range);
             let flushed = self.flush_tagged(&range, site, &mut cleaned);
             if flushed.is_err() {
                 self.index().redirty(&cleaned);
             }
             flushed
-        })
+        });
+        // Before the next has its turn, which does not find them any more.
+        if had_stores || self.index().has_stores() {
+            note_stores(owner.as_deref());
+        }
+        done
     }
 
     /// Flushes and fences the stores to these bytes of the file that user mappings and devices made
@@ -67,6 +79,7 @@ impl Mapping {
             return Ok(());
         }
         let pages = FileIndex::of_byte(bytes.start)..FileIndex(Pages::holding(bytes.end).0);
+        let owner = self.owner();
         // As in a writeback, which may have cleaned what it has not fenced (I-43).
         let _turn = self.writeback_lock().lock();
         let mut pgmaps = Vec::new();
@@ -83,6 +96,11 @@ impl Mapping {
             pgmap.flush(byte, to - from, site)?;
             note(&mut pgmaps, &place.pgmap);
             at = block.end;
+        }
+        if !pgmaps.is_empty() {
+            // What is stored from here on is for the next one to tell.
+            self.index().note_stores();
+            note_stores(owner.as_deref());
         }
         fence(&pgmaps, site)
     }
@@ -139,7 +157,9 @@ impl Mapping {
         let is_stored_to = self.is_stored_to(&block);
         // The whole entry: its stores were not told apart (B-10).
         pgmap.flush(place.first.byte(), block.end.since(block.start).0 * PAGE_BYTES, site)?;
-        if !is_stored_to {
+        if is_stored_to {
+            self.index().note_stores();
+        } else {
             entry.mark_clean();
         }
         events::writeback_one(&block, !is_stored_to);
@@ -159,6 +179,12 @@ impl Mapping {
 fn dirty<'e>(entry: &'e EntryGuard<'_, '_>) -> (Range<FileIndex>, &'e Place) {
     let block: &Block = entry.block();
     (block.range(), block.place().expect("I-30: only a folio is dirty"))
+}
+
+fn note_stores(owner: Option<&dyn IomapOps>) {
+    if let Some(owner) = owner {
+        owner.note_stores();
+    }
 }
 
 fn note(pgmaps: &mut Vec<Pgmap>, pgmap: &Pgmap) {

@@ -135,7 +135,12 @@ impl Inode {
         }
         let mut next = state.clone();
         next.record.flags.set(next.record.flags.get() | FLAG_FROZEN);
-        next.touch_attributes();
+        if self.mapping.take_stores() {
+            // The last time that the bytes can have changed.
+            next.touch();
+        } else {
+            next.touch_attributes();
+        }
         self.node.commit(&mut state, next, Txn::new(store))?;
         Ok(true)
     }

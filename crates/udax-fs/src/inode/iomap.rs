@@ -29,6 +29,10 @@ impl IomapOps for Node {
         !self.read().record.is_frozen()
     }
 
+    fn note_stores(&self) {
+        self.write().touch_lazily();
+    }
+
     fn spans(&self, range: Range<FileIndex>) -> Result<Vec<(FileIndex, DaxSpan)>, IomapError> {
         let found = self.look(|state| self.own_runs(state, range));
         Ok(found.and_then(|own| spans(&self.core.store, own)).map_err(boxed)?)

@@ -162,7 +162,9 @@ impl Inode {
 
     /// Makes everything stored so far durable: by writes, and through mappings.
     ///
-    /// What was written is durable already (see [`Inode::write_at`]), but for its times.
+    /// What was written is durable already (see [`Inode::write_at`]), but for its times. Those of
+    /// stores through mappings and by devices are the time of the sync that finds them, and move with
+    /// each for as long as the file can be stored to.
     ///
     /// # Errors
     ///
@@ -188,7 +190,8 @@ impl Inode {
         self.mapping.stats()
     }
 
-    /// Makes what was stored to these bytes through mappings durable, and nothing else.
+    /// Makes what was stored to these bytes through mappings durable, and nothing else. The times of
+    /// the file move, and are durable with the next sync.
     ///
     /// # Errors
     ///

@@ -124,6 +124,10 @@ impl Inode {
         let mut next = state.clone();
         next.set(set);
         self.node.commit(&mut state, next, Txn::new(&self.node.core.store))?;
+        if set.mtime.is_some() {
+            // It is later than the stores so far, and is to stay when they are found.
+            let _ = self.mapping.take_stores();
+        }
         Ok(state.record.attr(self.node.kind))
     }
 

@@ -16,8 +16,8 @@ use crate::{FsError, Ino, Kind};
 pub(crate) struct State {
     pub(crate) record: InodeRecord,
     pub(crate) tree: Tree,
-    /// Whether the record has times that the medium does not have yet: overwriting bytes in place
-    /// costs no transaction of its own.
+    /// Whether the record has times that the medium does not have yet: overwriting bytes in place,
+    /// or by a mapping, costs no transaction of its own.
     pub(crate) has_lazy_times: bool,
 }
 
@@ -68,6 +68,12 @@ impl State {
         let now = now();
         self.record.mtime.set(now);
         self.record.ctime.set(now);
+    }
+
+    /// The same without a transaction: the times become durable with the next one.
+    pub(crate) fn touch_lazily(&mut self) {
+        self.touch();
+        self.has_lazy_times = true;
     }
 
     /// Records a change of the attributes.

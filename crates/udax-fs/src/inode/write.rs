@@ -157,8 +157,7 @@ impl Inode {
         self.node.overwrite(&state, bytes, at)?;
         if is_overwrite {
             self.node.core.store.fence()?;
-            state.touch();
-            state.has_lazy_times = true;
+            state.touch_lazily();
             let may_be_copied = state.tree.may_share;
             drop(state);
             drop(layout);

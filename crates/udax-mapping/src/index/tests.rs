@@ -457,3 +457,28 @@ fn an_existing_entry_is_waited_for_and_not_made() {
     assert!(!waiter.join().unwrap(), "I-28: the empty one is gone");
     assert_eq!(entries(&index), []);
 }
+
+/// Until the owner was told of all of them.
+#[test]
+fn stores_are_known_until_every_entry_that_may_have_them_was_looked_at() {
+    let index = Index::default();
+    assert!(!index.take_stores(&range(0, u64::MAX)));
+    for at in [3, 1024] {
+        insert(&index, at, Order::Base, false);
+        let block = lock(&index, at);
+        index.set_dirty(block.head, true);
+        index.unlock(block.head);
+    }
+
+    assert!(index.take_stores(&range(0, 1024)), "told of, and kept: an entry lies behind");
+    assert!(index.take_stores(&range(4, u64::MAX)), "one lies before");
+    assert!(index.take_stores(&range(3, 1025)));
+    assert!(!index.has_stores());
+
+    let block = lock(&index, 3);
+    index.set_dirty(block.head, false);
+    index.unlock(block.head);
+    assert!(!index.has_stores(), "what becomes clean was not stored to");
+    index.note_stores();
+    assert!(index.take_stores(&range(0, u64::MAX)));
+}
