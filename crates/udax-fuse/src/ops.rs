@@ -38,22 +38,15 @@ pub(crate) fn create(fs: &Filesystem, new: &New<'_>, kind: Kind) -> Result<Arc<I
     fs.create(new.dir, &name, kind, mode, new.uid, gid)
 }
 
-/// Makes a file, or finds it if somebody was faster and that is no error.
-pub(crate) fn create_or_find(
-    fs: &Filesystem,
-    new: &New<'_>,
-    flags: i32,
-) -> Result<Arc<Inode>, FsError> {
-    match create(fs, new, Kind::File) {
-        Err(FsError::Exists) if flags & libc::O_EXCL == 0 => {
-            let found = fs.lookup(new.dir, &Name::new(new.name)?)?;
-            if flags & libc::O_TRUNC != 0 {
-                found.truncate(0, FreePolicy::Defer)?;
-            }
-            Ok(found)
-        }
-        made => made,
-    }
+/// What the kernel is told if it found no such name, asked for a file to be made and opened with
+/// `flags`, and that was refused for `errno`.
+///
+/// It takes a file that it gets for one that the caller has made, and checks no permission. Of one
+/// that somebody has made in between it is told that what it knows is stale: it looks the name up
+/// again, and opens and empties the file if the caller may.
+pub(crate) fn refusal_to_create(errno: Errno, flags: i32) -> Errno {
+    let is_exclusive = flags & libc::O_EXCL != 0;
+    if errno == Errno::EEXIST && !is_exclusive { Errno::ESTALE } else { errno }
 }
 
 /// What `renameat2` flags ask for.
@@ -194,6 +187,19 @@ mod tests {
         ];
         for (mode, expected) in cases {
             assert_eq!(Fallocate::from_mode(mode).ok(), expected, "mode {mode:#x}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_somebody_else_made_first_is_looked_up_again() {
+        let cases = [
+            (Errno::EEXIST, libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC, Errno::ESTALE),
+            (Errno::EEXIST, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL, Errno::EEXIST),
+            (Errno::ENOSPC, libc::O_RDWR | libc::O_CREAT, Errno::ENOSPC),
+        ];
+        for (errno, flags, told) in cases {
+            let found = refusal_to_create(errno, flags);
+            assert_eq!(found.code(), told.code(), "flags {flags:#o}");
         }
     }
 }

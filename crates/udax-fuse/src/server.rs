@@ -307,7 +307,7 @@ impl fuser::Filesystem for Server {
         reply: ReplyCreate,
     ) {
         let made = self.make(req, parent, name, mode & !umask, |new| {
-            let inode = ops::create_or_find(self.fs(), new, flags)?;
+            let inode = ops::create(self.fs(), new, Kind::File)?;
             let handle = self.open_as(&inode, flags)?;
             Ok((inode, handle))
         });
@@ -316,7 +316,7 @@ impl fuser::Filesystem for Server {
                 let (attr, generation) = self.tell(&inode);
                 reply.created(&TTL, &attr, generation, handle, FopenFlags::FOPEN_KEEP_CACHE);
             }
-            Err(errno) => reply.error(errno),
+            Err(errno) => reply.error(ops::refusal_to_create(errno, flags)),
         }
     }
 
