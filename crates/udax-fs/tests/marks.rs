@@ -8,8 +8,8 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use common::{MIB, create, pattern, pin_info};
-use udax_dev::PgmapDevice;
-use udax_fs::{Filesystem, FormatOptions, FreePolicy, Inode, MountMode};
+use udax_dev::{DaxDevice, PgmapDevice};
+use udax_fs::{Filesystem, FormatOptions, FreePolicy, FsError, Inode, MountMode};
 use udax_mapping::{MapMode, Populate, Sharing};
 use udax_mm::media::{FileMedia, Site};
 use udax_mm::sync::{Arc, Mutex};
@@ -77,6 +77,7 @@ impl Media for Witness {
 /// A file of ten pages, the last two of them holes, on a medium that remembers.
 struct World {
     medium: Arc<Witness>,
+    device: Arc<PgmapDevice>,
     fs: Arc<Filesystem>,
     file: Arc<Inode>,
 }
@@ -89,11 +90,11 @@ impl World {
         let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).unwrap();
         let device = Arc::new(PgmapDevice::new(pgmap));
         Filesystem::format(device.clone(), &FormatOptions::default()).unwrap();
-        let (fs, _) = Filesystem::mount(device, MountMode::ReadWrite, None).unwrap();
+        let (fs, _) = Filesystem::mount(device.clone(), MountMode::ReadWrite, None).unwrap();
         let file = create(&fs, "a");
         file.write_at(&pattern(1, 8 * PAGE), 0).unwrap();
         file.truncate(10 * PAGE, FreePolicy::Fail).unwrap();
-        World { medium, fs, file }
+        World { medium, device, fs, file }
     }
 
     fn mode(access: Access, sharing: Sharing) -> MapMode {
@@ -179,4 +180,25 @@ fn a_write_takes_no_mark_off() {
     world.file.write_at(b"written", 5 * PAGE).unwrap();
     assert_eq!(world.flushed(|| world.file.sync().unwrap()), [4, 5]);
     assert_eq!(world.flushed(|| world.file.sync().unwrap()), []);
+}
+
+/// The break before it forgets what was stored through mappings.
+#[test]
+fn a_freeze_that_is_refused_has_made_durable_what_was_stored() {
+    let world = World::new();
+    let mode = World::mode(Access::Write, Sharing::Shared);
+    let mapped = world.file.map(FileIndex(0), Pages(8), mode).unwrap();
+    mapped.vma().write(4 * PAGE, b"stored").unwrap();
+    drop(mapped);
+    let first = world.file.extents().unwrap()[0];
+    let failed = world.device.direct_access(first.device, Pages(1)).unwrap();
+    failed.pgmap().memory_failure(failed.range());
+
+    let flushed = world.flushed(|| {
+        let refused = world.file.freeze(Wait::Never).unwrap_err();
+        assert!(matches!(refused, FsError::Lost { .. }), "{refused:?}");
+    });
+
+    assert!(flushed.contains(&4), "{flushed:?}");
+    world.fs.verify().unwrap();
 }

@@ -1,6 +1,8 @@
 //! Limbo: pages that are free already for their owner, and still in use by somebody else.
 //!
 //! This file owns the word that an owner leaves on such pages, and its delivery with the last put.
+//! A last put has the pages for a moment between the two, and is waited for by who leaves word on
+//! more pages of its folio.
 
 use crate::idle::IdleSpan;
 use crate::pgmap::{PgmapRef, RequestError};
@@ -19,7 +21,8 @@ pub trait LimboSink: Send + Sync {
     fn returned(&self, span: IdleSpan);
 }
 
-/// How often a page is looked at again that is on its way to a sink.
+/// How often a page is looked at again that is on its way to a sink. A sink does not block, so this is
+/// only reached if its thread does not run at all.
 const TRIES: u32 = 1 << 20;
 
 /// The deferred ranges of one page map.
@@ -28,8 +31,9 @@ pub(crate) struct Limbo(Mutex<Deferred>);
 
 #[derive(Default)]
 struct Deferred {
-    /// By first page. None overlaps another, none crosses from one folio into another.
-    words: BTreeMap<PgmapOff, (PgmapOff, Arc<dyn LimboSink>)>,
+    /// By first page. None overlaps another, none crosses from one folio into another. One that was
+    /// taken back has no sink, and tells until the last put that this will claim the pages.
+    words: BTreeMap<PgmapOff, (PgmapOff, Option<Arc<dyn LimboSink>>)>,
     /// What last puts have claimed and are handing on. Few.
     on_the_way: Vec<Range<PgmapOff>>,
 }
@@ -37,7 +41,9 @@ struct Deferred {
 impl Limbo {
     /// Every deferred range, in order.
     pub(crate) fn ranges(&self) -> Vec<Range<PgmapOff>> {
-        self.0.lock().words.iter().map(|(&start, &(end, _))| start..end).collect()
+        let deferred = self.0.lock();
+        let awaited = deferred.words.iter().filter(|(_, (_, sink))| sink.is_some());
+        awaited.map(|(&start, &(end, _))| start..end).collect()
     }
 
     /// Hands the deferred parts of `span` to their sinks, and each part of the rest to `others`.
@@ -60,7 +66,7 @@ impl Limbo {
         let mut deferred = self.0.lock();
         deferred.on_the_way.push(pages.clone());
         let taken = deferred.words.extract_if(pages.clone(), |_, _| true);
-        taken.map(|(start, (end, sink))| (start..end, sink)).collect()
+        taken.filter_map(|(start, (end, sink))| Some((start..end, sink?))).collect()
     }
 }
 
@@ -70,16 +76,30 @@ impl Deferred {
         self.on_the_way.swap_remove(at.expect("it was put there"));
     }
 
-    /// The first page of `pages` on which there is word already.
-    fn overlapping(&self, pages: &Range<PgmapOff>) -> Option<PgmapOff> {
-        let (&start, &(end, _)) = self.words.range(..pages.end).next_back()?;
-        (end > pages.start).then(|| start.max(pages.start))
+    /// The words on `pages`, by first page, the last one first, and whether somebody awaits them.
+    fn overlapping(&self, pages: &Range<PgmapOff>) -> impl Iterator<Item = (PgmapOff, bool)> {
+        let start = pages.start;
+        let before = self.words.range(..pages.end).rev();
+        let met = before.take_while(move |(_, (end, _))| *end > start);
+        met.map(|(&start, (_, sink))| (start, sink.is_some()))
+    }
+
+    /// Leaves word on `pages`, of one folio, instead of any that was taken back.
+    fn leave(&mut self, pages: &Range<PgmapOff>, sink: &Arc<dyn LimboSink>) {
+        let withdrawn: Vec<_> = self.overlapping(pages).map(|(start, _)| start).collect();
+        withdrawn.iter().for_each(|start| drop(self.words.remove(start)));
+        self.words.insert(pages.start, (pages.end, Some(Arc::clone(sink))));
+    }
+
+    /// Takes the word back that begins at `start`. Returns its sink, if there was one.
+    fn withdraw(&mut self, start: PgmapOff) -> Option<Arc<dyn LimboSink>> {
+        self.words.get_mut(&start)?.1.take()
     }
 
     /// Whether claimed pages are the claim of a last put, which hands them on in a moment.
     fn is_passing(&self, pages: &Range<PgmapOff>) -> bool {
         let is_met = |way: &Range<PgmapOff>| way.start < pages.end && pages.start < way.end;
-        self.overlapping(pages).is_some() || self.on_the_way.iter().any(is_met)
+        self.overlapping(pages).next().is_some() || self.on_the_way.iter().any(is_met)
     }
 }
 
@@ -101,18 +121,20 @@ struct Progress<'a> {
 
 impl PgmapRef {
     /// Claims what is idle, and leaves word on the rest: each page somebody still counts is handed
-    /// to `sink` with its last put, claimed, so that nobody can request it between. Waits for nobody
-    /// but last puts that are handing pages of the same folio on.
+    /// to `sink` with its last put, claimed, so that nobody can request it between.
     ///
     /// Returns the spans that are idle at once, and the ranges in limbo. Of a folio that is only
     /// partly in `pages`, only that part goes to the sink. A poisoned page that nobody holds stays
     /// in limbo until the poison is cleared.
     ///
+    /// # Blocking
+    ///
+    /// Never sleeps. Lets last puts go first that are handing other pages of the same folios on.
+    ///
     /// # Errors
     ///
     /// [`RequestError::OutOfRange`]; [`RequestError::Busy`] if a page is claimed or in limbo
-    /// already. Nothing was changed then.
-    ///
+    /// already, or if such a put does not end. Nothing was changed then.
     pub fn claim_or_defer(
         &self,
         pages: Range<PgmapOff>,
@@ -145,7 +167,7 @@ impl PgmapRef {
         let taken = done.take_all(pages, &mut limbo);
         if taken.is_err() {
             // Their words claim themselves for nobody then.
-            done.deferred.iter().for_each(|range| drop(limbo.words.remove(&range.start)));
+            done.deferred.iter().for_each(|range| drop(limbo.withdraw(range.start)));
         }
         drop(limbo);
         taken.map(|()| (done.idle, merged(done.deferred)))
@@ -176,10 +198,17 @@ impl PgmapRef {
     /// ```
     pub fn withdraw(&self, pages: Range<PgmapOff>) -> Vec<Range<PgmapOff>> {
         let mut limbo = self.pgmap().limbo().0.lock();
+        let (mut withdrawn, mut sinks) = (Vec::new(), Vec::new());
+        for (&start, (end, sink)) in limbo.words.range_mut(pages) {
+            if let Some(sink) = sink.take() {
+                withdrawn.push(start..*end);
+                sinks.push(sink);
+            }
+        }
         // The words claim themselves for nobody then.
-        let withdrawn: Vec<_> = limbo.words.extract_if(pages, |_, _| true).collect();
         drop(limbo);
-        withdrawn.into_iter().map(|(start, (end, _))| start..end).collect()
+        drop(sinks);
+        withdrawn
     }
 }
 
@@ -224,8 +253,8 @@ impl Progress<'_> {
 
     /// Leaves word on `pages`, which one leaf covers. Returns where to go on.
     fn defer(&mut self, pages: Range<PgmapOff>, limbo: &mut Deferred) -> Result<PgmapOff, Refusal> {
-        if let Some(taken) = limbo.overlapping(&pages) {
-            return Err(Refusal::Final(RequestError::Busy(taken)));
+        if let Some((start, _)) = limbo.overlapping(&pages).find(|(_, is_awaited)| *is_awaited) {
+            return Err(Refusal::Final(RequestError::Busy(start.max(pages.start))));
         }
         let table = self.pgmap.pgmap().table();
         let (leaf, _) = table.leaf(pages.start);
@@ -238,7 +267,7 @@ impl Progress<'_> {
                 Ok(pages.start)
             }
             Defer::Deferred => {
-                limbo.words.insert(pages.start, (pages.end, Arc::clone(self.sink)));
+                limbo.leave(&pages, self.sink);
                 self.deferred.push(pages.clone());
                 Ok(pages.end)
             }

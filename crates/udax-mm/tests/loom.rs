@@ -8,6 +8,8 @@
 mod folio_span;
 #[path = "loom/interrupt.rs"]
 mod interrupt;
+#[path = "loom/limbo.rs"]
+mod limbo;
 mod support;
 #[path = "loom/use_count.rs"]
 mod use_count;
@@ -207,56 +209,6 @@ fn one_of_two_puts_makes_the_page_idle() {
         put.join().unwrap();
         verify(&pgmap);
         assert!(pgmap.claim(page(PAGE)).is_ok());
-    });
-}
-
-/// A deferred page comes back exactly once: at once, or with the last put.
-///
-/// Kills: LIMBO set without looking whether somebody still counts the page; a sink registered
-/// after the bit is set and the lock is released.
-#[test]
-fn a_page_deferred_while_it_is_put_comes_back_once() {
-    model(|| {
-        let pgmap = pgmap(1);
-        let folio = request(&pgmap, PAGE);
-        let kept = Arc::new(Kept::default());
-        let sink: Arc<dyn LimboSink> = kept.clone();
-        let put = spawn(move || drop(folio));
-
-        let (idle, limbo) = pgmap.claim_or_defer(page(PAGE), &sink).unwrap();
-
-        put.join().unwrap();
-        let returned = std::mem::take(&mut *kept.0.lock());
-        assert_eq!((idle.len() + returned.len(), limbo.len()), (1, returned.len()));
-        assert_eq!(pgmap.claim(page(PAGE)).unwrap_err(), RequestError::Busy(PAGE));
-        drop((idle, returned));
-        verify(&pgmap);
-    });
-}
-
-/// Who gives up the rest of a folio while its last put hands the first page on gets the rest, and is
-/// not told that somebody has it.
-///
-/// Kills: a last put that tells nobody what it is handing on.
-#[test]
-fn the_rest_of_a_folio_is_deferred_beside_its_last_put() {
-    model(|| {
-        let pgmap = pgmap(PMD);
-        let folio = pgmap.request_folio(PAGE, Order::Pmd).unwrap();
-        let kept = Arc::new(Kept::default());
-        let sink: Arc<dyn LimboSink> = kept.clone();
-        drop(pgmap.claim_or_defer(page(PAGE), &sink).unwrap());
-        let put = spawn(move || drop(folio));
-
-        let (idle, _) = pgmap.claim_or_defer(NEXT..BLOCK.end, &sink).unwrap();
-
-        put.join().unwrap();
-        let returned = std::mem::take(&mut *kept.0.lock());
-        let count = |span: &IdleSpan| span.pages().end.since(span.pages().start).0;
-        assert_eq!(idle.iter().chain(&returned).map(count).sum::<u64>(), PMD);
-        drop((idle, returned));
-        verify(&pgmap);
-        assert!(pgmap.claim(BLOCK).is_ok());
     });
 }
 

@@ -26,11 +26,6 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// A folio, and those of its pages that are of the file.
 type Part = (FrozenFolio, Range<PgmapOff>);
 
-fn whole(folio: FrozenFolio) -> Part {
-    let pages = folio.pages();
-    (folio, pages)
-}
-
 impl Inode {
     /// Makes the bytes of the file immutable, durably and for ever; it can still be removed.
     ///
@@ -106,18 +101,19 @@ impl Inode {
         let store = &self.node.core.store;
         let mut state = self.node.write();
         state.check_not_frozen()?;
-        self.node.check_not_lost(&state.tree)?;
         let runs = state.tree.runs(store, FileIndex(0)..END)?;
+        // With the entries, the break removed the knowledge of what was stored through mappings;
+        // so also if the file cannot be frozen.
+        for run in &runs {
+            store.flush(run.device.byte(), run.pages.bytes())?;
+        }
+        store.fence_all()?;
+        self.node.check_not_lost(&state.tree)?;
         for run in &runs {
             let extent = Extent { start: run.device, pages: run.pages };
             if let Some(label) = store.quarantine.writer_of(extent) {
                 return Err(FsError::Quarantined { label });
             }
-        }
-        // With the entries, the break removed the knowledge of what was stored through mappings;
-        // so also if the file cannot be frozen yet.
-        for run in &runs {
-            store.flush(run.device.byte(), run.pages.bytes())?;
         }
         // Who maps or opens the file from here on finds it frozen.
         self.refuse_mapped()?;
@@ -155,8 +151,9 @@ impl Inode {
 
     /// The bytes of a frozen file, without a copy. `info` says in whose name they are pinned.
     ///
-    /// What the file shares with a frozen file whose bytes are borrowed is borrowed from there. What
-    /// else it shares is copied first, as [`Inode::unshare`] does: the bytes must be nobody else's.
+    /// If all of the file is data of frozen files whose bytes are borrowed, it is borrowed from there.
+    /// Else what it shares is copied first, as [`Inode::unshare`] does: the bytes must be nobody
+    /// else's.
     ///
     /// # Errors
     ///
@@ -247,6 +244,11 @@ impl Inode {
         drop(broken);
         Ok(folios)
     }
+}
+
+fn whole(folio: FrozenFolio) -> Part {
+    let pages = folio.pages();
+    (folio, pages)
 }
 
 /// Freezes a span in the largest folios that fit.

@@ -67,8 +67,8 @@ impl Inode {
                 self.node.core.store.add_pins_of(given_up, &mut deferred);
                 drop(broken);
                 if may_be_copied {
-                    self.show_in_place(range.start);
-                    self.show_in_place(range.end - 1);
+                    self.show_zeroed(range.start)?;
+                    self.show_zeroed(range.end - 1)?;
                 }
                 return Ok(deferred.tell());
             }

@@ -8,6 +8,7 @@ use super::{END, Inode, Node, State, end_of};
 use crate::FsError;
 use crate::deferral::Deferral;
 use crate::proof::{Txn, Vacant};
+use crate::tree::Lookup;
 
 /// What to do with pages that are pinned while their blocks are freed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,16 +148,23 @@ impl Inode {
         broken.discard_private();
         drop(broken);
         if may_be_copied {
-            self.show_in_place(to);
+            self.show_zeroed(to)?;
         }
         zeroed?;
         Ok(true)
     }
 
-    /// Makes bytes that were changed in place visible where the page of byte `at` is shown as a
-    /// protected copy: the page may have been shared, and is the file's own now.
-    pub(super) fn show_in_place(&self, at: u64) {
-        self.mapping.invalidate_holes(FileIndex::of_byte(at).span(Pages(1)));
+    /// Takes back the protected copies that show the page of byte `at`, a part of which was zeroed in
+    /// place: the page may have been shared, and is the file's own now. Not zeros of a hole (rule 12).
+    pub(super) fn show_zeroed(&self, at: u64) -> Result<(), FsError> {
+        let page = FileIndex::of_byte(at).span(Pages(1));
+        let faults = self.mapping.faults();
+        let store = &self.node.core.store;
+        let found = self.node.look(|state| state.tree.lookup(store, page.start, page.clone()))?;
+        if matches!(found, Lookup::Run(_)) {
+            faults.invalidate_holes(page);
+        }
+        Ok(())
     }
 
     /// Takes back what an append could not complete. The caller holds the writer lock, and tells

@@ -63,6 +63,11 @@ impl FrozenBytes {
         parts: Vec<(FrozenFolio, Range<PgmapOff>)>,
         len: usize,
     ) -> io::Result<FrozenBytes> {
+        for (folio, pages) in &parts {
+            let whole = folio.pages();
+            let has = whole.start <= pages.start && pages.end <= whole.end;
+            assert!(has, "a folio shows pages of its own");
+        }
         let (frozen, pages): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
         let sizes: Option<Vec<usize>> = pages.iter().map(bytes_of).collect();
         let total =
@@ -80,8 +85,6 @@ impl FrozenBytes {
         let mapping = Reservation::new(total)?;
         let mut at = 0;
         for ((folio, pages), size) in frozen.iter().zip(pages).zip(sizes) {
-            let whole = folio.pages();
-            assert!(whole.start <= pages.start && pages.end <= whole.end, "its own pages");
             let bytes = at..at + size;
             let shown = Shown {
                 pgmap: folio.pgmap(),
@@ -96,15 +99,11 @@ impl FrozenBytes {
         Ok(FrozenBytes { mapping: Some(mapping), len, frozen })
     }
 
-    /// The pages, in order.
+    /// The folios, in the order of the bytes. One of which the bytes show a part reaches further, and
+    /// one that they show in two places stands here twice.
     pub fn folios(&self) -> &[FrozenFolio] {
         &self.frozen
     }
-}
-
-/// The bytes of pages, if they fit into memory.
-fn bytes_of(pages: &Range<PgmapOff>) -> Option<usize> {
-    usize::try_from(pages.end.since(pages.start).bytes()).ok()
 }
 
 impl Deref for FrozenBytes {
@@ -123,4 +122,9 @@ impl AsRef<[u8]> for FrozenBytes {
     fn as_ref(&self) -> &[u8] {
         self
     }
+}
+
+/// The bytes of pages, if they fit into memory.
+fn bytes_of(pages: &Range<PgmapOff>) -> Option<usize> {
+    usize::try_from(pages.end.since(pages.start).bytes()).ok()
 }
