@@ -87,7 +87,9 @@ impl Deferred {
     /// Leaves word on `pages`, of one folio, instead of any that was taken back.
     fn leave(&mut self, pages: &Range<PgmapOff>, sink: &Arc<dyn LimboSink>) {
         let withdrawn: Vec<_> = self.overlapping(pages).map(|(start, _)| start).collect();
-        withdrawn.iter().for_each(|start| drop(self.words.remove(start)));
+        for start in withdrawn {
+            self.words.remove(&start);
+        }
         self.words.insert(pages.start, (pages.end, Some(Arc::clone(sink))));
     }
 
