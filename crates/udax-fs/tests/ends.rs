@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::thread;
 use std::time::Instant;
 
-use common::{KIB, MIB, Pool, contents, create, lookup, name, pattern, pin_info, unlink};
+use common::{KIB, MIB, Pool, contents, create, file_of, lookup, name, pattern, pin_info, unlink};
 use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode, RenameMode};
 use udax_mapping::{BreakError, MapMode, Populate};
 use udax_mm::sync::{Arc, Mutex};
@@ -70,12 +70,6 @@ fn mount(pool: &Pool) -> Arc<Filesystem> {
     let fs = pool.mount();
     create(&fs, "first");
     fs
-}
-
-fn file_of(fs: &Filesystem, called: &str, bytes: &[u8]) -> Arc<Inode> {
-    let file = create(fs, called);
-    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
-    file
 }
 
 /// B-03: the ways in which a file ends, each of them with a pin, a mapping and no waiting. `end`

@@ -7,7 +7,7 @@ mod common;
 
 use std::ops::Range;
 
-use common::{KIB, MIB, Pool, contents, create, lookup, pattern, pin_info, unlink};
+use common::{KIB, MIB, Pool, contents, create, file_of, lookup, pattern, pin_info, unlink};
 use udax_fs::{
     Filesystem, FreePolicy, FsError, HeldPin, Inode, LivingOwner, MountMode, Owners, RecordedPin,
     Release,
@@ -26,12 +26,6 @@ fn lease(label: &str, kind: PinKind) -> PinInfo {
 
 fn pin(file: &Arc<Inode>, pages: Range<u64>, info: PinInfo) -> HeldPin {
     file.pin(FileIndex(pages.start)..FileIndex(pages.end), info).unwrap()
-}
-
-fn file_of(fs: &Filesystem, called: &str, bytes: &[u8]) -> Arc<Inode> {
-    let file = create(fs, called);
-    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
-    file
 }
 
 /// The pages of the device behind pages of a file.

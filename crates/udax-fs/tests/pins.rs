@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    KIB, MIB, Pool, contents, create, fault_service, lookup, name, pattern, pin_info, unlink,
+    KIB, MIB, Pool, contents, create, fault_service, file_of, lookup, name, pattern, pin_info,
+    unlink,
 };
 use udax_fs::{Filesystem, FreePolicy, FsError, HeldPin, Inode};
 use udax_mapping::{BreakError, FaultError, MapMode, Populate};
@@ -29,12 +30,6 @@ fn mount_with_names(pool: &Pool) -> Arc<Filesystem> {
     let fs = pool.mount();
     create(&fs, "first");
     fs
-}
-
-fn file_of(fs: &Filesystem, called: &str, bytes: &[u8]) -> Arc<Inode> {
-    let file = create(fs, called);
-    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
-    file
 }
 
 #[test]

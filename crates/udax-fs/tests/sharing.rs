@@ -3,48 +3,19 @@
 
 mod common;
 
-use common::{KIB, MIB, Pool, contents, create, lookup, pattern, pin_info, unlink};
-use udax_fs::{Deduped, Filesystem, FreePolicy, FsError, HeldPin, Inode};
+use common::{
+    KIB, MIB, Pool, clone_all, clone_of, contents, create, file_of, lookup, over, pattern,
+    pin_info, shared_pages, unlink,
+};
+use udax_fs::{Deduped, FreePolicy, FsError, HeldPin, Inode};
 use udax_mapping::BreakError;
 use udax_mm::sync::Arc;
 use udax_mm::{FileIndex, Pages, PinKind, Wait};
 
 const PAGE: u64 = 4 * KIB;
 
-fn file_of(fs: &Filesystem, called: &str, bytes: &[u8]) -> Arc<Inode> {
-    let file = create(fs, called);
-    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
-    file
-}
-
-/// Clones all of a file over another one.
-fn clone_all(from: &Inode, to: &Inode) {
-    let size = from.attr().size;
-    assert_eq!(from.clone_range(0..size, to, 0, Wait::Never).unwrap(), size);
-}
-
-fn clone_of(fs: &Filesystem, from: &Inode, called: &str) -> Arc<Inode> {
-    let file = create(fs, called);
-    clone_all(from, &file);
-    file
-}
-
 fn pinned(file: &Arc<Inode>, page: u64, kind: PinKind) -> HeldPin {
     file.pin(FileIndex(page)..FileIndex(page + 1), pin_info("the device", kind)).unwrap()
-}
-
-/// The model of a write: `bytes` over `old` at `at`.
-fn over(old: &[u8], at: u64, bytes: &[u8]) -> Vec<u8> {
-    let at = usize::try_from(at).unwrap();
-    let mut new = old.to_vec();
-    new.resize(new.len().max(at + bytes.len()), 0);
-    new[at..at + bytes.len()].copy_from_slice(bytes);
-    new
-}
-
-fn shared_pages(file: &Inode) -> u64 {
-    let extents = file.extents().unwrap();
-    extents.iter().filter(|extent| extent.is_shared).map(|extent| extent.pages.0).sum()
 }
 
 #[test]

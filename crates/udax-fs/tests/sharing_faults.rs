@@ -6,7 +6,7 @@ mod common;
 use std::io::Write as _;
 use std::thread;
 
-use common::{KIB, MIB, Pool, contents, create, pattern, pin_info};
+use common::{KIB, MIB, Pool, contents, create, pattern, pin_info, shared_pages};
 use udax_dev::{DaxDevice, PgmapDevice};
 use udax_fs::{FileMapping, Filesystem, FreePolicy, Inode, MountMode};
 use udax_mapping::{MapMode, Populate, Sharing};
@@ -75,11 +75,6 @@ fn shown(map: &FileMapping, len: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(len).unwrap()];
     map.vma().read(0, &mut bytes).unwrap();
     bytes
-}
-
-fn shared_pages(file: &Inode) -> u64 {
-    let extents = file.extents().unwrap();
-    extents.iter().filter(|extent| extent.is_shared).map(|extent| extent.pages.0).sum()
 }
 
 /// F-28, I-36.

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{KIB, MIB, Pool, contents, create, pattern, unlink};
+use common::{KIB, MIB, Pool, clone_of, contents, create, file_of, pattern, unlink};
 use std::iter;
 use udax_dev::{DaxDevice, Line, Mapped, Member, PgmapDevice, Striped, Table, Target};
 use udax_fs::{Deduped, Filesystem, FormatOptions, FreePolicy, FsError, Inode, MountMode};
@@ -12,18 +12,6 @@ use udax_mm::sync::Arc;
 use udax_mm::{DeviceOff, FileIndex, MediaRange, MemoryType, Pages, Pgmap, Wait};
 
 const PAGE: u64 = 4 * KIB;
-
-fn file_of(fs: &Filesystem, called: &str, bytes: &[u8]) -> Arc<Inode> {
-    let file = create(fs, called);
-    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
-    file
-}
-
-fn clone_of(fs: &Filesystem, from: &Inode, called: &str) -> Arc<Inode> {
-    let (file, size) = (create(fs, called), from.attr().size);
-    assert_eq!(from.clone_range(0..size, &file, 0, Wait::Never).unwrap(), size);
-    file
-}
 
 fn media(pages: u64) -> Arc<FileMedia> {
     Arc::new(FileMedia::memfd("udax-fs-test", Pages(pages).bytes()).unwrap())

@@ -13,6 +13,7 @@ use udax_mm::media::{Durability, FileMedia};
 use udax_mm::sync::Arc;
 use udax_mm::{
     FaultService, Media, MediaRange, MemoryType, Pages, Pgmap, PinInfo, PinKind, PinOwner, PinTerm,
+    Wait,
 };
 
 pub(crate) const KIB: u64 = 1 << 10;
@@ -151,4 +152,39 @@ pub(crate) fn same_bytes(one: &Pool, other: &Pool) -> bool {
         other.media.read(at, &mut right).unwrap();
         left == right
     })
+}
+
+/// A new file with these bytes.
+pub(crate) fn file_of(fs: &Filesystem, called: &str, bytes: &[u8]) -> Arc<Inode> {
+    let file = create(fs, called);
+    assert_eq!(file.write_at(bytes, 0).unwrap(), bytes.len());
+    file
+}
+
+/// Clones all of a file over another one.
+pub(crate) fn clone_all(from: &Inode, to: &Inode) {
+    let size = from.attr().size;
+    assert_eq!(from.clone_range(0..size, to, 0, Wait::Never).unwrap(), size);
+}
+
+/// A new file that shares all data of another one.
+pub(crate) fn clone_of(fs: &Filesystem, from: &Inode, called: &str) -> Arc<Inode> {
+    let file = create(fs, called);
+    clone_all(from, &file);
+    file
+}
+
+/// How many pages of a file others have, too.
+pub(crate) fn shared_pages(file: &Inode) -> u64 {
+    let extents = file.extents().unwrap();
+    extents.iter().filter(|extent| extent.is_shared).map(|extent| extent.pages.0).sum()
+}
+
+/// The model of a write: `bytes` over `old` at `at`.
+pub(crate) fn over(old: &[u8], at: u64, bytes: &[u8]) -> Vec<u8> {
+    let at = usize::try_from(at).unwrap();
+    let mut new = old.to_vec();
+    new.resize(new.len().max(at + bytes.len()), 0);
+    new[at..at + bytes.len()].copy_from_slice(bytes);
+    new
 }
