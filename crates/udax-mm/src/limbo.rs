@@ -93,9 +93,10 @@ impl Deferred {
         self.words.insert(pages.start, (pages.end, Some(Arc::clone(sink))));
     }
 
-    /// Takes the word back that begins at `start`. Returns its sink, if there was one.
-    fn withdraw(&mut self, start: PgmapOff) -> Option<Arc<dyn LimboSink>> {
-        self.words.get_mut(&start)?.1.take()
+    /// Takes the words back that begin in `pages`. Returns those that somebody awaited.
+    fn withdraw(&mut self, pages: Range<PgmapOff>) -> Vec<(Range<PgmapOff>, Arc<dyn LimboSink>)> {
+        let words = self.words.range_mut(pages);
+        words.filter_map(|(&start, (end, sink))| Some((start..*end, sink.take()?))).collect()
     }
 
     /// Whether claimed pages are the claim of a last put, which hands them on in a moment.
@@ -169,7 +170,7 @@ impl PgmapRef {
         let taken = done.take_all(pages, &mut limbo);
         if taken.is_err() {
             // Their words claim themselves for nobody then.
-            done.deferred.iter().for_each(|range| drop(limbo.withdraw(range.start)));
+            done.deferred.iter().for_each(|range| drop(limbo.withdraw(range.clone())));
         }
         drop(limbo);
         taken.map(|()| (done.idle, merged(done.deferred)))
@@ -200,17 +201,11 @@ impl PgmapRef {
     /// ```
     pub fn withdraw(&self, pages: Range<PgmapOff>) -> Vec<Range<PgmapOff>> {
         let mut limbo = self.pgmap().limbo().0.lock();
-        let (mut withdrawn, mut sinks) = (Vec::new(), Vec::new());
-        for (&start, (end, sink)) in limbo.words.range_mut(pages) {
-            if let Some(sink) = sink.take() {
-                withdrawn.push(start..*end);
-                sinks.push(sink);
-            }
-        }
         // The words claim themselves for nobody then.
+        let withdrawn = limbo.withdraw(pages);
+        // Before the sinks, which may be the last handles of their owners.
         drop(limbo);
-        drop(sinks);
-        withdrawn
+        withdrawn.into_iter().map(|(pages, _)| pages).collect()
     }
 }
 
