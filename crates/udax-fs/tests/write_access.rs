@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use common::{KIB, MIB, Pool, contents, create, lookup, mkdir, name, pattern, pin_info, unlink};
 use udax_fs::{Filesystem, FsError, HeldPin, Inode, Kind, MountMode};
 use udax_mm::sync::atomic::{AtomicBool, Ordering};
-use udax_mm::sync::{Arc, Mutex};
+use udax_mm::sync::{Arc, Mutex, mpsc};
 use udax_mm::{FileIndex, Interrupt, Patience, PinKind, Recall, Wait};
 
 fn file_of(fs: &Filesystem, called: &str) -> Arc<Inode> {
@@ -59,15 +59,23 @@ fn a_file_that_is_open_for_writing_is_not_frozen_and_the_handles_are_counted() {
 fn a_freeze_waits_until_the_last_handle_is_closed() {
     let pool = Pool::new(8 * MIB);
     let fs = pool.mount();
-    for round in 0..50 {
+    for round in 0..10 {
         let file = file_of(&fs, &format!("{round}"));
+        let (starts, has_started) = mpsc::channel();
         let (first, last) = (file.write_access().unwrap(), file.write_access().unwrap());
         let is_last = AtomicBool::new(false);
         thread::scope(|scope| {
             let freeze = scope.spawn(|| {
+                starts.send(()).unwrap();
                 file.freeze(Wait::Forever).unwrap();
                 is_last.load(Ordering::SeqCst)
             });
+            has_started.recv().unwrap();
+            // One that does not wait is refused by then.
+            let soon = Instant::now() + Duration::from_millis(20);
+            while !freeze.is_finished() && Instant::now() < soon {
+                thread::yield_now();
+            }
             drop(first);
             last.inode().write_at(b"the last store", 0).unwrap();
             is_last.store(true, Ordering::SeqCst);
