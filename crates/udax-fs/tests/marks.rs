@@ -3,76 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod common;
-
-use std::ops::Range;
-use std::os::fd::BorrowedFd;
+#[path = "../../udax-mapping/tests/common/witness.rs"]
+#[allow(dead_code, reason = "it can do more for other tests")]
+mod witness;
 
 use common::{MIB, create, pattern, pin_info};
 use udax_dev::{DaxDevice, PgmapDevice};
 use udax_fs::{Filesystem, FormatOptions, FreePolicy, FsError, Inode, MountMode};
 use udax_mapping::{MapMode, Populate, Sharing};
-use udax_mm::media::{FileMedia, Site};
-use udax_mm::sync::{Arc, Mutex};
-use udax_mm::{
-    Access, Active, FileIndex, Media, MediaError, MediaFacts, MediaRange, MemoryType, Pages, Pgmap,
-    PinKind, Wait,
-};
+use udax_mm::sync::Arc;
+use udax_mm::{Access, FileIndex, MediaRange, MemoryType, Pages, Pgmap, PinKind, Wait};
+use witness::{Seen, Witness};
 
 const PAGE: u64 = 4096;
-
-/// Memory that remembers which bytes were flushed.
-#[derive(Debug)]
-struct Witness {
-    memory: FileMedia,
-    flushed: Mutex<Vec<Range<u64>>>,
-}
-
-impl Media for Witness {
-    fn len(&self) -> u64 {
-        self.memory.len()
-    }
-
-    fn facts(&self) -> MediaFacts {
-        self.memory.facts()
-    }
-
-    fn read(&self, at: u64, into: &mut [u8]) -> Result<(), MediaError> {
-        self.memory.read(at, into)
-    }
-
-    fn write(&self, at: u64, bytes: &[u8]) -> Result<(), MediaError> {
-        self.memory.write(at, bytes)
-    }
-
-    fn zero(&self, at: u64, len: u64) -> Result<(), MediaError> {
-        self.memory.zero(at, len)
-    }
-
-    fn load_u64(&self, at: u64) -> Result<u64, MediaError> {
-        self.memory.load_u64(at)
-    }
-
-    fn store_u64(&self, at: u64, value: u64) -> Result<(), MediaError> {
-        self.memory.store_u64(at, value)
-    }
-
-    fn flush(&self, at: u64, len: u64, site: Site) -> Result<(), MediaError> {
-        self.flushed.lock().push(at..at + len);
-        self.memory.flush(at, len, site)
-    }
-
-    fn fence(&self, site: Site) -> Result<(), MediaError> {
-        self.memory.fence(site)
-    }
-
-    fn backing(&self) -> Option<(BorrowedFd<'_>, u64)> {
-        self.memory.backing()
-    }
-
-    fn active(&self) -> &Active {
-        self.memory.active()
-    }
-}
 
 /// A file of ten pages, the last two of them holes, on a medium that remembers.
 struct World {
@@ -84,8 +27,7 @@ struct World {
 
 impl World {
     fn new() -> World {
-        let memory = FileMedia::memfd("witness", 8 * MIB).unwrap();
-        let medium = Arc::new(Witness { memory, flushed: Mutex::default() });
+        let medium = Witness::new(Pages::holding(8 * MIB).0);
         let range = MediaRange { media: medium.clone(), start: 0, pages: Pages::holding(8 * MIB) };
         let pgmap = Pgmap::new(vec![range], MemoryType::FsDax).unwrap();
         let device = Arc::new(PgmapDevice::new(pgmap));
@@ -103,10 +45,14 @@ impl World {
 
     /// The pages of the file of which `run` flushes a byte.
     fn flushed(&self, run: impl FnOnce()) -> Vec<u64> {
-        self.medium.flushed.lock().clear();
+        self.medium.take();
         run();
-        let flushed = std::mem::take(&mut *self.medium.flushed.lock());
-        let is_flushed = |at: u64| flushed.iter().any(|f| f.start < at + PAGE && at < f.end);
+        let seen = self.medium.take();
+        let has = |seen: &Seen, at: u64| match *seen {
+            Seen::Flush(from, len) => from < at + PAGE && at < from + len,
+            Seen::Fence => false,
+        };
+        let is_flushed = |at: u64| seen.iter().any(|seen| has(seen, at));
         let extents = self.file.extents().unwrap();
         let pages = extents.iter().flat_map(|extent| {
             (0..extent.pages.0).map(|page| (extent.index.0 + page, extent.device.0 + page))

@@ -217,9 +217,10 @@ impl Progress<'_> {
             if value.is_idle() {
                 at = self.claim(at..pages.end, leaf.order());
             } else if value.is_claimed() {
-                let is_passing = limbo.is_passing(&leaf.pages());
-                let busy = || Refusal::Final(RequestError::Busy(at));
-                return Err(if is_passing { Refusal::Passing(at) } else { busy() });
+                if limbo.is_passing(&leaf.pages()) {
+                    return Err(Refusal::Passing(at));
+                }
+                return Err(Refusal::Final(RequestError::Busy(at)));
             } else {
                 at = self.defer(at..leaf.pages().end.min(pages.end), limbo)?;
             }

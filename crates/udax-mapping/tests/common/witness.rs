@@ -7,7 +7,7 @@ use udax_mm::sync::{Arc, Mutex, mpsc};
 use udax_mm::{Active, Media, MediaError, MediaFacts, Pages};
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// First byte and length.
     Flush(u64, u64),
     Fence,
@@ -16,11 +16,11 @@ pub enum Seen {
 /// Memory that remembers flushes and fences, and can fail them. What was not flushed and then fenced
 /// would be lost.
 #[derive(Debug)]
-pub struct Witness {
+pub(crate) struct Witness {
     memory: FileMedia,
     seen: Mutex<Vec<(Seen, Site)>>,
-    pub fails_flush: AtomicBool,
-    pub fails_fence: AtomicBool,
+    pub(crate) fails_flush: AtomicBool,
+    pub(crate) fails_fence: AtomicBool,
     /// What was flushed, as it was then, and where. Not fenced yet.
     on_the_way: Mutex<Vec<(u64, Vec<u8>)>>,
     durable: Mutex<Vec<u8>>,
@@ -29,7 +29,7 @@ pub struct Witness {
 }
 
 impl Witness {
-    pub fn new(pages: u64) -> Arc<Witness> {
+    pub(crate) fn new(pages: u64) -> Arc<Witness> {
         let memory = FileMedia::memfd("witness", Pages(pages).bytes());
         Arc::new(Witness {
             memory: memory.expect("memory for a test"),
@@ -43,23 +43,23 @@ impl Witness {
     }
 
     /// What a crash would leave of the byte.
-    pub fn durable(&self, at: u64) -> u8 {
+    pub(crate) fn durable(&self, at: u64) -> u8 {
         self.durable.lock()[usize::try_from(at).expect("short")]
     }
 
     /// Stops the next fence. Returns who hears of it, and who lets it go on.
-    pub fn stop_fence(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+    pub(crate) fn stop_fence(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
         let (reached, is_reached) = mpsc::channel();
         let (go_on, may_go_on) = mpsc::channel();
         *self.gate.lock() = Some((reached, may_go_on));
         (is_reached, go_on)
     }
 
-    pub fn take(&self) -> Vec<Seen> {
+    pub(crate) fn take(&self) -> Vec<Seen> {
         self.take_sites().into_iter().map(|(seen, _)| seen).collect()
     }
 
-    pub fn take_sites(&self) -> Vec<(Seen, Site)> {
+    pub(crate) fn take_sites(&self) -> Vec<(Seen, Site)> {
         std::mem::take(&mut *self.seen.lock())
     }
 
